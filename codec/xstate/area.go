@@ -1,0 +1,142 @@
+package xstate
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Offsets in an XSAVE area (SDM vol. 1, 13.4.1 and 13.4.2).
+const (
+	offSWReserved = 464 // ptrace and core notes: the kernel's user XCR0 mask
+	offXStateBV   = 512
+	offXCompBV    = 520
+	compacted     = Features(1) << 63
+)
+
+// AreaError is an XSAVE area that cannot be read or built.
+type AreaError struct {
+	Offset int    // byte in the area
+	Field  string // what lies there
+	Reason string
+}
+
+func (e *AreaError) Error() string {
+	return fmt.Sprintf("offset %#x: %s: %s", e.Offset, e.Field, e.Reason)
+}
+
+// AreaXCR0 returns the mask of usable components that Linux stores in the area
+// of a ptrace regset or core note (arch/x86/kernel/fpu/regset.c); it is the
+// machine's, not the thread's. The result is 0 for an area from elsewhere.
+func AreaXCR0(b []byte) Features {
+	if len(b) < legacySize {
+		return 0
+	}
+	return Features(binary.LittleEndian.Uint64(b[offSWReserved:]))
+}
+
+// ParseFXArea reads a 512-byte FXSAVE area. The error is an [*AreaError].
+func ParseFXArea(b []byte) (*State, error) {
+	if len(b) < legacySize {
+		return nil, &AreaError{len(b), "legacy area", fmt.Sprintf("want %d bytes, have %d", legacySize, len(b))}
+	}
+	s := NewState(FormatFXSave)
+	s.FX = FXArea(b)
+	s.scrub()
+	return s, nil
+}
+
+// ParseArea reads an XSAVE area of standard or compacted format. The layout gives
+// the places of a standard-format area and the sizes of both; b must reach the end
+// of every component that XSTATE_BV names.
+//
+// A clear bit means INIT whatever the bytes say, and MXCSR has its own rules: in
+// standard format it is valid if SSE or AVX is set, in compacted format if SSE is
+// (Linux copy_uabi_to_xstate; SDM vol. 1, 13.8 and 13.12). The state that is
+// returned has those INIT values in place. The error is an [*AreaError].
+func ParseArea(b []byte, l Layout) (*State, error) {
+	if len(b) < headerEnd {
+		return nil, &AreaError{len(b), "header", fmt.Sprintf("want %d bytes, have %d", headerEnd, len(b))}
+	}
+	bv := Features(binary.LittleEndian.Uint64(b[offXStateBV:]))
+	comp := Features(binary.LittleEndian.Uint64(b[offXCompBV:]))
+	for i := offXCompBV + 8; i < headerEnd; i++ {
+		if b[i] != 0 {
+			return nil, &AreaError{i, "header", "reserved byte is not zero"}
+		}
+	}
+	s := NewState(FormatXSave)
+	mxcsrValid := Legacy&^X87.Mask() | AVX.Mask()
+	switch {
+	case comp&compacted != 0:
+		if extra := bv &^ comp; extra != 0 {
+			return nil, &AreaError{offXStateBV, "xstate_bv", fmt.Sprintf("%v is not in xcomp_bv", extra)}
+		}
+		l = l.CompactLayout(comp &^ compacted)
+		mxcsrValid = SSE.Mask()
+	case comp != 0:
+		return nil, &AreaError{offXCompBV, "xcomp_bv", fmt.Sprintf("%#x is neither zero nor compacted format", uint64(comp))}
+	}
+	s.BV = bv
+	s.FX = FXArea(b)
+	s.scrub()
+	initial := InitFXArea()
+	if !bv.Has(X87) {
+		copy(s.FX[:offMXCSR], initial[:offMXCSR])
+		copy(s.FX.STSpace(), initial.STSpace())
+	}
+	if !bv.Has(SSE) {
+		copy(s.FX.XMMSpace(), initial.XMMSpace())
+	}
+	if bv&mxcsrValid == 0 {
+		s.FX.SetMXCSR(InitMXCSR)
+	}
+	for _, p := range l {
+		if p.Offset+p.Size > len(b) {
+			if !bv.Has(p.Feature) {
+				continue
+			}
+			return nil, &AreaError{len(b), p.Feature.String(),
+				fmt.Sprintf("in use, and its end %#x lies past the area", p.Offset+p.Size)}
+		}
+		d := make([]byte, p.Feature.Component().Size)
+		if bv.Has(p.Feature) {
+			copy(d, b[p.Offset:][:p.Size])
+		}
+		s.data[p.Feature] = d
+	}
+	return s, nil
+}
+
+// scrub clears the bytes behind the registers, which are no part of the state:
+// the kernel and signal frames keep words of their own there.
+func (s *State) scrub() { clear(s.FX[416:]) }
+
+// MarshalArea builds a standard-format XSAVE area of size bytes by the layout of
+// the machine that is to load it. Every component whose bit is set in XSTATE_BV
+// must have a place and its full data. x87 and SSE are always marked in use, so
+// that the legacy bytes are loaded as they are, and MXCSR with them.
+//
+// The error is an [*AreaError].
+func (s *State) MarshalArea(l Layout, size int) ([]byte, error) {
+	if s.Format == FormatNone || size < headerEnd {
+		return nil, &AreaError{0, "area", fmt.Sprintf("format %v does not fit %d bytes", s.Format, size)}
+	}
+	b := make([]byte, size)
+	copy(b, s.FX[:])
+	bv := s.BV | Legacy
+	binary.LittleEndian.PutUint64(b[offXStateBV:], uint64(bv))
+	for f := range (bv &^ Legacy).All() {
+		p, ok := l.Find(f)
+		d := s.Data(f)
+		switch {
+		case !ok:
+			return nil, &AreaError{offXStateBV, f.String(), "the target has no place for it"}
+		case p.Offset+p.Size > size:
+			return nil, &AreaError{p.Offset, f.String(), fmt.Sprintf("its end lies past the area of %d bytes", size)}
+		case len(d) != p.Size:
+			return nil, &AreaError{p.Offset, f.String(), fmt.Sprintf("want %d bytes, have %d", p.Size, len(d))}
+		}
+		copy(b[p.Offset:], d)
+	}
+	return b, nil
+}

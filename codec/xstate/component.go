@@ -1,0 +1,105 @@
+package xstate
+
+import (
+	"iter"
+	"strconv"
+)
+
+// Component describes one state component.
+type Component struct {
+	Feature
+	Name       string
+	Size       int  // bytes of data in an XSAVE area
+	Supervisor bool // managed through IA32_XSS: never in a user-visible area
+	Align64    bool // starts on a 64-byte boundary in compacted format
+	Dynamic    bool // needs a permission and is off until first use (IA32_XFD)
+	// Intel and AMD are the standard-format offsets that real CPUs of the two
+	// vendors report, 0 where there is none. They stand in for a layout that was
+	// not recorded; a machine's own CPUID leaf 0xD always goes first.
+	Intel, AMD int
+	banks      []bank
+}
+
+// Register is one architectural register, or the part of it that a component
+// holds: bytes Off to Off+Size of the component's data.
+type Register struct {
+	Name      string
+	Off, Size int
+}
+
+// bank is a run of equal registers; n is 0 for a single one without a number.
+type bank struct {
+	name              string
+	first, n          int
+	off, stride, size int
+}
+
+// Registers yields the component's registers. They lie in the bytes that
+// [State.View] returns for it.
+func (c *Component) Registers() iter.Seq[Register] {
+	return func(yield func(Register) bool) {
+		for _, b := range c.banks {
+			if b.n == 0 && !yield(Register{b.name, b.off, b.size}) {
+				return
+			}
+			for i := range b.n {
+				if !yield(Register{b.name + strconv.Itoa(b.first+i), b.off + i*b.stride, b.size}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+const numComponents = 20
+
+// legacySize is the size of the FXSAVE image (SDM vol. 1, 10.5.1).
+const legacySize = 512
+
+// components is the table. Sizes and bits: SDM vol. 1, 13.1 and 13.4 to 13.5;
+// supervisor sizes: Linux arch/x86/include/asm/fpu/types.h. Offsets: CPUID leaf
+// 0xD of real CPUs; AMD packs as if MPX did not exist.
+var components = [numComponents]Component{
+	{Feature: X87, Name: "x87", Size: 160, banks: []bank{
+		{name: "fcw", off: offFCW, size: 2}, {name: "fsw", off: offFSW, size: 2},
+		{name: "ftw", off: offFTW, size: 1}, {name: "fop", off: offFOP, size: 2},
+		{name: "fip", off: offFIP, size: 8}, {name: "fdp", off: offFDP, size: 8},
+		{name: "st", n: 8, off: offST, stride: 16, size: 10}}},
+	{Feature: SSE, Name: "SSE", Size: 256, Intel: 160, AMD: 160, banks: []bank{
+		{name: "mxcsr", off: offMXCSR, size: 4}, {name: "xmm", n: 16, off: offXMM, stride: 16, size: 16}}},
+	{Feature: AVX, Name: "AVX", Size: 256, Intel: 576, AMD: 576,
+		banks: []bank{{name: "ymm", n: 16, stride: 16, size: 16}}},
+	{Feature: BNDREGS, Name: "BNDREGS", Size: 64, Intel: 960,
+		banks: []bank{{name: "bnd", n: 4, stride: 16, size: 16}}},
+	{Feature: BNDCSR, Name: "BNDCSR", Size: 64, Intel: 1024,
+		banks: []bank{{name: "bndcfgu", size: 8}, {name: "bndstatus", off: 8, size: 8}}},
+	{Feature: Opmask, Name: "opmask", Size: 64, Intel: 1088, AMD: 832,
+		banks: []bank{{name: "k", n: 8, stride: 8, size: 8}}},
+	{Feature: ZMMHi256, Name: "ZMM_Hi256", Size: 512, Intel: 1152, AMD: 896,
+		banks: []bank{{name: "zmm", n: 16, stride: 32, size: 32}}},
+	{Feature: Hi16ZMM, Name: "Hi16_ZMM", Size: 1024, Intel: 1664, AMD: 1408,
+		banks: []bank{{name: "zmm", first: 16, n: 16, stride: 64, size: 64}}},
+	{Feature: PT, Name: "PT", Size: 128, Supervisor: true},
+	{Feature: PKRU, Name: "PKRU", Size: 8, Intel: 2688, AMD: 2432, banks: []bank{{name: "pkru", size: 4}}},
+	{Feature: PASID, Name: "PASID", Size: 8, Supervisor: true},
+	{Feature: CETUser, Name: "CET_U", Size: 16, Supervisor: true},
+	{Feature: CETSup, Name: "CET_S", Size: 24, Supervisor: true},
+	{Feature: HDC, Name: "HDC", Size: 8, Supervisor: true},
+	{Feature: UINTR, Name: "UINTR", Size: 48, Supervisor: true},
+	{Feature: LBR, Name: "LBR", Size: 808, Supervisor: true},
+	{Feature: HWP, Name: "HWP", Size: 8, Supervisor: true},
+	{Feature: TileCfg, Name: "TILECFG", Size: 64, Align64: true, Intel: 2752,
+		banks: []bank{{name: "tilecfg", size: 64}}},
+	{Feature: TileData, Name: "TILEDATA", Size: 8192, Align64: true, Dynamic: true, Intel: 2816,
+		banks: []bank{{name: "tmm", n: 8, stride: 1024, size: 1024}}},
+	{Feature: APX, Name: "APX", Size: 128, Intel: 960, banks: []bank{{name: "r", first: 16, n: 16, stride: 8, size: 8}}},
+}
+
+// Component returns the table's entry for f, or nil if it has none. The entry is
+// shared: do not change it.
+func (f Feature) Component() *Component {
+	if int(f) < len(components) {
+		return &components[f]
+	}
+	return nil
+}

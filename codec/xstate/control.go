@@ -1,0 +1,67 @@
+package xstate
+
+import "strings"
+
+// bitNames spells the set bits of a control or status word, low bit first.
+// A rounding or precision field is appended by the caller.
+func bitNames(v uint32, names []string) []string {
+	var out []string
+	for i, n := range names {
+		if n != "" && v>>i&1 != 0 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+var roundings = [4]string{"RC=nearest", "RC=down", "RC=up", "RC=zero"}
+
+// FCWString decodes an x87 control word: masked exceptions, precision and
+// rounding control (SDM vol. 1, 8.1.5).
+func FCWString(v uint16) string {
+	parts := bitNames(uint32(v), []string{"IM", "DM", "ZM", "OM", "UM", "PM", 12: "X"})
+	parts = append(parts, [4]string{"PC=single", "PC=reserved", "PC=double", "PC=extended"}[v>>8&3], roundings[v>>10&3])
+	return strings.Join(parts, " ")
+}
+
+// FSWString decodes an x87 status word: exception flags, condition codes and TOP
+// (SDM vol. 1, 8.1.3).
+func FSWString(v uint16) string {
+	parts := bitNames(uint32(v), []string{"IE", "DE", "ZE", "OE", "UE", "PE", "SF", "ES", "C0", "C1", "C2", 14: "C3", 15: "B"})
+	parts = append(parts, "TOP="+string(rune('0'+v>>11&7)))
+	return strings.Join(parts, " ")
+}
+
+// MXCSRString decodes an MXCSR: exception flags, DAZ, masks, rounding control,
+// FTZ (SDM vol. 1, 10.2.3) and AMD's MM (APM vol. 1, 4.2.2).
+func MXCSRString(v uint32) string {
+	parts := bitNames(v, []string{"IE", "DE", "ZE", "OE", "UE", "PE", "DAZ", "IM", "DM", "ZM", "OM", "UM", "PM"})
+	parts = append(parts, roundings[v>>13&3])
+	parts = append(parts, bitNames(v, []string{15: "FTZ", 17: "MM"})...)
+	return strings.Join(parts, " ")
+}
+
+// PKRUString names the protection keys that PKRU does not leave fully open:
+// "AD" denies access, "WD" denies writes (SDM vol. 3, 4.6.2).
+func PKRUString(v uint32) string {
+	var parts []string
+	for key := range 16 {
+		switch bits := v >> (2 * key) & 3; {
+		case bits&1 != 0:
+			parts = append(parts, keyName(key)+"=AD")
+		case bits == 2:
+			parts = append(parts, keyName(key)+"=WD")
+		}
+	}
+	if len(parts) == 0 {
+		return "all keys open"
+	}
+	return strings.Join(parts, " ")
+}
+
+func keyName(key int) string {
+	if key < 10 {
+		return "key" + string(rune('0'+key))
+	}
+	return "key1" + string(rune('0'+key-10))
+}

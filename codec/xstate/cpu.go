@@ -1,0 +1,76 @@
+package xstate
+
+import "slices"
+
+// CPU is what is known of one machine: the source of a checkpoint or a target.
+// Every field may be unknown: a zero string, or a nil pointer or slice. Most
+// checkpoints carry no cpuinfo.img, and a named level has no sizes.
+type CPU struct {
+	Name      string // what to call it in reports
+	Vendor    string // "intel", "amd", ... as [VendorName] spells it
+	Family    *int   // displayed family, extended family added
+	Model     *int   // displayed model, extended model included
+	Stepping  *int
+	ModelName string // the brand string
+
+	FXSave *bool // FXSAVE and FXRSTOR are usable
+	XSave  *bool // XSAVE is usable: CPUID OSXSAVE, which the kernel switches on
+
+	// XFeatures is the set that a process can use, XCR0's user components; CRIU
+	// calls its own idea of it xfeatures_mask.
+	XFeatures *Features
+	// XFeaturesHW is what the hardware lists in CPUID leaf 0xD.0.
+	XFeaturesHW *Features
+	// Layout places the components of XFeatures in a standard-format area.
+	Layout Layout
+	// XSaveSize is the size in bytes of the standard-format area for what is
+	// enabled, CPUID 0xD.0.EBX; XSaveSizeMax for all that the hardware has, ECX.
+	XSaveSize, XSaveSizeMax *uint32
+	// MXCSRMask has a bit for every MXCSR bit that may be set.
+	MXCSRMask *uint32
+
+	// Flags are the names that Linux gives the CPU's features in /proc/cpuinfo,
+	// those of the flag table only, sorted.
+	Flags []string
+	// Capability is the feature words in CRIU's numbering: 12 words in version 1,
+	// 19 in version 2 (compel/include/uapi/.../cpu.h, enum cpuid_leafs).
+	Capability []uint32
+}
+
+// HasFlag reports whether the CPU has the feature that Linux calls name; known is
+// false if the CPU's flags were not recorded.
+func (c *CPU) HasFlag(name string) (has, known bool) {
+	if c == nil || c.Flags == nil {
+		return false, false
+	}
+	_, has = slices.BinarySearch(c.Flags, name)
+	return has, true
+}
+
+// Format returns the richest format that the CPU holds: none if it lacks FXSAVE,
+// xsave if XSAVE is usable. known is false if that was not recorded.
+func (c *CPU) Format() (f Format, known bool) {
+	switch {
+	case c.XSave != nil && *c.XSave:
+		return FormatXSave, true
+	case c.FXSave != nil && !*c.FXSave:
+		return FormatNone, true
+	case c.XSave != nil:
+		return FormatFXSave, true
+	}
+	return FormatNone, false
+}
+
+// Usable returns the components that a process on the CPU can use: the legacy
+// ones at least where the CPU has FXSAVE. known is false if they were not recorded.
+func (c *CPU) Usable() (set Features, known bool) {
+	switch f, ok := c.Format(); {
+	case ok && f == FormatNone:
+		return 0, true
+	case ok && f == FormatFXSave:
+		return Legacy, true
+	case c.XFeatures != nil:
+		return *c.XFeatures | Legacy, true
+	}
+	return Legacy, false
+}
