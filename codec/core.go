@@ -1,0 +1,331 @@
+package codec
+
+import (
+	"fmt"
+	"math/bits"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Field numbers of images/core.proto and images/core-x86.proto.
+const (
+	coreMtype      = 1
+	coreThreadInfo = 2
+	coreTC         = 3
+	coreThreadCore = 5
+
+	tcTaskState = 1
+	tcComm      = 6
+
+	threadCoreComm = 13
+
+	infoClearTID = 1
+	infoGPRegs   = 2
+	infoFPRegs   = 3
+
+	gpMode = 28
+
+	fpST    = 9
+	fpXMM   = 10
+	fpXSave = 13
+
+	xsaveBV  = 1
+	xsaveCET = 9
+
+	cetStatus = 1
+	cetSSP    = 2
+)
+
+const (
+	mtypeX86   = 1 // core_entry.march.X86_64
+	taskDead   = 2 // enum task_state, criu/include/image.h
+	modeCompat = 2 // user_x86_regs_entry.mode
+	gpRequired = 1<<28 - 2
+	fpRequired = 1<<9 - 2 // fields 1 to 8
+)
+
+// marches names the values of core_entry.march.
+var marches = [...]string{"unknown", "x86_64", "arm", "aarch64", "ppc64", "s390", "mips", "loongarch64", "riscv64"}
+
+// fpScalars are the fixed fields of user_x86_fpregs_entry, by number. All are
+// varints; bits is the width of the register that CRIU stores the value in
+// (crtools.c:restore_fpu casts), name the register's.
+var fpScalars = [...]struct {
+	field, name string
+	bits        int
+	set         func(*xstate.FXArea, uint64)
+}{
+	1: {"cwd", "fcw", 16, func(a *xstate.FXArea, v uint64) { a.SetFCW(uint16(v)) }},
+	2: {"swd", "fsw", 16, func(a *xstate.FXArea, v uint64) { a.SetFSW(uint16(v)) }},
+	3: {"twd", "ftw", 16, func(a *xstate.FXArea, v uint64) { a.SetFTWRaw(uint16(v)) }},
+	4: {"fop", "fop", 16, func(a *xstate.FXArea, v uint64) { a.SetFOP(uint16(v)) }},
+	5: {"rip", "fip", 64, func(a *xstate.FXArea, v uint64) { a.SetFIP(v) }},
+	6: {"rdp", "fdp", 64, func(a *xstate.FXArea, v uint64) { a.SetFDP(v) }},
+	7: {"mxcsr", "mxcsr", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSR(uint32(v)) }},
+	8: {"mxcsr_mask", "mxcsr_mask", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSRMask(uint32(v)) }},
+}
+
+// xsaveArrays are the arrays of user_x86_xsave_entry, by field number.
+var xsaveArrays = [...]struct {
+	field   string
+	feature xstate.Feature
+	width   int // bytes per element
+}{
+	2: {"ymmh_space", xstate.AVX, 4},
+	3: {"bndreg_state", xstate.BNDREGS, 8},
+	4: {"bndcsr_state", xstate.BNDCSR, 8},
+	5: {"opmask_reg", xstate.Opmask, 8},
+	6: {"zmm_upper", xstate.ZMMHi256, 8},
+	7: {"hi16_zmm", xstate.Hi16ZMM, 8},
+	8: {"pkru", xstate.PKRU, 4},
+}
+
+// Storable is the set of extended components that a core image has a field for.
+const Storable = 1<<xstate.AVX | 1<<xstate.BNDREGS | 1<<xstate.BNDCSR | 1<<xstate.Opmask |
+	1<<xstate.ZMMHi256 | 1<<xstate.Hi16ZMM | 1<<xstate.PKRU
+
+// FieldName returns the name of the image field that holds component f, such as
+// "zmm_upper", or "" if CRIU has none.
+func FieldName(f xstate.Feature) string {
+	for _, a := range xsaveArrays {
+		if a.field != "" && a.feature == f {
+			return a.field
+		}
+	}
+	return ""
+}
+
+// Core is one decoded core image: the FPU state of one thread.
+type Core struct {
+	Path     string
+	State    xstate.State
+	Comm     string // the thread's name; "" if not recorded
+	Leader   bool   // the image describes the task too, not only one of its threads
+	Dead     bool   // a zombie: there are no registers
+	Trailing int    // bytes after the entry, which CRIU ignores
+
+	img   image
+	entry entry
+}
+
+// ParseCore decodes a core image. The path serves the errors. A core image keeps
+// b, and shares its bytes.
+//
+// The error is a [*FormatError]; of an image of another architecture it wraps an
+// [*ArchError]. Damage inside the FPU record that leaves the rest readable, such
+// as an array of the wrong length, is no error: the state says so.
+func ParseCore(path string, b []byte) (*Core, error) {
+	img, err := newImage(path, b, magicCore)
+	if err != nil {
+		return nil, err
+	}
+	c := &Core{Path: path, img: *img}
+	if c.entry, err = c.img.next(); err != nil {
+		return nil, err
+	}
+	c.Trailing = len(b) - c.img.at
+	if err := c.decode(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// seen is what the walk has met of an image. Messages may be split into pieces,
+// which protobuf merges, so required fields are checked at the end.
+type seen struct {
+	mtype         bool
+	march         uint64
+	info          bool
+	infoAt        int    // offset of the first thread_info, for errors
+	thread        uint64 // fields of thread_info, as bits
+	gp            uint64 // fields of gpregs
+	fp            uint64 // fields of fpregs
+	xsave         uint64 // fields of xsave
+	fpAt, xsaveAt int
+}
+
+// decode walks the entry and checks that what CRIU requires is there.
+func (c *Core) decode() error {
+	var s seen
+	m := message{img: &c.img, name: "core", base: c.entry.start, b: c.entry.payload}
+	for m.next() {
+		switch m.num {
+		case coreMtype:
+			s.mtype, s.march = m.is(protowire.VarintType, "mtype"), m.u
+		case coreThreadInfo:
+			if !s.info {
+				s.info, s.infoAt = true, m.base+m.start
+			}
+			c.threadInfo(m.sub("thread_info"), &s)
+		case coreTC:
+			c.Leader = true
+			for sub := m.sub("tc"); sub.next(); {
+				switch sub.num {
+				case tcTaskState:
+					c.Dead = sub.u == taskDead
+				case tcComm:
+					c.Comm = string(sub.val)
+				}
+			}
+		case coreThreadCore:
+			for sub := m.sub("thread_core"); sub.next(); {
+				if sub.num == threadCoreComm {
+					c.Comm = string(sub.val)
+				}
+			}
+		}
+	}
+	if c.img.err != nil {
+		return c.img.err
+	}
+	return c.check(&s)
+}
+
+func (c *Core) threadInfo(m message, s *seen) {
+	for m.next() {
+		s.thread |= 1 << m.num
+		switch m.num {
+		case infoGPRegs:
+			for gp := m.sub("gpregs"); gp.next(); {
+				s.gp |= 1 << gp.num
+				if gp.num == gpMode {
+					c.State.Compat = gp.u == modeCompat
+				}
+			}
+		case infoFPRegs:
+			if s.fpAt == 0 {
+				s.fpAt = m.base + m.start
+				c.State.Format = xstate.FormatFXSave
+			}
+			c.fpregs(m.sub("fpregs"), s)
+		}
+	}
+}
+
+func (c *Core) fpregs(m message, s *seen) {
+	st, fx := &c.State, &c.State.FX
+	for m.next() {
+		if m.num < fpST {
+			f := &fpScalars[m.num]
+			if !m.is(protowire.VarintType, "fpregs."+f.field) {
+				return
+			}
+			s.fp |= 1 << m.num
+			f.set(fx, m.u)
+			if f.bits < 64 && m.u>>f.bits != 0 {
+				st.Wide = append(st.Wide, f.name)
+			}
+			continue
+		}
+		switch m.num {
+		case fpST:
+			st.STLen += m.space(fx.STSpace(), st.STLen, "st", "fpregs.st_space", st)
+		case fpXMM:
+			st.XMMLen += m.space(fx.XMMSpace(), st.XMMLen, "xmm", "fpregs.xmm_space", st)
+		case fpXSave:
+			if s.xsaveAt == 0 {
+				s.xsaveAt = m.base + m.start
+				st.Format = xstate.FormatXSave
+			}
+			c.xsave(m.sub("xsave"), s)
+		}
+	}
+}
+
+// space decodes an array of 32-bit words into a register file of 16 bytes a
+// register, from byte at on, and returns how many bytes the array holds. Words
+// past the end are counted and dropped, as CRIU does.
+func (m *message) space(dst []byte, at int, reg, field string, st *xstate.State) int {
+	var buf [256]byte
+	words, wide := m.array(buf[:0], 4, field)
+	if wide {
+		st.Wide = append(st.Wide, reg)
+	}
+	if at < len(dst) {
+		copy(dst[at:], words)
+	}
+	return len(words)
+}
+
+func (c *Core) xsave(m message, s *seen) {
+	// One buffer serves all components of their proper length.
+	var arena []byte
+	for m.next() {
+		s.xsave |= 1 << m.num
+		switch {
+		case m.num == xsaveBV:
+			if m.is(protowire.VarintType, "xsave.xstate_bv") {
+				c.State.BV = xstate.Features(m.u)
+			}
+		case m.num == xsaveCET:
+			if c.State.ShadowStack == nil {
+				c.State.ShadowStack = new(xstate.ShadowStack)
+			}
+			for cet := m.sub("xsave.cet"); cet.next(); {
+				switch cet.num {
+				case cetStatus:
+					c.State.ShadowStack.Status = cet.u
+				case cetSSP:
+					c.State.ShadowStack.SSP = cet.u
+				}
+			}
+		case int(m.num) < len(xsaveArrays):
+			a := &xsaveArrays[m.num]
+			d := c.State.Data(a.feature)
+			if d == nil {
+				size := a.feature.Component().Size
+				if cap(arena)-len(arena) < size {
+					// Every element takes at least two bytes of the message.
+					arena = make([]byte, 0, max(size, min(arenaSize, (len(m.b)-m.start)/2*8)))
+				}
+				d = arena[len(arena) : len(arena) : len(arena)+size]
+				arena = arena[:len(arena)+size]
+			}
+			d, wide := m.array(d, a.width, "xsave."+a.field)
+			if wide {
+				c.State.Wide = append(c.State.Wide, a.feature.String())
+			}
+			c.State.SetData(a.feature, d)
+		}
+	}
+}
+
+// arenaSize is the data of all components that an image can hold.
+const arenaSize = 256 + 64 + 64 + 64 + 512 + 1024 + 8
+
+// check reports what is missing from the image as CRIU would.
+func (c *Core) check(s *seen) error {
+	end := c.entry.start
+	missing := func(off int, field string) error {
+		return &FormatError{c.Path, int64(off), field, errMissing}
+	}
+	switch {
+	case !s.mtype:
+		return missing(end, "mtype")
+	case s.march != mtypeX86:
+		name := fmt.Sprintf("%d", s.march)
+		if s.march < uint64(len(marches)) {
+			name = marches[s.march]
+		}
+		return &FormatError{c.Path, int64(c.entry.start), "mtype", &ArchError{name}}
+	case !s.info && c.Dead:
+		return nil
+	case !s.info:
+		return &FormatError{c.Path, int64(end), "thread_info", errThread}
+	case s.thread&(1<<infoClearTID) == 0:
+		return missing(s.infoAt, "thread_info.clear_tid_addr")
+	case s.thread&(1<<infoGPRegs) == 0:
+		return missing(s.infoAt, "thread_info.gpregs")
+	case gpRequired&^s.gp != 0:
+		return missing(s.infoAt, fmt.Sprintf("gpregs field %d", bits.TrailingZeros64(gpRequired&^s.gp)))
+	case c.State.Format == xstate.FormatNone:
+		return nil
+	case fpRequired&^s.fp != 0:
+		return missing(s.fpAt, "fpregs."+fpScalars[bits.TrailingZeros64(fpRequired&^s.fp)].field)
+	case c.State.Format == xstate.FormatXSave && s.xsave&(1<<xsaveBV) == 0:
+		return missing(s.xsaveAt, "xsave.xstate_bv")
+	}
+	return nil
+}

@@ -1,0 +1,218 @@
+package codec
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
+
+// Field numbers of images/cpuinfo.proto.
+const (
+	cpuinfoX86 = 1
+
+	cpuVendor     = 1
+	cpuFamily     = 2
+	cpuModel      = 3
+	cpuStepping   = 4
+	cpuCapVer     = 5
+	cpuCapability = 6
+	cpuModelID    = 7
+	cpuXFeatures  = 8
+	cpuXSaveSize  = 9
+	cpuXSaveMax   = 10
+
+	cpuRequired = 1<<6 - 2
+)
+
+// capabilityWords returns how many words a capability_ver has, 0 for an unknown
+// one (criu/arch/x86/cpu.c:ncapints).
+func capabilityWords(version uint32) int {
+	switch version {
+	case 1:
+		return 12
+	case 2:
+		return 19
+	}
+	return 0
+}
+
+// CPUInfo is one decoded cpuinfo.img, as it is recorded. The CPU that it describes
+// is [CPUInfo.CPU].
+type CPUInfo struct {
+	Path       string
+	VendorID   uint32 // 0 unknown, 1 Intel, 2 AMD (Hygon too)
+	Family     uint32
+	Model      uint32
+	Stepping   uint32
+	Version    uint32   // capability_ver
+	Capability []uint32 // 12 words in version 1, 19 in version 2
+	ModelID    string
+	// XFeaturesMask, XSaveSize and XSaveSizeMax are nil in images of CRIU before
+	// 3.11.
+	XFeaturesMask           *uint64
+	XSaveSize, XSaveSizeMax *uint32
+
+	img   image
+	entry entry
+}
+
+// ParseCPUInfo decodes a cpuinfo.img. The error is a [*FormatError].
+func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
+	img, err := newImage(path, b, magicCPUInfo)
+	if err != nil {
+		return nil, err
+	}
+	c := &CPUInfo{Path: path, img: *img}
+	if c.entry, err = c.img.next(); err != nil {
+		return nil, err
+	}
+	entries := 0
+	var have uint64
+	var words []byte
+	for m := c.root(); m.next(); {
+		if m.num != cpuinfoX86 {
+			continue
+		}
+		entries++
+		for x := m.sub("x86_entry"); x.next(); {
+			have |= 1 << x.num
+			switch x.num {
+			case cpuVendor:
+				c.VendorID = uint32(x.u)
+			case cpuFamily:
+				c.Family = uint32(x.u)
+			case cpuModel:
+				c.Model = uint32(x.u)
+			case cpuStepping:
+				c.Stepping = uint32(x.u)
+			case cpuCapVer:
+				c.Version = uint32(x.u)
+			case cpuCapability:
+				words, _ = x.array(words, 4, "capability")
+			case cpuModelID:
+				c.ModelID = string(x.val)
+			case cpuXFeatures:
+				c.XFeaturesMask = new(x.u)
+			case cpuXSaveSize:
+				c.XSaveSize = new(uint32(x.u))
+			case cpuXSaveMax:
+				c.XSaveSizeMax = new(uint32(x.u))
+			}
+		}
+	}
+	if c.img.err != nil {
+		return nil, c.img.err
+	}
+	for ; len(words) >= 4; words = words[4:] {
+		c.Capability = append(c.Capability, le32(words))
+	}
+	want := capabilityWords(c.Version)
+	switch {
+	case entries != 1:
+		return nil, c.img.errorf(c.entry.start, "x86_entry", "want 1, have %d", entries)
+	case cpuRequired&^have != 0:
+		return nil, &FormatError{path, int64(c.entry.start), "x86_entry", errMissing}
+	case want == 0:
+		return nil, c.img.errorf(c.entry.start, "capability_ver", "version %d is not 1 or 2", c.Version)
+	case len(c.Capability) != want:
+		return nil, c.img.errorf(c.entry.start, "capability", "want %d words, have %d", want, len(c.Capability))
+	}
+	return c, nil
+}
+
+func (c *CPUInfo) root() message {
+	return message{img: &c.img, name: "cpuinfo", base: c.entry.start, b: c.entry.payload}
+}
+
+// Encode returns the file with the capability words and the fields 8 to 10 of
+// to; every other byte stays. c itself is not changed.
+func (c *CPUInfo) Encode(to *CPUInfo) []byte {
+	img := c.img
+	root := c.root()
+	root.img = &img
+	payload := root.rewrite(func(m *message) []byte {
+		if m.num != cpuinfoX86 {
+			return m.field()
+		}
+		sub := m.sub("x86_entry")
+		return appendSub(nil, cpuinfoX86, c.rewriteX86(sub, to))
+	})
+	return img.splice(c.entry, payload)
+}
+
+func (c *CPUInfo) rewriteX86(m message, to *CPUInfo) []byte {
+	words := to.Capability
+	had := map[protowire.Number]bool{}
+	scalars := []struct {
+		num      protowire.Number
+		old, new *uint64
+	}{
+		{cpuXFeatures, c.XFeaturesMask, to.XFeaturesMask},
+		{cpuXSaveSize, widen(c.XSaveSize), widen(to.XSaveSize)},
+		{cpuXSaveMax, widen(c.XSaveSizeMax), widen(to.XSaveSizeMax)},
+	}
+	body := m.rewrite(func(m *message) []byte {
+		if m.num == cpuCapability {
+			had[m.num] = true
+			return c.rewriteWords(m, &words)
+		}
+		for _, s := range scalars {
+			switch {
+			case m.num != s.num:
+			case s.new == nil:
+				return nil
+			default:
+				had[m.num] = true
+				if *s.old == *s.new {
+					return m.field()
+				}
+				return appendUint(nil, m.num, *s.new)
+			}
+		}
+		return m.field()
+	})
+	for _, s := range scalars {
+		if s.new != nil && !had[s.num] {
+			body = appendUint(body, s.num, *s.new)
+		}
+	}
+	return body
+}
+
+// rewriteWords replaces the elements of one run of the capability array, keeping
+// its form, packed or not.
+func (c *CPUInfo) rewriteWords(m *message, words *[]uint32) []byte {
+	packed := m.typ == protowire.BytesType
+	old, _ := m.array(nil, 4, "capability")
+	n := min(len(old)/4, len(*words))
+	var out, elems []byte
+	for _, w := range (*words)[:n] {
+		if packed {
+			elems = protowire.AppendVarint(elems, uint64(w))
+		} else {
+			out = appendUint(out, cpuCapability, uint64(w))
+		}
+	}
+	same := make([]byte, 0, 4*n)
+	for _, w := range (*words)[:n] {
+		same = binary.LittleEndian.AppendUint32(same, w)
+	}
+	*words = (*words)[n:]
+	switch {
+	case bytes.Equal(same, old):
+		return m.field()
+	case packed:
+		return appendSub(nil, cpuCapability, elems)
+	}
+	return out
+}
+
+func widen(v *uint32) *uint64 {
+	if v == nil {
+		return nil
+	}
+	return new(uint64(*v))
+}

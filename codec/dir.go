@@ -1,0 +1,239 @@
+package codec
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Checkpoint is a set of core images: a CRIU images directory, or one core image.
+type Checkpoint struct {
+	Path string
+	// CPUInfo is the CPU that the checkpoint was taken on; nil if not recorded.
+	CPUInfo *CPUInfo
+	// Problems are faults outside the core images: a missing pstree.img, a
+	// damaged cpuinfo.img. What could be read is there all the same.
+	Problems []error
+
+	dir   string // "" for a single image
+	tasks []task
+	// A directory without a pstree.img: which task a thread belongs to is known
+	// only where the core image describes the task too.
+	orphans bool
+	single  *Core
+}
+
+// Thread is one thread of a checkpoint.
+type Thread struct {
+	PID  int // 0: unknown, because there is no pstree.img
+	TID  int
+	Core *Core
+}
+
+// Open opens a CRIU images directory or a single core image. The error is a
+// [*FormatError] if the bytes are malformed, else from the file system.
+func Open(path string) (*Checkpoint, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return OpenDir(path)
+	}
+	b, err := ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return openCore(path, b)
+}
+
+// OpenReader reads one core image from r; name stands for its path.
+func OpenReader(name string, r io.Reader) (*Checkpoint, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxImage+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(b) > maxImage {
+		return nil, &FormatError{name, maxImage, "image", errTooLarge}
+	}
+	return openCore(name, b)
+}
+
+func openCore(path string, b []byte) (*Checkpoint, error) {
+	core, err := ParseCore(path, b)
+	if err != nil {
+		return nil, err
+	}
+	return &Checkpoint{Path: path, single: core}, nil
+}
+
+// OpenDir opens a CRIU images directory. The core images are not read before
+// [Checkpoint.Threads] asks for them.
+func OpenDir(path string) (*Checkpoint, error) {
+	c := &Checkpoint{Path: path, dir: path}
+	if err := c.readPstree(); err != nil {
+		return nil, err
+	}
+	b, err := c.read("cpuinfo.img")
+	if err == nil {
+		c.CPUInfo, err = ParseCPUInfo(c.file("cpuinfo.img"), b)
+	}
+	c.problem(err)
+	if b, err = c.read("inventory.img"); err == nil {
+		_, err = newImage(c.file("inventory.img"), b, magicInventory)
+	}
+	c.problem(err)
+	return c, nil
+}
+
+// problem notes an error, unless it is that an optional file is not there.
+func (c *Checkpoint) problem(err error) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.Problems = append(c.Problems, err)
+	}
+}
+
+// readPstree lists the tasks, from the names of the core images if there is no
+// usable pstree.img.
+func (c *Checkpoint) readPstree() error {
+	b, err := c.read("pstree.img")
+	if err == nil {
+		c.tasks, err = parsePstree(c.file("pstree.img"), b)
+	}
+	if err == nil {
+		return nil
+	}
+	entries, direrr := os.ReadDir(c.dir)
+	if direrr != nil {
+		return direrr
+	}
+	c.tasks, c.orphans = nil, true
+	for _, e := range entries {
+		if tid, ok := coreTID(e.Name()); ok {
+			c.tasks = append(c.tasks, task{pid: tid})
+		}
+	}
+	slices.SortFunc(c.tasks, func(a, b task) int { return cmp.Compare(a.pid, b.pid) })
+	if errors.Is(err, fs.ErrNotExist) {
+		if len(c.tasks) == 0 {
+			return fmt.Errorf("%s: not a CRIU images directory: there is no pstree.img and no core-*.img", c.dir)
+		}
+		err = fmt.Errorf("%s: missing; which threads belong together is unknown", c.file("pstree.img"))
+	}
+	c.Problems = append(c.Problems, err)
+	return nil
+}
+
+// coreTID reads the thread's number from the name of a core image.
+func coreTID(name string) (int, bool) {
+	s, ok := strings.CutPrefix(name, "core-")
+	if !ok {
+		return 0, false
+	}
+	s, ok = strings.CutSuffix(s, ".img")
+	if !ok {
+		return 0, false
+	}
+	tid, err := strconv.ParseUint(s, 10, 31)
+	return int(tid), err == nil
+}
+
+func coreName(tid int) string { return "core-" + strconv.Itoa(tid) + ".img" }
+
+func (c *Checkpoint) file(name string) string { return filepath.Join(c.dir, name) }
+
+func (c *Checkpoint) read(name string) ([]byte, error) { return ReadFile(c.file(name)) }
+
+func (c *Checkpoint) core(tid int) (*Core, error) {
+	path := c.file(coreName(tid))
+	b, err := ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: missing, though pstree.img names the thread: %w", path, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ParseCore(path, b)
+}
+
+// Threads decodes the core images one after the other, in the order of pstree.img,
+// each task's leader first. An image that cannot be read gives an error in its
+// place, a [*FormatError] or from the file system, and the walk goes on. Zombies
+// have no threads: pstree.img holds rubbish for them.
+func (c *Checkpoint) Threads() iter.Seq2[Thread, error] {
+	return func(yield func(Thread, error) bool) {
+		if c.single != nil {
+			tid, _ := coreTID(filepath.Base(c.Path))
+			if c.single.Dead {
+				return
+			}
+			yield(c.thread(0, tid, c.single), nil)
+			return
+		}
+		for _, t := range c.tasks {
+			pid := t.pid
+			if c.orphans {
+				pid = 0
+			}
+			core, err := c.core(t.pid)
+			if err == nil && core.Dead {
+				continue
+			}
+			if !yield(c.thread(pid, t.pid, core), err) {
+				return
+			}
+			for _, tid := range t.threads {
+				if tid == t.pid {
+					continue
+				}
+				core, err := c.core(tid)
+				if !yield(c.thread(pid, tid, core), err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (c *Checkpoint) thread(pid, tid int, core *Core) Thread {
+	if pid == 0 && core != nil && core.Leader {
+		pid = tid
+	}
+	return Thread{PID: pid, TID: tid, Core: core}
+}
+
+// ReadFile reads an image file whole. Symbolic links, pipes and devices are
+// refused: CRIU writes none, and following one would leave the checkpoint. The
+// error is a [*FormatError] for those and for a file that is too large to be an
+// image, else from the file system.
+func ReadFile(path string) ([]byte, error) {
+	f, err := openNoFollow(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !info.Mode().IsRegular():
+		return nil, &FormatError{path, 0, "file", errIrregular}
+	case info.Size() > maxImage:
+		return nil, &FormatError{path, maxImage, "file", errTooLarge}
+	}
+	b := make([]byte, info.Size())
+	n, err := io.ReadFull(f, b)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		err = nil // it shrank meanwhile: what is there is what it holds
+	}
+	return b[:n], err
+}

@@ -1,0 +1,152 @@
+package codec
+
+import (
+	"bytes"
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Encode returns the image file with the FPU record of state s in place of its
+// own. Only the record and the length words around it change; what the record does
+// not name, unknown fields included, stays. The image itself is not changed.
+//
+// The legacy area is written only where the image had no record: no conversion
+// alters it. The error says what s holds that a core image cannot: another legacy
+// area, or a component that CRIU has no field for.
+func (c *Core) Encode(s *xstate.State) ([]byte, error) {
+	old := &c.State
+	switch {
+	case c.Dead:
+		return nil, fmt.Errorf("%s: a dead task has no FPU record", c.Path)
+	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone && old.FX != s.FX:
+		return nil, fmt.Errorf("%s: the legacy area of an existing record cannot be replaced", c.Path)
+	case s.Recorded()&^Storable != 0:
+		return nil, fmt.Errorf("%s: core images have no field for %v", c.Path, s.Recorded()&^Storable)
+	}
+	e := encoder{old: old, new: s}
+	img := c.img // a copy: walking it again must not disturb c
+	root := func() *message {
+		return &message{img: &img, name: "core", base: c.entry.start, b: c.entry.payload}
+	}
+	// What is added goes into the last piece of a message that is split.
+	for m := root(); m.next(); {
+		if m.num == coreThreadInfo {
+			for ti := m.sub("thread_info"); ti.next(); {
+				switch ti.num {
+				case infoGPRegs:
+					e.lastGP = ti.base + ti.start
+				case infoFPRegs:
+					e.lastFP = ti.base + ti.start
+					for fp := ti.sub("fpregs"); fp.next(); {
+						if fp.num == fpXSave {
+							e.lastXSave = fp.base + fp.start
+						}
+					}
+				}
+			}
+		}
+	}
+	payload := root().rewrite(func(m *message) []byte {
+		if m.num != coreThreadInfo {
+			return m.field()
+		}
+		sub := m.sub("thread_info")
+		return appendSub(nil, coreThreadInfo, sub.rewrite(e.threadInfo))
+	})
+	if img.err != nil {
+		return nil, img.err
+	}
+	return img.splice(c.entry, payload), nil
+}
+
+// encoder rewrites the FPU record of one image.
+type encoder struct {
+	old, new                  *xstate.State
+	lastGP, lastFP, lastXSave int // offsets of the pieces that take additions
+}
+
+func (e *encoder) threadInfo(m *message) []byte {
+	at := m.base + m.start
+	switch {
+	case m.num == infoGPRegs && at == e.lastGP && e.old.Format == xstate.FormatNone && e.new.Format != xstate.FormatNone:
+		// In field order, as CRIU writes it.
+		return appendSub(bytes.Clone(m.field()), infoFPRegs, e.fresh())
+	case m.num != infoFPRegs:
+		return m.field()
+	case e.new.Format == xstate.FormatNone:
+		return nil
+	}
+	sub := m.sub("fpregs")
+	body := sub.rewrite(e.fpregs)
+	if at == e.lastFP && e.old.Format == xstate.FormatFXSave && e.new.Format == xstate.FormatXSave {
+		body = appendSub(body, fpXSave, e.freshXSave())
+	}
+	return appendSub(nil, infoFPRegs, body)
+}
+
+func (e *encoder) fpregs(m *message) []byte {
+	switch {
+	case m.num != fpXSave:
+		return m.field()
+	case e.new.Format != xstate.FormatXSave:
+		return nil
+	}
+	sub := m.sub("xsave")
+	body := sub.rewrite(e.xsave)
+	if m.base+m.start == e.lastXSave {
+		for num, a := range xsaveArrays {
+			if d := e.new.Data(a.feature); a.field != "" && !bytes.Equal(d, e.old.Data(a.feature)) {
+				body = appendArray(body, protowire.Number(num), d, a.width)
+			}
+		}
+	}
+	return appendSub(nil, fpXSave, body)
+}
+
+func (e *encoder) xsave(m *message) []byte {
+	switch {
+	case m.num == xsaveBV && e.old.BV != e.new.BV:
+		return appendUint(nil, xsaveBV, uint64(e.new.BV))
+	case m.num == xsaveCET && e.new.ShadowStack == nil:
+		return nil
+	case int(m.num) < len(xsaveArrays) && xsaveArrays[m.num].field != "":
+		if f := xsaveArrays[m.num].feature; !bytes.Equal(e.old.Data(f), e.new.Data(f)) {
+			return nil
+		}
+	}
+	return m.field()
+}
+
+// fresh builds the fpregs message of the new state, in CRIU's field order.
+func (e *encoder) fresh() []byte {
+	fx := &e.new.FX
+	var b []byte
+	for num, v := range []uint64{1: uint64(fx.FCW()), uint64(fx.FSW()), uint64(fx.FTWRaw()), uint64(fx.FOP()),
+		fx.FIP(), fx.FDP(), uint64(fx.MXCSR()), uint64(fx.MXCSRMask())} {
+		if num > 0 {
+			b = appendUint(b, protowire.Number(num), v)
+		}
+	}
+	b = appendArray(b, fpST, fx.STSpace(), 4)
+	b = appendArray(b, fpXMM, fx.XMMSpace(), 4)
+	if e.new.Format == xstate.FormatXSave {
+		b = appendSub(b, fpXSave, e.freshXSave())
+	}
+	return b
+}
+
+func (e *encoder) freshXSave() []byte {
+	b := appendUint(nil, xsaveBV, uint64(e.new.BV))
+	for num, a := range xsaveArrays {
+		if a.field != "" {
+			b = appendArray(b, protowire.Number(num), e.new.Data(a.feature), a.width)
+		}
+	}
+	if ss := e.new.ShadowStack; ss != nil {
+		b = appendSub(b, xsaveCET, appendUint(appendUint(nil, cetStatus, ss.Status), cetSSP, ss.SSP))
+	}
+	return b
+}

@@ -1,0 +1,34 @@
+package codec
+
+import (
+	"errors"
+	"fmt"
+)
+
+// FormatError is an image file with bytes that cannot be what they should be.
+type FormatError struct {
+	Path   string // the file, as it was named
+	Offset int64  // byte in the file
+	Field  string // "size", "fpregs.cwd", ...
+	Err    error  // what is wrong
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("%s: offset %#x: %s: %v", e.Path, e.Offset, e.Field, e.Err)
+}
+
+func (e *FormatError) Unwrap() error { return e.Err }
+
+// ArchError is a core image of a machine that is not x86.
+type ArchError struct{ Arch string }
+
+func (e *ArchError) Error() string {
+	return fmt.Sprintf("core image of architecture %s, not x86", e.Arch)
+}
+
+var (
+	errMissing   = errors.New("required field is missing")
+	errThread    = errors.New("no thread_info, and the task is not dead")
+	errTooLarge  = fmt.Errorf("larger than %d MiB, which no such image is", maxImage>>20)
+	errIrregular = errors.New("not a regular file")
+)

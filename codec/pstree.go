@@ -1,0 +1,54 @@
+package codec
+
+import "google.golang.org/protobuf/encoding/protowire"
+
+// task is one process of pstree.img.
+type task struct {
+	pid     int
+	threads []int // the leader first; rubbish for a dead task
+}
+
+// Field numbers of images/pstree.proto.
+const (
+	pstreePID     = 1
+	pstreeThreads = 5
+)
+
+// parsePstree decodes pstree.img: one entry per process until the file ends
+// (criu/pstree.c:prepare_pstree). On an error, a [*FormatError], the tasks before
+// it are still given.
+func parsePstree(path string, b []byte) ([]task, error) {
+	img, err := newImage(path, b, magicPstree)
+	if err != nil {
+		return nil, err
+	}
+	var tasks []task
+	for img.more() {
+		e, err := img.next()
+		if err != nil {
+			return tasks, err
+		}
+		var t task
+		hasPID := false
+		for m := (message{img: img, name: "pstree", base: e.start, b: e.payload}); m.next(); {
+			switch m.num {
+			case pstreePID:
+				hasPID = m.is(protowire.VarintType, "pid")
+				t.pid = int(uint32(m.u))
+			case pstreeThreads:
+				words, _ := m.array(nil, 4, "threads")
+				for ; len(words) >= 4; words = words[4:] {
+					t.threads = append(t.threads, int(le32(words)))
+				}
+			}
+		}
+		if img.err != nil {
+			return tasks, img.err
+		}
+		if !hasPID {
+			return tasks, &FormatError{path, int64(e.start), "pid", errMissing}
+		}
+		tasks = append(tasks, t)
+	}
+	return tasks, nil
+}
