@@ -1,0 +1,199 @@
+package compat
+
+import (
+	"encoding"
+	"fmt"
+	"slices"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Severity ranks a finding.
+type Severity uint8
+
+const (
+	Note  Severity = iota // worth knowing, harmless
+	Risky                 // may break the process; nobody can know from the image
+	Fatal                 // decides the verdict
+)
+
+func (s Severity) String() string { return [...]string{"note", "risky", "fatal"}[s] }
+
+// MarshalText makes the severity readable in JSON.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Rule is the stable id of a rule.
+type Rule string
+
+// The rules. COMPATIBILITY.md explains each with an example.
+const (
+	LegacyShort            Rule = "legacy-short"
+	ComponentShort         Rule = "component-short"
+	ComponentLong          Rule = "component-long"
+	MXCSRReserved          Rule = "mxcsr-reserved"
+	BVWithoutData          Rule = "bv-without-data"
+	BVUnknown              Rule = "bv-unknown"
+	ValueTooWide           Rule = "value-too-wide"
+	TrailingData           Rule = "trailing-data"
+	NoFPURecord            Rule = "no-fpu-record"
+	FormatXSave            Rule = "format-xsave"
+	ComponentMissing       Rule = "component-missing"
+	ComponentUnusedMissing Rule = "component-unused-missing"
+	PKRUMissing            Rule = "pkru-missing"
+	ShadowStackMissing     Rule = "shadow-stack-missing"
+	MXCSRMask              Rule = "mxcsr-mask"
+	ISAMissing             Rule = "isa-missing"
+	XSaveSizeDiffers       Rule = "xsave-size-differs"
+	VendorDiffers          Rule = "vendor-differs"
+)
+
+// Rules lists every rule id, in the order in which reports name them.
+func Rules() []Rule {
+	return []Rule{LegacyShort, ComponentShort, ComponentLong, MXCSRReserved, BVWithoutData, BVUnknown,
+		ValueTooWide, TrailingData, NoFPURecord, FormatXSave, ComponentMissing, ComponentUnusedMissing,
+		PKRUMissing, ShadowStackMissing, MXCSRMask, ISAMissing, XSaveSizeDiffers, VendorDiffers}
+}
+
+// Finding is one thing that a rule has to say about a thread or a machine.
+type Finding struct {
+	Rule       Rule     `json:"rule"`
+	Severity   Severity `json:"severity"`
+	Components []string `json:"components"` // state components, by name
+	Features   []string `json:"features"`   // CPU features, by Linux flag name
+	Reason     string   `json:"reason"`
+	Hint       string   `json:"hint"` // what to do, "" if nothing
+}
+
+// Integrity reports whether the finding is about the image alone, not about a
+// target.
+func (f *Finding) Integrity() bool {
+	switch f.Rule {
+	case LegacyShort, ComponentShort, ComponentLong, MXCSRReserved, BVWithoutData, BVUnknown,
+		ValueTooWide, TrailingData, NoFPURecord:
+		return true
+	}
+	return false
+}
+
+// Verdict sums up the findings. Greater is worse.
+type Verdict uint8
+
+const (
+	Compatible Verdict = iota
+	// DowngradeLossless: the target lacks something that must be taken away, but
+	// no register value would be lost.
+	DowngradeLossless
+	// DowngradeLossy: register values would be lost.
+	DowngradeLossy
+	// Damaged: the record itself is not whole.
+	Damaged
+)
+
+var verdicts = [...]string{"compatible", "downgrade-lossless", "downgrade-lossy", "damaged"}
+
+func (v Verdict) String() string { return verdicts[v] }
+
+// MarshalText makes the verdict readable in JSON.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+var _ encoding.TextMarshaler = Verdict(0)
+
+// Policy chooses the mode.
+type Policy struct {
+	Force bool // proceed even where registers are lost
+}
+
+// Target is what a state is to fit: a format, a machine, or both. The zero value
+// asks for nothing, and a report against it holds the integrity findings only.
+type Target struct {
+	// Format is the format to convert to, or nil to keep the state's own as far
+	// as Host holds it; then a thread without a record gets a legacy one.
+	Format *xstate.Format
+	// Features, with Format xsave, are the components to keep and to add; nil
+	// keeps all that are there and adds AVX, which every CRIU reads.
+	Features *xstate.Features
+	// Host is the machine; its components narrow Features.
+	Host *xstate.CPU
+	// Command is what a user would type to force the state into this target, for
+	// hints; "" gives none.
+	Command string
+}
+
+// Action is what happens to a component.
+type Action uint8
+
+const (
+	Keep   Action = iota // stays as it is
+	Init                 // is written in its INIT state: there was no record
+	Extend               // is added in its INIT state
+	Drop                 // is taken away, and nothing is lost
+	Strip                // is taken away with the values it holds
+	Refuse               // would have to be stripped, and the policy forbids it
+)
+
+func (a Action) String() string {
+	return [...]string{"keep", "init", "extend", "drop", "strip", "refuse"}[a]
+}
+
+// MarshalText makes the action readable in JSON.
+func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// Decision is the action for one component.
+type Decision struct {
+	Component xstate.Feature
+	Action    Action
+	Lossless  bool
+}
+
+// Loss names the registers of one component whose values are lost, or would be.
+// It is empty for a component whose values the image lacks already.
+type Loss struct {
+	Component xstate.Feature
+	Registers []string
+}
+
+// Report is everything there is to say about one thread and a target.
+type Report struct {
+	Verdict   Verdict
+	Findings  []Finding
+	From, To  xstate.Format
+	Decisions []Decision
+	Lost      []Loss
+	// Changed reports whether the record would differ after the conversion.
+	Changed bool
+	// Refused reports whether the policy forbids the conversion: the state is
+	// damaged, or something would be taken away and force was not given.
+	Refused bool
+
+	bv          xstate.Features // XSTATE_BV of the result
+	mxcsr       uint32          // MXCSR of the result
+	shadowStack bool            // whether the shadow stack record stays
+}
+
+// Err returns an [*IncompatibleError] if the report refuses, else nil.
+func (r *Report) Err() error {
+	if !r.Refused {
+		return nil
+	}
+	return &IncompatibleError{r}
+}
+
+// IncompatibleError is a refused conversion, for callers that need an error.
+type IncompatibleError struct{ Report *Report }
+
+func (e *IncompatibleError) Error() string {
+	for _, f := range e.Report.Findings {
+		if f.Severity == Fatal {
+			return fmt.Sprintf("%v: %s", e.Report.Verdict, f.Reason)
+		}
+	}
+	return e.Report.Verdict.String()
+}
+
+// OnlyLost reports whether the state's only damage is components whose values the
+// image lacks, which a forced conversion may strip.
+func (r *Report) OnlyLost() bool {
+	return !slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return f.Severity == Fatal && f.Integrity() && f.Rule != BVWithoutData
+	})
+}

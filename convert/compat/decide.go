@@ -1,0 +1,226 @@
+package compat
+
+import (
+	"slices"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// subject is one thread's state and what its target asks for.
+type subject struct {
+	state  *xstate.State
+	target Target
+	force  bool
+
+	to      xstate.Format
+	allowed xstate.Features // what the target holds
+	extend  xstate.Features // what is added when the format goes up to xsave
+}
+
+// Decide compares one thread's state with a target. It changes nothing: [Apply]
+// carries the report out.
+func Decide(s *xstate.State, t Target, p Policy) *Report {
+	sub := &subject{state: s, target: t, force: p.Force}
+	sub.resolve()
+	r := &Report{From: s.Format, To: sub.to, bv: s.BV, mxcsr: s.FX.MXCSR(), shadowStack: s.ShadowStack != nil}
+	for _, rule := range rules {
+		if f := rule.check(sub); f != nil {
+			f.Rule = rule.id
+			r.Findings = append(r.Findings, *f)
+		}
+	}
+	sub.decide(r)
+	r.Verdict = verdict(r.Findings, len(r.Lost) > 0)
+	if r.Verdict == Damaged {
+		r.Refused = !p.Force || !r.OnlyLost()
+	} else {
+		r.Refused = !p.Force && r.Verdict != Compatible
+	}
+	return r
+}
+
+// verdict sums findings up; loses says whether values of intact components go.
+func verdict(findings []Finding, loses bool) Verdict {
+	v := Compatible
+	for i := range findings {
+		f := &findings[i]
+		switch {
+		case f.Severity != Fatal:
+		case f.Integrity():
+			return Damaged
+		case loses:
+			v = DowngradeLossy
+		default:
+			v = max(v, DowngradeLossless)
+		}
+	}
+	return v
+}
+
+// resolve works out what the target wants of this state.
+func (sub *subject) resolve() {
+	s, t := sub.state, sub.target
+	sub.to, sub.allowed = s.Format, ^xstate.Features(0)
+	if t.Host != nil {
+		if usable, known := t.Host.Usable(); known {
+			sub.allowed = usable
+		}
+	}
+	if t.Format != nil {
+		sub.to = *t.Format
+		sub.extend = xstate.AVX.Mask()
+		if t.Features != nil {
+			sub.allowed &= *t.Features | xstate.Legacy
+			sub.extend = *t.Features
+		} else if t.Host != nil {
+			sub.extend = ^xstate.Features(0)
+		}
+		sub.extend &= sub.allowed &^ xstate.Legacy
+	}
+	if t.Host != nil {
+		hostFormat, known := t.Host.Format()
+		if t.Format == nil && s.Format == xstate.FormatNone {
+			sub.to = xstate.FormatFXSave
+		}
+		if known {
+			sub.to = min(sub.to, hostFormat)
+		}
+	}
+	switch sub.to {
+	case xstate.FormatNone:
+		sub.allowed = 0
+	case xstate.FormatFXSave:
+		sub.allowed &= xstate.Legacy
+	}
+}
+
+// decide chooses the action for each component and what the result holds.
+func (sub *subject) decide(r *Report) {
+	s := sub.state
+	add := func(f xstate.Feature, a Action, lossless bool) {
+		r.Decisions = append(r.Decisions, Decision{f, a, lossless})
+		r.Changed = r.Changed || a != Keep && a != Refuse
+	}
+	strip := func(f xstate.Feature, registers []string) {
+		a := Refuse
+		if sub.force {
+			a = Strip
+		}
+		add(f, a, false)
+		r.Lost = append(r.Lost, Loss{f, registers})
+	}
+	r.Changed = sub.to != s.Format
+	switch {
+	case s.Format == xstate.FormatNone && sub.to != xstate.FormatNone:
+		add(xstate.X87, Init, true)
+		add(xstate.SSE, Init, true)
+		r.mxcsr = xstate.InitMXCSR
+	default:
+		for f, status := range s.Present() {
+			switch {
+			case status == xstate.Lost:
+				// There is nothing to keep; only the bit can go, and only by force.
+				if sub.force {
+					add(f, Strip, false)
+				} else {
+					add(f, Refuse, false)
+				}
+			case f == xstate.SSE && sub.allowed.Has(f) && sub.badMXCSR() != 0:
+				strip(f, []string{"mxcsr"})
+				r.mxcsr &^= sub.badMXCSR()
+			case sub.allowed.Has(f):
+				add(f, Keep, true)
+			case status != xstate.InUse || f == xstate.PKRU && !sub.pkruMatters():
+				add(f, Drop, true)
+			default:
+				strip(f, s.Used(f))
+			}
+		}
+	}
+	if sub.shadowStackGoes() {
+		strip(xstate.CETUser, []string{"ssp"})
+		r.shadowStack = false
+	}
+	if sub.to == xstate.FormatXSave {
+		if s.Format != xstate.FormatXSave {
+			r.bv = xstate.Legacy
+			for f := range (sub.extend & extendable).All() {
+				add(f, Extend, true)
+			}
+		} else {
+			for _, d := range r.Decisions {
+				if d.Action == Drop || d.Action == Strip {
+					r.bv &^= d.Component.Mask()
+				}
+			}
+			if unknown := r.bv &^ xstate.Known &^ sub.allowed; unknown != 0 && sub.force {
+				r.bv &^= unknown
+				r.Changed = true
+			}
+		}
+	} else {
+		r.bv = 0
+		r.shadowStack = false
+	}
+}
+
+// extendable is the components that CRIU writes arrays for. It leaves BNDREGS out:
+// no CRIU has ever written or read that field (see [xstate.CPU.CRIUMask]).
+const extendable = 1<<xstate.AVX | 1<<xstate.BNDCSR | xstate.AVX512 | 1<<xstate.PKRU
+
+// Apply returns the state that the report decided on. It is the caller's to see
+// that the report does not refuse; s is not changed.
+func (r *Report) Apply(s *xstate.State) *xstate.State {
+	out := s.Clone()
+	if s.Format == xstate.FormatNone || r.To == xstate.FormatNone {
+		out = xstate.NewState(r.To)
+		out.Compat = s.Compat
+	}
+	out.Format, out.BV = r.To, r.bv
+	if r.To != xstate.FormatNone {
+		out.FX.SetMXCSR(r.mxcsr)
+	}
+	if !r.shadowStack {
+		out.ShadowStack = nil
+	}
+	for _, d := range r.Decisions {
+		switch {
+		case xstate.Legacy.Has(d.Component) || d.Component == xstate.CETUser:
+		case d.Action == Extend:
+			out.SetData(d.Component, make([]byte, d.Component.Component().Size))
+		case d.Action == Drop || d.Action == Strip:
+			out.SetData(d.Component, nil)
+		}
+	}
+	return out
+}
+
+// LossNames spells the lost registers, runs folded: "ymm0-ymm15, k1".
+func LossNames(lost []Loss) []string {
+	var names []string
+	for _, l := range lost {
+		names = append(names, foldRuns(l.Registers)...)
+	}
+	return names
+}
+
+// foldRuns joins consecutively numbered names: ymm0 ymm1 ymm2 -> ymm0-ymm2.
+func foldRuns(names []string) []string {
+	var out []string
+	for i := 0; i < len(names); {
+		j := i
+		for j+1 < len(names) && follows(names[j], names[j+1]) {
+			j++
+		}
+		switch j - i {
+		case 0:
+			out = append(out, names[i])
+		case 1:
+			out = append(out, names[i], names[j])
+		default:
+			out = append(out, names[i]+"-"+names[j])
+		}
+		i = j + 1
+	}
+	return slices.Clip(out)
+}
