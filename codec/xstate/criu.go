@@ -1,0 +1,67 @@
+package xstate
+
+// criuMask is the components that can occur in the xfeatures_mask of CRIU 3.11 to
+// 4.2. It knows components up to bit 10, keeps the user ones, and then clears the
+// supervisor ones by a mask in which HDC stands as its number, 10, instead of as
+// its bit: that takes away SSE (bit 1) and BNDREGS (bit 3)
+// (compel/include/uapi/asm/fpu.h, XFEATURE_MASK_SUPERVISOR).
+const criuMask = 1<<X87 | 1<<AVX | 1<<BNDCSR | AVX512 | 1<<PKRU
+
+// CRIUMask returns what CRIU 4.2 records and compares as xfeatures_mask on the
+// CPU: the hardware's list of components, not XCR0, without those whose feature
+// flag is off and without what its mask never has. It is 0 where the hardware has
+// no XSAVE; where only the kernel keeps it off, CRIU does not notice. known is
+// false if the list or the flags were not recorded.
+func (c *CPU) CRIUMask() (mask uint64, known bool) {
+	if len(c.Capability) <= word7ECX {
+		return 0, c.XSave != nil && !*c.XSave
+	}
+	if !c.cpuidFlag("xsave") {
+		return 0, true
+	}
+	// A file of CRIU's has one mask only, which the reader has put into
+	// XFeatures. A named level has no words: its XFeatures is a lower bound.
+	hw := c.XFeaturesHW
+	if hw == nil {
+		hw = c.XFeatures
+	}
+	if hw == nil {
+		return 0, false
+	}
+	set := *hw & criuMask
+	for f := range set.All() {
+		if !c.cpuidFlag(f.Flag()) {
+			set &^= f.Mask()
+		}
+	}
+	return uint64(set), true
+}
+
+// cpuidFlag reports whether the flag is set in the capability words, which are
+// CPUID's: what only the kernel has cleared counts as there.
+func (c *CPU) cpuidFlag(name string) bool {
+	f, ok := LookupFlag(name)
+	return ok && int(f.Word) < len(c.Capability) && c.Capability[f.Word]>>f.Bit&1 != 0
+}
+
+// FromCRIUMask returns the components that the xfeatures_mask of a cpuinfo.img
+// stands for, with the file's capability words: SSE is there with x87, BNDREGS
+// with BNDCSR, and the components of AMX, which CRIU's mask never has, if the CPU
+// has the flag amx_tile. What else lies above bit 10 stays unknown. It is empty
+// for mask 0, which is a machine without XSAVE.
+//
+// CRIU's list is CPUID's: a component that the kernel has not enabled counts as
+// there, even if it has not enabled XSAVE at all.
+func FromCRIUMask(mask uint64, capability []uint32) Features {
+	set := Features(mask)
+	if set.Has(X87) {
+		set |= SSE.Mask()
+	}
+	if set.Has(BNDCSR) {
+		set |= BNDREGS.Mask()
+	}
+	if c := (&CPU{Capability: capability}); set != 0 && c.cpuidFlag(TileData.Flag()) {
+		set |= AMX
+	}
+	return set
+}
