@@ -83,7 +83,7 @@ var xsaveArrays = [...]struct {
 }
 
 // Storable is the set of extended components that a core image has a field for.
-const Storable = 1<<xstate.AVX | 1<<xstate.BNDREGS | 1<<xstate.BNDCSR | 1<<xstate.Opmask |
+const Storable xstate.Features = 1<<xstate.AVX | 1<<xstate.BNDREGS | 1<<xstate.BNDCSR | 1<<xstate.Opmask |
 	1<<xstate.ZMMHi256 | 1<<xstate.Hi16ZMM | 1<<xstate.PKRU
 
 // FieldName returns the name of the image field that holds component f, such as

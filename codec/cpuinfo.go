@@ -3,8 +3,11 @@ package codec
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
 func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
@@ -121,6 +124,51 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 		return nil, c.img.errorf(c.entry.start, "capability", "want %d words, have %d", want, len(c.Capability))
 	}
 	return c, nil
+}
+
+// Vendors of cpuinfo_x86_entry.vendor_id. Hygon is stored as AMD.
+const (
+	vendorIntel = 1
+	vendorAMD   = 2
+)
+
+// CPU returns the machine that the file describes, as far as it does. The mask is
+// repaired for CRIU's bug (see [xstate.FromCRIUMask]); the layout and the MXCSR
+// mask are not recorded. Of what only the kernel knows, a user shadow stack is
+// taken to be there where the hardware has one.
+func (c *CPUInfo) CPU() *xstate.CPU {
+	out := &xstate.CPU{
+		Name:       c.ModelID,
+		Family:     new(int(c.Family)),
+		Model:      new(int(c.Model)),
+		Stepping:   new(int(c.Stepping)),
+		ModelName:  c.ModelID,
+		Flags:      xstate.FlagsOf(c.Capability),
+		Capability: slices.Clone(c.Capability),
+	}
+	switch c.VendorID {
+	case vendorIntel:
+		out.Vendor = "intel"
+	case vendorAMD:
+		out.Vendor = "amd"
+	}
+	fxsave, _ := out.HasFlag("fxsr")
+	xsave, _ := out.HasFlag("osxsave")
+	out.FXSave, out.XSave = &fxsave, &xsave
+	if shstk, _ := out.HasFlag("shstk"); shstk {
+		out.Flags = append(out.Flags, "user_shstk")
+		slices.Sort(out.Flags)
+	}
+	if c.XFeaturesMask != nil {
+		set := xstate.FromCRIUMask(*c.XFeaturesMask, c.Capability)
+		out.XFeaturesHW = &set
+		out.XFeatures = new(set)
+		if !xsave {
+			*out.XFeatures = 0
+		}
+	}
+	out.XSaveSize, out.XSaveSizeMax = c.XSaveSize, c.XSaveSizeMax
+	return out
 }
 
 func (c *CPUInfo) root() message {

@@ -62,6 +62,16 @@ type Finding struct {
 	Features   []string `json:"features"`   // CPU features, by Linux flag name
 	Reason     string   `json:"reason"`
 	Hint       string   `json:"hint"` // what to do, "" if nothing
+
+	discreet string // the reason without register values; "" if Reason has none
+}
+
+// Redacted returns the finding without register values in its reason.
+func (f Finding) Redacted() Finding {
+	if f.discreet != "" {
+		f.Reason = f.discreet
+	}
+	return f
 }
 
 // Integrity reports whether the finding is about the image alone, not about a

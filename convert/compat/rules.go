@@ -40,6 +40,11 @@ func (f *Finding) hint(format string, args ...any) *Finding {
 	return f
 }
 
+func (f *Finding) redact(reason string) *Finding {
+	f.discreet = reason
+	return f
+}
+
 const takeAgain = "the image is damaged: take the checkpoint again, or use an earlier one"
 
 // criu/arch/x86/crtools.c:valid_xsave_frame refuses short legacy arrays.
@@ -103,7 +108,7 @@ func (sub *subject) mxcsrReserved() *Finding {
 		return nil
 	}
 	return finding(Fatal, xstate.SSE.Mask(), "MXCSR %#x has reserved bits %#x (mask %#x); the kernel kills a process restored with them",
-		s.FX.MXCSR(), bad, mask).hint(takeAgain)
+		s.FX.MXCSR(), bad, mask).hint(takeAgain).redact("MXCSR has reserved bits; the kernel kills a process restored with them")
 }
 
 func (sub *subject) bvWithoutData() *Finding {

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fatih/color"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+// laneFormat says how a vector register is cut into lanes. The zero value prints
+// the register as one number.
+type laneFormat struct {
+	kind byte // 'f', 'i', 'u'; 0: hex
+	size int  // bytes
+}
+
+func parseLanes(as string) (laneFormat, error) {
+	if as == "hex" {
+		return laneFormat{}, nil
+	}
+	names := []string{"f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"}
+	if !slices.Contains(names, as) {
+		return laneFormat{}, &cli.UsageError{Err: fmt.Errorf("--as=%s: unknown lane format", as),
+			Hint: "hex, " + strings.Join(names, ", ")}
+	}
+	bits, err := strconv.Atoi(as[1:])
+	return laneFormat{as[0], bits / 8}, err
+}
+
+// lanes returns the lanes of a little-endian register, lane 0 first.
+func (l laneFormat) lanes(b []byte) []string {
+	var out []string
+	for ; len(b) >= l.size; b = b[l.size:] {
+		var word [8]byte
+		copy(word[:], b[:l.size])
+		u := binary.LittleEndian.Uint64(word[:])
+		switch {
+		case l.kind == 'f' && l.size == 4:
+			out = append(out, strconv.FormatFloat(float64(math.Float32frombits(uint32(u))), 'g', -1, 32))
+		case l.kind == 'f':
+			out = append(out, strconv.FormatFloat(math.Float64frombits(u), 'g', -1, 64))
+		case l.kind == 'i':
+			shift := 64 - 8*l.size
+			out = append(out, strconv.FormatInt(int64(u<<shift)>>shift, 10))
+		default:
+			out = append(out, strconv.FormatUint(u, 10))
+		}
+	}
+	return out
+}
+
+const vectorFeatures xstate.Features = 1<<xstate.SSE | 1<<xstate.AVX | 1<<xstate.ZMMHi256 | 1<<xstate.Hi16ZMM
+
+// registers prints every register of a thread, or with --redact the names of those
+// that differ from INIT.
+func (o *showOptions) registers(s *cli.IO, t *shownThread) {
+	st := &t.Core.State
+	p := &printer{s: s}
+	fmt.Fprintf(s.Out, "\n%s\n", s.OutStyle(color.Bold).Sprintf("thread %s %s", threadRange([]shownThread{*t}), cli.Printable(t.Core.Comm)))
+	if o.redact {
+		for f := range st.Present() {
+			if o.features.Has(f) {
+				p.line(f.String(), "%s", describeUse(st, f))
+			}
+		}
+		return
+	}
+	if o.features.Has(xstate.X87) && st.Format != xstate.FormatNone {
+		o.printX87(p, &st.FX)
+	}
+	if o.features.Has(xstate.SSE) && st.Format != xstate.FormatNone {
+		p.line("mxcsr", "%#x  %s", st.FX.MXCSR(), xstate.MXCSRString(st.FX.MXCSR()))
+		p.line("mxcsr_mask", "%#x", st.FX.MXCSRMask())
+	}
+	if o.features&vectorFeatures != 0 {
+		for _, v := range st.Vectors() {
+			o.printVector(p, v)
+		}
+	}
+	for f := range st.Present() {
+		if o.features.Has(f) {
+			o.printExtended(p, st, f)
+		}
+	}
+	if ss := st.ShadowStack; ss != nil && o.features.Has(xstate.CETUser) {
+		p.line("cet", "%#x", ss.Status)
+		p.line("ssp", "%#x", ss.SSP)
+	}
+}
+
+// describeUse says what a component holds without giving a value away.
+func describeUse(st *xstate.State, f xstate.Feature) string {
+	text := strings.ReplaceAll(st.Status(f).String(), "-", " ")
+	if used := st.Used(f); len(used) > 0 {
+		text += ": " + strings.Join(used, " ")
+	}
+	return text
+}
+
+// printer prints one register a line, names and values in columns.
+type printer struct{ s *cli.IO }
+
+// line prints a name and its value. A long value continues below itself.
+func (p *printer) line(name, format string, args ...any) {
+	p.list(name, strings.Split(fmt.Sprintf(format, args...), " "))
+}
+
+const nameWidth = 12
+
+// list prints a name and words, which it does not break.
+func (p *printer) list(name string, words []string) {
+	for i, line := range wrap(words, p.s.Width()-nameWidth-1) {
+		if i > 0 {
+			name = ""
+		}
+		fmt.Fprintf(p.s.Out, "%-*s%s\n", nameWidth, name, line)
+	}
+}
+
+func (o *showOptions) printX87(p *printer, fx *xstate.FXArea) {
+	p.line("fcw", "%#x  %s", fx.FCW(), xstate.FCWString(fx.FCW()))
+	p.line("fsw", "%#x  %s", fx.FSW(), xstate.FSWString(fx.FSW()))
+	p.line("ftw", "%#x  physical registers in use, abridged", fx.FTW())
+	p.line("fop", "%#x", fx.FOP())
+	p.line("fip", "%#x", fx.FIP())
+	p.line("fdp", "%#x", fx.FDP())
+	for i := range 8 {
+		v := fx.ST(i)
+		p.line(fmt.Sprintf("st%d", i), "%s  %-7s %s", v.Hex(), tag(fx, i), v)
+	}
+}
+
+// tag spells the two-bit tag of ST(i), which FXSAVE leaves to be worked out from
+// the content (SDM vol. 1, 8.1.7).
+func tag(fx *xstate.FXArea, i int) string {
+	if fx.Empty(i) {
+		return "empty"
+	}
+	switch fx.ST(i).Class() {
+	case xstate.ClassNormal:
+		return "valid"
+	case xstate.ClassZero:
+		return "zero"
+	}
+	return "special"
+}
+
+// printVector prints a register in groups of 64 bits or, with --as, in lanes.
+func (o *showOptions) printVector(p *printer, v xstate.Vector) {
+	if o.lanes.kind != 0 {
+		p.list(v.Name, o.lanes.lanes(v.Bytes))
+		return
+	}
+	p.list(v.Name, quads(v.Hex()))
+}
+
+// quads cuts the digits of a number into groups of 16.
+func quads(hex string) []string {
+	digits := strings.TrimPrefix(hex, "0x")
+	var out []string
+	for len(digits) > 16 {
+		n := len(digits) % 16
+		if n == 0 {
+			n = 16
+		}
+		out = append(out, digits[:n])
+		digits = digits[n:]
+	}
+	return append(out, digits)
+}
+
+// printExtended prints what is neither x87 nor part of a vector register.
+func (o *showOptions) printExtended(p *printer, st *xstate.State, f xstate.Feature) {
+	view := st.View(f)
+	switch {
+	case st.Status(f) == xstate.Lost:
+		p.line(f.String(), "lost: no data in the image")
+	case view == nil || vectorFeatures.Has(f) || f == xstate.X87:
+	case f == xstate.PKRU:
+		v := binary.LittleEndian.Uint32(view)
+		p.line("pkru", "%#x  %s", v, xstate.PKRUString(v))
+	case f == xstate.BNDREGS:
+		for i, b := range bounds(view) {
+			p.line(fmt.Sprintf("bnd%d", i), "lower %s upper %s", b.Lower, b.Upper)
+		}
+	default:
+		for r := range f.Component().Registers() {
+			p.list(r.Name, quads(number(view[r.Off:][:r.Size])))
+		}
+	}
+}
+
+// number spells little-endian bytes as a hexadecimal number of full width.
+func number(le []byte) string { return xstate.Vector{Bytes: le}.Hex() }
+
+func hex(v uint64) string { return fmt.Sprintf("%#x", v) }
+
+type boundDoc struct {
+	Lower string `json:"lower"`
+	Upper string `json:"upper"`
+}
+
+// bounds decodes BND0 to BND3. The upper bound is stored as its one's complement
+// (SDM vol. 1, 13.5.3, and appendix E.3).
+func bounds(view []byte) []boundDoc {
+	out := make([]boundDoc, 4)
+	for i := range out {
+		b := view[16*i:]
+		out[i] = boundDoc{hex(binary.LittleEndian.Uint64(b)), hex(^binary.LittleEndian.Uint64(b[8:]))}
+	}
+	return out
+}
+
+type registersDoc struct {
+	FCW       string      `json:"fcw,omitempty"`
+	FSW       string      `json:"fsw,omitempty"`
+	FTW       string      `json:"ftw,omitempty"`
+	FOP       string      `json:"fop,omitempty"`
+	FIP       string      `json:"fip,omitempty"`
+	FDP       string      `json:"fdp,omitempty"`
+	MXCSR     string      `json:"mxcsr,omitempty"`
+	MXCSRMask string      `json:"mxcsr_mask,omitempty"`
+	ST        []string    `json:"st,omitempty"`
+	Vector    []vectorDoc `json:"vector,omitempty"`
+	K         []string    `json:"k,omitempty"`
+	PKRU      string      `json:"pkru,omitempty"`
+	Bnd       []boundDoc  `json:"bnd,omitempty"`
+	BndCfgU   string      `json:"bndcfgu,omitempty"`
+	BndStatus string      `json:"bndstatus,omitempty"`
+	CET       string      `json:"cet,omitempty"`
+	SSP       string      `json:"ssp,omitempty"`
+	TileCfg   string      `json:"tilecfg,omitempty"`
+	TMM       []string    `json:"tmm,omitempty"`
+	EGPR      []string    `json:"egpr,omitempty"`
+}
+
+type vectorDoc struct {
+	Name string `json:"name"`
+	Hex  string `json:"hex"`
+}
+
+func (o *showOptions) registersDoc(st *xstate.State) *registersDoc {
+	d := &registersDoc{}
+	fx := &st.FX
+	legacy := st.Format != xstate.FormatNone
+	if legacy && o.features.Has(xstate.X87) {
+		d.FCW, d.FSW, d.FTW = hex(uint64(fx.FCW())), hex(uint64(fx.FSW())), hex(uint64(fx.FTW()))
+		d.FOP, d.FIP, d.FDP = hex(uint64(fx.FOP())), hex(fx.FIP()), hex(fx.FDP())
+		for i := range 8 {
+			d.ST = append(d.ST, fx.ST(i).Hex())
+		}
+	}
+	if legacy && o.features.Has(xstate.SSE) {
+		d.MXCSR, d.MXCSRMask = hex(uint64(fx.MXCSR())), hex(uint64(fx.MXCSRMask()))
+	}
+	if o.features&vectorFeatures != 0 {
+		for _, v := range st.Vectors() {
+			d.Vector = append(d.Vector, vectorDoc{v.Name, v.Hex()})
+		}
+	}
+	for f := range st.Present() {
+		view := st.View(f)
+		if view == nil || !o.features.Has(f) {
+			continue
+		}
+		word := func(off int) string { return hex(binary.LittleEndian.Uint64(view[off:])) }
+		each := func() (out []string) {
+			for r := range f.Component().Registers() {
+				out = append(out, number(view[r.Off:][:r.Size]))
+			}
+			return out
+		}
+		switch f {
+		case xstate.Opmask:
+			d.K = each()
+		case xstate.PKRU:
+			d.PKRU = hex(uint64(binary.LittleEndian.Uint32(view)))
+		case xstate.BNDREGS:
+			d.Bnd = bounds(view)
+		case xstate.BNDCSR:
+			d.BndCfgU, d.BndStatus = word(0), word(8)
+		case xstate.TileCfg:
+			d.TileCfg = number(view)
+		case xstate.TileData:
+			d.TMM = each()
+		case xstate.APX:
+			d.EGPR = each()
+		}
+	}
+	if ss := st.ShadowStack; ss != nil && o.features.Has(xstate.CETUser) {
+		d.CET, d.SSP = hex(ss.Status), hex(ss.SSP)
+	}
+	return d
+}

@@ -1,0 +1,454 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fatih/color"
+	"github.com/spf13/pflag"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+type showOptions struct {
+	regs, json, redact bool
+	as                 string
+	component          []string
+	tid                []int
+
+	features xstate.Features // of --component; all if it is not given
+	lanes    laneFormat
+}
+
+func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
+	var o showOptions
+	fs.BoolVar(&o.regs, "regs", false, "print every register")
+	fs.StringVar(&o.as, "as", "hex", "print vector registers as `lanes`: hex, f32, f64, i8 ... i64 or u8 ... u64")
+	fs.StringSliceVar(&o.component, "component", nil, "only these state `components`, comma-separated: AVX,PKRU")
+	fs.IntSliceVar(&o.tid, "tid", nil, "only these `threads`, comma-separated")
+	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	fs.BoolVar(&o.redact, "redact", false, "print states, no register values")
+	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		if err := o.complete(); err != nil {
+			return 0, err
+		}
+		return o.run(s, paths(args))
+	}
+}
+
+func (o *showOptions) complete() (err error) {
+	if o.lanes, err = parseLanes(o.as); err != nil {
+		return err
+	}
+	o.features, err = parseComponents(o.component)
+	return err
+}
+
+// parseComponents reads a list of component names; an empty list is all of them.
+func parseComponents(names []string) (xstate.Features, error) {
+	if len(names) == 0 {
+		return ^xstate.Features(0), nil
+	}
+	set, err := xstate.ParseFeatures(strings.Join(names, ","))
+	var unknown *xstate.UnknownFeatureError
+	if errors.As(err, &unknown) {
+		usage := &cli.UsageError{Err: err, Hint: "the components are " + strings.Join(xstate.Known.Names(), ", ")}
+		if near := cli.Nearest(unknown.Name, xstate.Known.Names()); near != "" {
+			usage.Hint = "did you mean " + near + "?"
+		}
+		return 0, usage
+	}
+	return set, nil
+}
+
+// shown is one image after it was read.
+type shown struct {
+	path     string
+	cpu      *xstate.CPU
+	threads  []shownThread
+	findings []compat.Finding
+	errs     []error
+}
+
+type shownThread struct {
+	codec.Thread
+	report *compat.Report
+}
+
+func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
+	code := cli.OK
+	doc := showDoc{Schema: "fpuimg.show/1", Images: []showImage{}}
+	for i, path := range paths {
+		img := o.load(s, path)
+		for _, err := range img.errs {
+			s.Errorf("%v", err)
+			code = cli.Worst(code, cli.Damaged)
+		}
+		if img.damaged() {
+			code = cli.Worst(code, cli.Damaged)
+		}
+		if o.json {
+			d, err := o.document(img)
+			if err != nil {
+				return code, err
+			}
+			doc.Images = append(doc.Images, d)
+			continue
+		}
+		if len(img.threads) == 0 && len(img.errs) > 0 {
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(s.Out)
+		}
+		if err := o.text(s, img); err != nil {
+			return code, err
+		}
+	}
+	if o.json {
+		return code, writeJSON(s, doc)
+	}
+	return code, nil
+}
+
+// load reads one image and judges each thread by itself, without a target.
+func (o *showOptions) load(s *cli.IO, path string) *shown {
+	img := &shown{path: path, findings: []compat.Finding{}}
+	ckpt, err := open(s, path)
+	if err != nil {
+		img.errs = append(img.errs, err)
+		return img
+	}
+	img.errs = append(img.errs, ckpt.Problems...)
+	if ckpt.CPUInfo != nil {
+		img.cpu = ckpt.CPUInfo.CPU()
+	}
+	wanted := slices.Clone(o.tid)
+	for th, err := range ckpt.Threads() {
+		if len(o.tid) > 0 {
+			i := slices.Index(wanted, th.TID)
+			if i < 0 {
+				continue
+			}
+			wanted = slices.Delete(wanted, i, i+1)
+		}
+		if err != nil {
+			img.errs = append(img.errs, err)
+			continue
+		}
+		if th.Core.Trailing > 0 {
+			img.findings = append(img.findings, compat.Trailing(th.Core.Path, th.Core.Trailing))
+		}
+		img.threads = append(img.threads, shownThread{th, compat.Decide(&th.Core.State, compat.Target{}, compat.Policy{})})
+	}
+	if len(wanted) > 0 {
+		img.errs = append(img.errs, fmt.Errorf("%s: no thread %v", path, strings.Trim(fmt.Sprint(wanted), "[]")))
+	}
+	return img
+}
+
+func (img *shown) damaged() bool {
+	return slices.ContainsFunc(img.threads, func(t shownThread) bool { return t.report.Verdict == compat.Damaged })
+}
+
+// findings returns the findings as they may be shown; never nil.
+func (o *showOptions) findings(fs []compat.Finding) []compat.Finding {
+	out := slices.Clone(fs)
+	if out == nil {
+		out = []compat.Finding{}
+	}
+	if o.redact {
+		for i := range out {
+			out[i] = out[i].Redacted()
+		}
+	}
+	return out
+}
+
+// components yields the components to show, all but absent ones.
+func (o *showOptions) components(s *xstate.State) (out []componentDoc) {
+	out = []componentDoc{}
+	for f, st := range s.Present() {
+		if !o.features.Has(f) {
+			continue
+		}
+		size := 0
+		if c := f.Component(); c != nil {
+			size = c.Size
+		}
+		out = append(out, componentDoc{int(f), f.String(), st.String(), size})
+	}
+	return out
+}
+
+// text prints an image as a table of threads, then what there is to say.
+func (o *showOptions) text(s *cli.IO, img *shown) error {
+	fmt.Fprintln(s.Out, img.title(s))
+	if len(img.threads) > 0 {
+		if err := table(s, []string{"THREADS", "TASK", "FORMAT", "XSTATE_BV", "STATE", "COMPONENTS"}, o.rows(s, img)); err != nil {
+			return err
+		}
+	}
+	for _, f := range foldFindings(img, o) {
+		printFinding(s, f.where, &f.Finding)
+	}
+	if o.regs {
+		for i := range img.threads {
+			o.registers(s, &img.threads[i])
+		}
+	}
+	return nil
+}
+
+func (img *shown) title(s *cli.IO) string {
+	tasks := map[int]bool{}
+	for _, t := range img.threads {
+		tasks[t.PID] = true
+	}
+	title := s.OutStyle(color.Bold).Sprint(cli.Printable(img.path)) + ": "
+	if len(img.threads) == 0 {
+		return title + "no threads"
+	}
+	title += count(len(img.threads), "thread") + " in " + count(len(tasks), "task")
+	if c := img.cpu; c != nil {
+		title += ", dumped on " + cpuName(c)
+	}
+	return title
+}
+
+func cpuName(c *xstate.CPU) string {
+	name := cli.Printable(c.ModelName)
+	if name == "" {
+		name = "an unnamed CPU"
+	}
+	if c.Family != nil && c.Model != nil && c.Stepping != nil {
+		name += fmt.Sprintf(" (%s %d/%d/%d)", c.Vendor, *c.Family, *c.Model, *c.Stepping)
+	}
+	return name
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// rows folds threads in the same state into one row, which continues on further
+// lines for each kind of component state.
+func (o *showOptions) rows(s *cli.IO, img *shown) [][]string {
+	type group struct {
+		lines   [][2]string // state, components
+		head    [3]string   // task, format, xstate_bv
+		threads []shownThread
+	}
+	var groups []*group
+	byKey := map[string]*group{}
+	for _, t := range img.threads {
+		st := &t.Core.State
+		g := &group{head: [3]string{cli.Printable(t.Core.Comm), st.Format.String(), "-"}}
+		if st.Compat {
+			g.head[1] += " 32-bit"
+		}
+		if st.Format == xstate.FormatXSave {
+			g.head[2] = fmt.Sprintf("%#x", uint64(st.BV))
+		}
+		g.lines = o.stateLines(st)
+		key := fmt.Sprint(g.head, g.lines)
+		if byKey[key] == nil {
+			byKey[key] = g
+			groups = append(groups, g)
+		}
+		byKey[key].threads = append(byKey[key].threads, t)
+	}
+	// What is left of the line holds the components.
+	used := 6 + 2*5 // the widest state, "in use", and the gaps
+	widths := [4]int{len("THREADS"), len("TASK"), len("FORMAT"), len("XSTATE_BV")}
+	for _, g := range groups {
+		for i, cell := range append([]string{threadRange(g.threads)}, g.head[:]...) {
+			widths[i] = max(widths[i], len([]rune(cell)))
+		}
+	}
+	for _, w := range widths {
+		used += w
+	}
+	width := max(s.Width()-used-1, len("ZMM_Hi256"))
+	var rows [][]string
+	for _, g := range groups {
+		first := []string{threadRange(g.threads), g.head[0], g.head[1], g.head[2]}
+		if len(g.lines) == 0 {
+			rows = append(rows, append(first, "-", ""))
+		}
+		for _, l := range g.lines {
+			state := stateStyle(s, l[0])
+			for _, part := range wrap(strings.Fields(l[1]), width) {
+				rows = append(rows, append(first, state, part))
+				first, state = []string{"", "", "", ""}, ""
+			}
+		}
+	}
+	return rows
+}
+
+// stateLines groups the components by their state, the live ones first.
+func (o *showOptions) stateLines(st *xstate.State) [][2]string {
+	var lines [][2]string
+	for _, status := range []xstate.Status{xstate.Lost, xstate.InUse, xstate.Zero, xstate.Init} {
+		if set := st.With(status) & o.features; set != 0 {
+			lines = append(lines, [2]string{strings.ReplaceAll(status.String(), "-", " "), strings.Join(set.Names(), " ")})
+		}
+	}
+	return lines
+}
+
+func stateStyle(s *cli.IO, state string) string {
+	switch state {
+	case "lost":
+		return s.OutStyle(color.FgRed, color.Bold).Sprint(state)
+	case "in use":
+		return s.OutStyle(color.FgGreen).Sprint(state)
+	}
+	return s.OutStyle(color.Faint).Sprint(state)
+}
+
+// threadRange names the threads of a row.
+func threadRange(ts []shownThread) string {
+	first, last := ts[0].TID, ts[0].TID
+	for _, t := range ts {
+		first, last = min(first, t.TID), max(last, t.TID)
+	}
+	switch {
+	case ts[0].TID == 0:
+		return "?"
+	case len(ts) == 1:
+		return fmt.Sprint(first)
+	}
+	return fmt.Sprintf("%d-%d (%d)", first, last, len(ts))
+}
+
+// placedFinding is a finding and the threads that it is about.
+type placedFinding struct {
+	compat.Finding
+	where string
+}
+
+// foldFindings joins equal findings of several threads.
+func foldFindings(img *shown, o *showOptions) []placedFinding {
+	var out []placedFinding
+	threads := map[string][]shownThread{}
+	var order []string
+	byKey := map[string]compat.Finding{}
+	for _, t := range img.threads {
+		for _, f := range o.findings(t.report.Findings) {
+			key := string(f.Rule) + f.Reason
+			if threads[key] == nil {
+				order = append(order, key)
+				byKey[key] = f
+			}
+			threads[key] = append(threads[key], t)
+		}
+	}
+	for _, key := range order {
+		noun := "thread "
+		if len(threads[key]) > 1 {
+			noun = "threads "
+		}
+		out = append(out, placedFinding{byKey[key], noun + threadRange(threads[key])})
+	}
+	for _, f := range o.findings(img.findings) {
+		out = append(out, placedFinding{f, "checkpoint"})
+	}
+	return out
+}
+
+// printFinding prints one finding: severity, rule and place first, then the reason
+// in words, and the hint.
+func printFinding(s *cli.IO, where string, f *compat.Finding) {
+	style := map[compat.Severity]*color.Color{
+		compat.Note:  s.OutStyle(color.Faint),
+		compat.Risky: s.OutStyle(color.FgYellow, color.Bold),
+		compat.Fatal: s.OutStyle(color.FgRed, color.Bold),
+	}[f.Severity]
+	head := where
+	if len(f.Components) > 0 {
+		head += ", " + strings.Join(f.Components, " ")
+	}
+	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(f.Severity), f.Rule, head)
+	for _, text := range []string{f.Reason, f.Hint} {
+		if text == "" {
+			continue
+		}
+		if text == f.Hint {
+			text = "hint: " + text
+		}
+		for _, line := range wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
+			fmt.Fprintln(s.Out, "    "+line)
+		}
+	}
+}
+
+// The JSON document of schema fpuimg.show/1.
+type showDoc struct {
+	Schema string      `json:"schema"`
+	Images []showImage `json:"images"`
+}
+
+type showImage struct {
+	Path     string           `json:"path"`
+	Kind     string           `json:"kind"`
+	Error    *errorDoc        `json:"error"`
+	CPU      json.RawMessage  `json:"cpu"`
+	Findings []compat.Finding `json:"findings"`
+	Threads  []showThread     `json:"threads"`
+}
+
+type showThread struct {
+	PID        int              `json:"pid"`
+	TID        int              `json:"tid"`
+	Comm       string           `json:"comm"`
+	File       string           `json:"file"`
+	Mode       string           `json:"mode"`
+	Format     string           `json:"format"`
+	XStateBV   string           `json:"xstate_bv"`
+	Components []componentDoc   `json:"components"`
+	Findings   []compat.Finding `json:"findings"`
+	Registers  *registersDoc    `json:"registers,omitempty"`
+}
+
+type componentDoc struct {
+	Bit   int    `json:"bit"`
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Size  int    `json:"size"`
+}
+
+func (o *showOptions) document(img *shown) (showImage, error) {
+	d := showImage{Path: img.path, Kind: "criu", Findings: o.findings(img.findings), Threads: []showThread{}}
+	if len(img.errs) > 0 {
+		d.Error = newErrorDoc(img.path, img.errs[0])
+	}
+	var err error
+	if d.CPU, err = profileJSON(img.cpu); err != nil {
+		return d, err
+	}
+	for _, t := range img.threads {
+		st := &t.Core.State
+		td := showThread{PID: t.PID, TID: t.TID, Comm: t.Core.Comm, File: baseName(t.Core.Path), Mode: "native",
+			Format: st.Format.String(), XStateBV: hex(uint64(st.BV)),
+			Components: o.components(st), Findings: o.findings(t.report.Findings)}
+		if st.Compat {
+			td.Mode = "compat"
+		}
+		if o.regs && !o.redact {
+			td.Registers = o.registersDoc(st)
+		}
+		d.Threads = append(d.Threads, td)
+	}
+	return d, nil
+}

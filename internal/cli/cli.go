@@ -1,0 +1,251 @@
+// Package cli is what the two programs share on the command line: exit codes, how
+// they talk on standard error, colour, and manuals that are --help and man page at
+// once.
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+	"unicode"
+
+	"github.com/fatih/color"
+	"github.com/mattn/go-isatty"
+)
+
+// Exit is an exit code of either program.
+type Exit int
+
+const (
+	OK        Exit = 0 // compatible, or done
+	Refused   Exit = 1 // refused by policy, incompatible, or different
+	Usage     Exit = 2 // the command line makes no sense
+	Damaged   Exit = 3 // damaged or unreadable input, or an I/O error
+	Unchanged Exit = 4 // the live process stopped the restore, and is as it was
+	Broken    Exit = 5 // a restore failed and some thread could not be put back
+)
+
+// Worst returns the worse of two exit codes: 0 < 1 < 3 < 4 < 5, and 2 above all,
+// since it ends a run before it starts.
+func Worst(a, b Exit) Exit {
+	rank := [...]int{OK: 0, Refused: 1, Damaged: 2, Unchanged: 3, Broken: 4, Usage: 5}
+	if rank[a] >= rank[b] {
+		return a
+	}
+	return b
+}
+
+// UsageError is a command line that makes no sense; it ends the program with
+// [Usage].
+type UsageError struct {
+	Err  error
+	Hint string // what to type instead, "" if nothing comes to mind
+}
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Usagef returns a [*UsageError] without a hint.
+func Usagef(format string, args ...any) error {
+	return &UsageError{Err: fmt.Errorf(format, args...)}
+}
+
+// IO is a program's streams. Standard output is data and standard error is talk.
+type IO struct {
+	Program string
+	In      io.Reader
+	Out     *bufio.Writer
+	Err     io.Writer
+
+	outTTY, errTTY bool
+	color          string
+}
+
+// NewIO wraps the streams of the program called name.
+func NewIO(name string, in io.Reader, out, err io.Writer) *IO {
+	return &IO{Program: name, In: in, Out: bufio.NewWriterSize(out, 64<<10), Err: err,
+		outTTY: isTerminal(out), errTTY: isTerminal(err), color: "auto"}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && (isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd()))
+}
+
+// SetColor takes the value of --color: auto, always or never.
+func (s *IO) SetColor(mode string) error {
+	switch mode {
+	case "auto", "always", "never":
+		s.color = mode
+		return nil
+	}
+	return Usagef("--color=%s: want auto, always or never", mode)
+}
+
+// style returns a colour that is on or off for a stream, by --color, NO_COLOR
+// (no-color.org) and whether the stream is a terminal.
+func (s *IO) style(tty bool, attrs ...color.Attribute) *color.Color {
+	c := color.New(attrs...)
+	on := s.color == "always"
+	if s.color == "auto" {
+		on = tty && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	}
+	if on {
+		c.EnableColor()
+	} else {
+		c.DisableColor()
+	}
+	return c
+}
+
+// OutStyle returns a colour for standard output.
+func (s *IO) OutStyle(attrs ...color.Attribute) *color.Color { return s.style(s.outTTY, attrs...) }
+
+// Width returns the columns that standard output has: of the terminal, else 80.
+// COLUMNS overrides both.
+func (s *IO) Width() int {
+	if n := 0; os.Getenv("COLUMNS") != "" {
+		if _, err := fmt.Sscan(os.Getenv("COLUMNS"), &n); err == nil && n > 20 {
+			return n
+		}
+	}
+	if s.outTTY {
+		if n := terminalWidth(); n > 20 {
+			return n
+		}
+	}
+	return 80
+}
+
+// Errorf, Warnf and Hintf talk to the user: "fpuimg: error: ...".
+func (s *IO) Errorf(format string, args ...any) {
+	s.talk("error", color.FgRed, fmt.Sprintf(format, args...))
+}
+
+// Warnf says what may break.
+func (s *IO) Warnf(format string, args ...any) {
+	s.talk("warning", color.FgYellow, fmt.Sprintf(format, args...))
+}
+
+// Hintf says what to do next.
+func (s *IO) Hintf(format string, args ...any) {
+	s.talk("hint", color.FgCyan, fmt.Sprintf(format, args...))
+}
+
+func (s *IO) talk(kind string, c color.Attribute, text string) {
+	s.Out.Flush() // what was said first stands first
+	fmt.Fprintf(s.Err, "%s: %s %s\n", s.Program, s.style(s.errTTY, c, color.Bold).Sprint(kind+":"), Printable(text))
+}
+
+// Printable replaces what would disturb a terminal: file and task names come from
+// other machines.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, text)
+}
+
+// Finish reports err, if any, flushes standard output and returns the exit code:
+// that of err, or code if err is nil.
+func (s *IO) Finish(code Exit, err error) Exit {
+	var usage *UsageError
+	switch {
+	case err == nil:
+	case errors.As(err, &usage):
+		s.Errorf("%v", err)
+		if usage.Hint != "" {
+			s.Hintf("%s", usage.Hint)
+		}
+		code = Usage
+	default:
+		s.Errorf("%v", err)
+		code = Worst(code, Damaged)
+	}
+	if err := s.Out.Flush(); err != nil {
+		s.Errorf("standard output: %v", err)
+		code = Worst(code, Damaged)
+	}
+	return code
+}
+
+// colorFlag is the --color option.
+type colorFlag struct{ io *IO }
+
+// ColorFlag returns the value behind --color, which takes effect at once.
+func ColorFlag(s *IO) interface {
+	String() string
+	Set(string) error
+	Type() string
+} {
+	return colorFlag{s}
+}
+
+func (f colorFlag) String() string {
+	if f.io == nil {
+		return "auto"
+	}
+	return f.io.color
+}
+
+func (f colorFlag) Set(mode string) error { return f.io.SetColor(mode) }
+func (f colorFlag) Type() string          { return "when" }
+
+// Nearest returns the candidate that is at most two typing errors away from word,
+// "" if there is none.
+func Nearest(word string, candidates []string) string {
+	best, least := "", 3
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < least {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance of two short words.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
+// Version returns the program's name, version, commit and Go version, from what
+// the Go toolchain stamps into the binary.
+func Version(program string) string {
+	out := program + " (unknown version)"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return out
+	}
+	version := info.Main.Version
+	var commit, dirty string
+	for _, kv := range info.Settings {
+		switch {
+		case kv.Key == "vcs.revision":
+			commit = " commit " + kv.Value[:min(12, len(kv.Value))]
+		case kv.Key == "vcs.modified" && kv.Value == "true":
+			dirty = " (modified)"
+		}
+	}
+	return fmt.Sprintf("%s %s%s%s %s", program, version, commit, dirty, info.GoVersion)
+}
