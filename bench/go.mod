@@ -1,0 +1,11 @@
+module github.com/fpuimg/fpuimg/bench
+
+go 1.26.0
+
+replace github.com/fpuimg/fpuimg => ../
+
+require (
+	github.com/checkpoint-restore/go-criu/v8 v8.3.0
+	github.com/fpuimg/fpuimg v0.0.0-00010101000000-000000000000
+	google.golang.org/protobuf v1.36.12
+)
