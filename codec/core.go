@@ -27,6 +27,7 @@ const (
 
 	gpMode = 28
 
+	fpMXCSR = 7
 	fpST    = 9
 	fpXMM   = 10
 	fpXSave = 13
@@ -131,6 +132,10 @@ func ParseCore(path string, b []byte) (*Core, error) {
 	}
 	return c, nil
 }
+
+// Raw returns the image file as it was read. The bytes are shared: do not change
+// them.
+func (c *Core) Raw() []byte { return c.img.raw }
 
 // seen is what the walk has met of an image. Messages may be split into pieces,
 // which protobuf merges, so required fields are checked at the end.

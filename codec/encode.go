@@ -14,14 +14,14 @@ import (
 // not name, unknown fields included, stays. The image itself is not changed.
 //
 // The legacy area is written only where the image had no record: no conversion
-// alters it. The error says what s holds that a core image cannot: another legacy
-// area, or a component that CRIU has no field for.
+// alters more of it than MXCSR. The error says what s holds that a core image
+// cannot: another legacy area, or a component that CRIU has no field for.
 func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	old := &c.State
 	switch {
 	case c.Dead:
 		return nil, fmt.Errorf("%s: a dead task has no FPU record", c.Path)
-	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone && old.FX != s.FX:
+	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone && !sameButMXCSR(old.FX, s.FX):
 		return nil, fmt.Errorf("%s: the legacy area of an existing record cannot be replaced", c.Path)
 	case s.Recorded()&^Storable != 0:
 		return nil, fmt.Errorf("%s: core images have no field for %v", c.Path, s.Recorded()&^Storable)
@@ -62,6 +62,11 @@ func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	return img.splice(c.entry, payload), nil
 }
 
+func sameButMXCSR(a, b xstate.FXArea) bool {
+	a.SetMXCSR(b.MXCSR())
+	return a == b
+}
+
 // encoder rewrites the FPU record of one image.
 type encoder struct {
 	old, new                  *xstate.State
@@ -89,6 +94,8 @@ func (e *encoder) threadInfo(m *message) []byte {
 
 func (e *encoder) fpregs(m *message) []byte {
 	switch {
+	case m.num == fpMXCSR && e.old.FX.MXCSR() != e.new.FX.MXCSR():
+		return appendUint(nil, fpMXCSR, uint64(e.new.FX.MXCSR()))
 	case m.num != fpXSave:
 		return m.field()
 	case e.new.Format != xstate.FormatXSave:

@@ -26,6 +26,7 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		{showManual, setupShow},
+		{convertManual, setupConvert},
 	}
 }
 

@@ -25,6 +25,7 @@ Every PATH is a CRIU images directory or one core-*.img, "-" is a core image on
 standard input, and without one the current directory is read.
 
   show     every thread's state components and registers
+  convert  change the format of the FPU records
   help     the manual of a command: fpuimg help show
   version  the version
 
@@ -32,7 +33,7 @@ Standard output is data, standard error is talk. NO_COLOR is honoured, and
 nothing is told by colour alone.
 `,
 	Exits: exits,
-	See:   []string{"fpuimg-show", "criu"},
+	See:   []string{"fpuimg-show", "fpuimg-convert", "criu"},
 }
 
 var showManual = cli.Manual{
@@ -63,4 +64,42 @@ first. --as prints vector registers as lanes instead, lane 0 first.
 `,
 	Exits: exits,
 	See:   []string{"fpuimg"},
+}
+
+var convertManual = cli.Manual{
+	Name:     "fpuimg convert",
+	Short:    "change the format of the FPU records of a checkpoint",
+	Synopsis: "--to=FORMAT | --host[=PROFILE] [OPTION]... [PATH]...",
+	Body: `
+Going up is safe: a thread without a record gets the INIT state, and an FXSAVE
+record becomes an XSAVE record whose extended components are in INIT. Going down
+is not: nobody knows what the program does with registers that are gone. So a
+conversion that takes something away is refused, and says what would be lost,
+unless --force is given; then every loss is named.
+
+With --to=xsave alone the AVX component is added, which every CRIU reads;
+--features names others, and takes away what it does not name. --host takes away
+what that machine cannot hold, and gives a thread without a record a legacy one.
+The machine is this one, or PROFILE: a JSON profile or cpuid -r dump, a
+cpuinfo.img or a directory that holds one, or one of the levels x86-64,
+x86-64-v2, x86-64-v3, x86-64-v4.
+
+Only FPU records and the length words around them change; all other bytes of
+every image stay. A new directory ckpt.fxsave, or core-7.fxsave.img for a single
+image, appears beside the input, by one rename; --in-place changes the checkpoint
+itself and keeps the originals as NAME.orig. A conversion in place that was cut
+off is reported by every command and completed by the next convert.
+
+A cpuinfo.img is adapted too, unless --keep-cpuinfo is given: by --to=fxsave it
+loses XSAVE and what depends on it, by --host=PROFILE --force it becomes what
+that machine satisfies, so that criu restore --cpu-cap=fpu accepts it there. That
+erases what it said of the source, and the report says so.
+
+    fpuimg convert --to=xsave old-ckpt
+    fpuimg convert --to=fxsave --force ckpt
+    fpuimg convert --host=x86-64-v3 --force --in-place ckpt
+    fpuimg convert --to=fxsave --force - < core-7.img > out/core-7.img
+`,
+	Exits: exits,
+	See:   []string{"fpuimg", "criu"},
 }

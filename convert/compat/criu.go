@@ -142,7 +142,7 @@ func (p *Predictor) Predict(source *xstate.CPU, cap Cap) Prediction {
 		if !ok {
 			return Prediction{Unknown, nil, []string{}, "the host's components are not recorded"}
 		}
-		return p.loses(p.noXSaveLoss & (p.loss &^ usable | p.loss & alwaysLost))
+		return p.loses(p.noXSaveLoss & (p.loss&^usable | p.loss&alwaysLost))
 	}
 	return p.loses(p.loss)
 }

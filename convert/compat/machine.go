@@ -162,3 +162,22 @@ func vendorDiffers(source, host *xstate.CPU) []*Finding {
 	return []*Finding{finding(Note, 0, "taken on a CPU of %s, %s is of %s; CRIU does not compare vendors, and images hold no vendor's layout",
 		source.Vendor, hostName(host), host.Vendor)}
 }
+
+// Erased is the finding about a cpuinfo.img that no longer records what the source
+// had: before is the machine that it described, after what it describes now.
+func Erased(before, after *xstate.CPU) Finding {
+	isa, _ := MissingFlags(before, after)
+	f := finding(Risky, 0, "cpuinfo.img no longer records what the source had, so CRIU cannot refuse on account of it")
+	if len(isa) > 0 {
+		f.Reason += "; it drops the instruction sets " + strings.Join(isa, " ") + ", and a program that chose such code when it started dies of SIGILL where they are missing"
+	} else {
+		f.Severity = Note
+		f.Reason += "; no instruction set is dropped"
+	}
+	f.Rule, f.Features = ISAMissing, isa
+	if isa == nil {
+		f.Features = []string{}
+	}
+	f.Hint = "--keep-cpuinfo leaves the file alone"
+	return *f
+}
