@@ -45,7 +45,7 @@ func (r Recorded) XCR0() xstate.Features {
 			set |= f.Mask()
 		}
 	}
-	for l := layout(r, set); l.End(set) > int(size); {
+	for l := layout(r, set); len(l) > 0 && l.End(set) > int(size); {
 		top := slices.MaxFunc(l, func(a, b xstate.Placement) int { return a.Offset + a.Size - b.Offset - b.Size })
 		for f := range set.All() {
 			if f.Flag() == top.Feature.Flag() {
