@@ -124,7 +124,7 @@ func (p *Plan) planCPUInfo(info *codec.CPUInfo, o Options) {
 	if host != nil {
 		p.Findings = append(p.Findings, compat.Machine(source, host)...)
 	}
-	if o.KeepCPUInfo {
+	if o.KeepCPUInfo || p.Refused() {
 		return
 	}
 	to := *info

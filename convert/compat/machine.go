@@ -57,7 +57,7 @@ func isaMissing(source, host *xstate.CPU) []*Finding {
 	var out []*Finding
 	if len(isa) > 0 {
 		f := finding(Risky, 0, "the source had instruction sets that %s lacks: %s; a program that chose such code when it started dies of SIGILL",
-			hostName(host), strings.Join(isa, " ")).hint("restore on a host with %s, or restart programs that chose their code at start", strings.Join(isa, " "))
+			hostName(host), strings.Join(isa, " ")).hint("restore on a host %s, or start such programs anew", withFlags(isa))
 		f.Features = isa
 		out = append(out, f)
 	}
@@ -68,6 +68,14 @@ func isaMissing(source, host *xstate.CPU) []*Finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// withFlags says what a host should have, for hints.
+func withFlags(names []string) string {
+	if len(names) > 4 {
+		return "that has them"
+	}
+	return "with " + strings.Join(names, " ")
 }
 
 // MissingFlags returns the flags of the source that the host lacks, by Linux name:
