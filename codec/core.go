@@ -3,6 +3,7 @@ package codec
 import (
 	"fmt"
 	"math/bits"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -53,33 +54,33 @@ var marches = [...]string{"unknown", "x86_64", "arm", "aarch64", "ppc64", "s390"
 // varints; bits is the width of the register that CRIU stores the value in
 // (crtools.c:restore_fpu casts), name the register's.
 var fpScalars = [...]struct {
-	field, name string
+	field, name string // "fpregs.cwd", "fcw"
 	bits        int
 	set         func(*xstate.FXArea, uint64)
 }{
-	1: {"cwd", "fcw", 16, func(a *xstate.FXArea, v uint64) { a.SetFCW(uint16(v)) }},
-	2: {"swd", "fsw", 16, func(a *xstate.FXArea, v uint64) { a.SetFSW(uint16(v)) }},
-	3: {"twd", "ftw", 16, func(a *xstate.FXArea, v uint64) { a.SetFTWRaw(uint16(v)) }},
-	4: {"fop", "fop", 16, func(a *xstate.FXArea, v uint64) { a.SetFOP(uint16(v)) }},
-	5: {"rip", "fip", 64, func(a *xstate.FXArea, v uint64) { a.SetFIP(v) }},
-	6: {"rdp", "fdp", 64, func(a *xstate.FXArea, v uint64) { a.SetFDP(v) }},
-	7: {"mxcsr", "mxcsr", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSR(uint32(v)) }},
-	8: {"mxcsr_mask", "mxcsr_mask", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSRMask(uint32(v)) }},
+	1: {"fpregs.cwd", "fcw", 16, func(a *xstate.FXArea, v uint64) { a.SetFCW(uint16(v)) }},
+	2: {"fpregs.swd", "fsw", 16, func(a *xstate.FXArea, v uint64) { a.SetFSW(uint16(v)) }},
+	3: {"fpregs.twd", "ftw", 16, func(a *xstate.FXArea, v uint64) { a.SetFTWRaw(uint16(v)) }},
+	4: {"fpregs.fop", "fop", 16, func(a *xstate.FXArea, v uint64) { a.SetFOP(uint16(v)) }},
+	5: {"fpregs.rip", "fip", 64, func(a *xstate.FXArea, v uint64) { a.SetFIP(v) }},
+	6: {"fpregs.rdp", "fdp", 64, func(a *xstate.FXArea, v uint64) { a.SetFDP(v) }},
+	7: {"fpregs.mxcsr", "mxcsr", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSR(uint32(v)) }},
+	8: {"fpregs.mxcsr_mask", "mxcsr_mask", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSRMask(uint32(v)) }},
 }
 
 // xsaveArrays are the arrays of user_x86_xsave_entry, by field number.
 var xsaveArrays = [...]struct {
-	field   string
+	field   string // "xsave.ymmh_space"
 	feature xstate.Feature
 	width   int // bytes per element
 }{
-	2: {"ymmh_space", xstate.AVX, 4},
-	3: {"bndreg_state", xstate.BNDREGS, 8},
-	4: {"bndcsr_state", xstate.BNDCSR, 8},
-	5: {"opmask_reg", xstate.Opmask, 8},
-	6: {"zmm_upper", xstate.ZMMHi256, 8},
-	7: {"hi16_zmm", xstate.Hi16ZMM, 8},
-	8: {"pkru", xstate.PKRU, 4},
+	2: {"xsave.ymmh_space", xstate.AVX, 4},
+	3: {"xsave.bndreg_state", xstate.BNDREGS, 8},
+	4: {"xsave.bndcsr_state", xstate.BNDCSR, 8},
+	5: {"xsave.opmask_reg", xstate.Opmask, 8},
+	6: {"xsave.zmm_upper", xstate.ZMMHi256, 8},
+	7: {"xsave.hi16_zmm", xstate.Hi16ZMM, 8},
+	8: {"xsave.pkru", xstate.PKRU, 4},
 }
 
 // Storable is the set of extended components that a core image has a field for.
@@ -91,7 +92,7 @@ const Storable = 1<<xstate.AVX | 1<<xstate.BNDREGS | 1<<xstate.BNDCSR | 1<<xstat
 func FieldName(f xstate.Feature) string {
 	for _, a := range xsaveArrays {
 		if a.field != "" && a.feature == f {
-			return a.field
+			return strings.TrimPrefix(a.field, "xsave.")
 		}
 	}
 	return ""
@@ -121,7 +122,7 @@ func ParseCore(path string, b []byte) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Core{Path: path, img: *img}
+	c := &Core{Path: path, img: img}
 	if c.entry, err = c.img.next(); err != nil {
 		return nil, err
 	}
@@ -209,7 +210,7 @@ func (c *Core) fpregs(m message, s *seen) {
 	for m.next() {
 		if m.num < fpST {
 			f := &fpScalars[m.num]
-			if !m.is(protowire.VarintType, "fpregs."+f.field) {
+			if !m.is(protowire.VarintType, f.field) {
 				return
 			}
 			s.fp |= 1 << m.num
@@ -283,7 +284,7 @@ func (c *Core) xsave(m message, s *seen) {
 				d = arena[len(arena) : len(arena) : len(arena)+size]
 				arena = arena[:len(arena)+size]
 			}
-			d, wide := m.array(d, a.width, "xsave."+a.field)
+			d, wide := m.array(d, a.width, a.field)
 			if wide {
 				c.State.Wide = append(c.State.Wide, a.feature.String())
 			}
@@ -323,7 +324,7 @@ func (c *Core) check(s *seen) error {
 	case c.State.Format == xstate.FormatNone:
 		return nil
 	case fpRequired&^s.fp != 0:
-		return missing(s.fpAt, "fpregs."+fpScalars[bits.TrailingZeros64(fpRequired&^s.fp)].field)
+		return missing(s.fpAt, fpScalars[bits.TrailingZeros64(fpRequired&^s.fp)].field)
 	case c.State.Format == xstate.FormatXSave && s.xsave&(1<<xsaveBV) == 0:
 		return missing(s.xsaveAt, "xsave.xstate_bv")
 	}

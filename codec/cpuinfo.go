@@ -65,7 +65,7 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CPUInfo{Path: path, img: *img}
+	c := &CPUInfo{Path: path, img: img}
 	if c.entry, err = c.img.next(); err != nil {
 		return nil, err
 	}

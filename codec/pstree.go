@@ -30,7 +30,7 @@ func parsePstree(path string, b []byte) ([]task, error) {
 		}
 		var t task
 		hasPID := false
-		for m := (message{img: img, name: "pstree", base: e.start, b: e.payload}); m.next(); {
+		for m := (message{img: &img, name: "pstree", base: e.start, b: e.payload}); m.next(); {
 			switch m.num {
 			case pstreePID:
 				hasPID = m.is(protowire.VarintType, "pid")
