@@ -138,7 +138,7 @@ func (c *CPUInfo) Encode(to *CPUInfo) []byte {
 			return m.field()
 		}
 		sub := m.sub("x86_entry")
-		return appendSub(nil, cpuinfoX86, c.rewriteX86(sub, to))
+		return m.replace(c.rewriteX86(sub, to))
 	})
 	return img.splice(c.entry, payload)
 }

@@ -54,7 +54,7 @@ func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 			return m.field()
 		}
 		sub := m.sub("thread_info")
-		return appendSub(nil, coreThreadInfo, sub.rewrite(e.threadInfo))
+		return m.replace(sub.rewrite(e.threadInfo))
 	})
 	if img.err != nil {
 		return nil, img.err
@@ -84,7 +84,7 @@ func (e *encoder) threadInfo(m *message) []byte {
 	if at == e.lastFP && e.old.Format == xstate.FormatFXSave && e.new.Format == xstate.FormatXSave {
 		body = appendSub(body, fpXSave, e.freshXSave())
 	}
-	return appendSub(nil, infoFPRegs, body)
+	return m.replace(body)
 }
 
 func (e *encoder) fpregs(m *message) []byte {
@@ -103,7 +103,7 @@ func (e *encoder) fpregs(m *message) []byte {
 			}
 		}
 	}
-	return appendSub(nil, fpXSave, body)
+	return m.replace(body)
 }
 
 func (e *encoder) xsave(m *message) []byte {

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -154,6 +155,16 @@ func (m *message) rewrite(f func(m *message) []byte) []byte {
 		out = append(out, f(m)...)
 	}
 	return out
+}
+
+// replace returns the current field, a submessage, with other content. With the
+// same content it is the field as it stands, whose tag and length may be spelled
+// in more bytes than they need.
+func (m *message) replace(body []byte) []byte {
+	if bytes.Equal(body, m.val) {
+		return m.field()
+	}
+	return appendSub(nil, m.num, body)
 }
 
 // appendSub appends a submessage field.
