@@ -3,9 +3,8 @@ package codec
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
-
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -45,6 +44,8 @@ const (
 	modeCompat = 2 // user_x86_regs_entry.mode
 	gpRequired = 1<<28 - 2
 	fpRequired = 1<<9 - 2 // fields 1 to 8
+
+	cetRequired = 1<<cetStatus | 1<<cetSSP
 )
 
 // marches names the values of core_entry.march.
@@ -144,6 +145,7 @@ type seen struct {
 	gp            uint64 // fields of gpregs
 	fp            uint64 // fields of fpregs
 	xsave         uint64 // fields of xsave
+	cet           uint64 // fields of xsave.cet
 	fpAt, xsaveAt int
 }
 
@@ -154,7 +156,7 @@ func (c *Core) decode() error {
 	for m.next() {
 		switch m.num {
 		case coreMtype:
-			s.mtype, s.march = m.is(protowire.VarintType, "mtype"), m.u
+			s.mtype, s.march = true, m.uint("mtype")
 		case coreThreadInfo:
 			if !s.info {
 				s.info, s.infoAt = true, m.base+m.start
@@ -165,15 +167,15 @@ func (c *Core) decode() error {
 			for sub := m.sub("tc"); sub.next(); {
 				switch sub.num {
 				case tcTaskState:
-					c.Dead = sub.u == taskDead
+					c.Dead = sub.uint("tc.task_state") == taskDead
 				case tcComm:
-					c.Comm = string(sub.val)
+					c.Comm = sub.text("tc.comm")
 				}
 			}
 		case coreThreadCore:
 			for sub := m.sub("thread_core"); sub.next(); {
 				if sub.num == threadCoreComm {
-					c.Comm = string(sub.val)
+					c.Comm = sub.text("thread_core.comm")
 				}
 			}
 		}
@@ -192,7 +194,7 @@ func (c *Core) threadInfo(m message, s *seen) {
 			for gp := m.sub("gpregs"); gp.next(); {
 				s.gp |= 1 << gp.num
 				if gp.num == gpMode {
-					c.State.Compat = gp.u == modeCompat
+					c.State.Compat = gp.uint("gpregs.mode") == modeCompat
 				}
 			}
 		case infoFPRegs:
@@ -210,13 +212,10 @@ func (c *Core) fpregs(m message, s *seen) {
 	for m.next() {
 		if m.num < fpST {
 			f := &fpScalars[m.num]
-			if !m.is(protowire.VarintType, f.field) {
-				return
-			}
 			s.fp |= 1 << m.num
-			f.set(fx, m.u)
+			f.set(fx, m.uint(f.field))
 			if f.bits < 64 && m.u>>f.bits != 0 {
-				st.Wide = append(st.Wide, f.name)
+				markWide(st, f.name)
 			}
 			continue
 		}
@@ -235,6 +234,14 @@ func (c *Core) fpregs(m message, s *seen) {
 	}
 }
 
+// markWide notes that a value of the register did not fit. The pieces of a split
+// array note it once.
+func markWide(st *xstate.State, name string) {
+	if !slices.Contains(st.Wide, name) {
+		st.Wide = append(st.Wide, name)
+	}
+}
+
 // space decodes an array of 32-bit words into a register file of 16 bytes a
 // register, from byte at on, and returns how many bytes the array holds. Words
 // past the end are counted and dropped, as CRIU does.
@@ -242,7 +249,7 @@ func (m *message) space(dst []byte, at int, reg, field string, st *xstate.State)
 	var buf [256]byte
 	words, wide := m.array(buf[:0], 4, field)
 	if wide {
-		st.Wide = append(st.Wide, reg)
+		markWide(st, reg)
 	}
 	if at < len(dst) {
 		copy(dst[at:], words)
@@ -257,19 +264,18 @@ func (c *Core) xsave(m message, s *seen) {
 		s.xsave |= 1 << m.num
 		switch {
 		case m.num == xsaveBV:
-			if m.is(protowire.VarintType, "xsave.xstate_bv") {
-				c.State.BV = xstate.Features(m.u)
-			}
+			c.State.BV = xstate.Features(m.uint("xsave.xstate_bv"))
 		case m.num == xsaveCET:
 			if c.State.ShadowStack == nil {
 				c.State.ShadowStack = new(xstate.ShadowStack)
 			}
 			for cet := m.sub("xsave.cet"); cet.next(); {
+				s.cet |= 1 << cet.num
 				switch cet.num {
 				case cetStatus:
-					c.State.ShadowStack.Status = cet.u
+					c.State.ShadowStack.Status = cet.uint("xsave.cet.cet")
 				case cetSSP:
-					c.State.ShadowStack.SSP = cet.u
+					c.State.ShadowStack.SSP = cet.uint("xsave.cet.ssp")
 				}
 			}
 		case int(m.num) < len(xsaveArrays):
@@ -286,7 +292,7 @@ func (c *Core) xsave(m message, s *seen) {
 			}
 			d, wide := m.array(d, a.width, a.field)
 			if wide {
-				c.State.Wide = append(c.State.Wide, a.feature.String())
+				markWide(&c.State, a.feature.String())
 			}
 			c.State.SetData(a.feature, d)
 		}
@@ -327,6 +333,8 @@ func (c *Core) check(s *seen) error {
 		return missing(s.fpAt, fpScalars[bits.TrailingZeros64(fpRequired&^s.fp)].field)
 	case c.State.Format == xstate.FormatXSave && s.xsave&(1<<xsaveBV) == 0:
 		return missing(s.xsaveAt, "xsave.xstate_bv")
+	case s.xsave&(1<<xsaveCET) != 0 && cetRequired&^s.cet != 0:
+		return missing(s.xsaveAt, "xsave.cet")
 	}
 	return nil
 }

@@ -73,14 +73,26 @@ func (m *message) next() bool {
 // field returns the bytes of the current field, tag included.
 func (m *message) field() []byte { return m.b[m.start:m.at] }
 
-// is checks the current field's wire type, and fails the walk if it is another.
-// CRIU's parser would skip such a field and then miss a required one.
+// is checks the current field's wire type, and fails the walk if it is another, as
+// CRIU's parser does (protobuf-c, parse_member).
 func (m *message) is(typ protowire.Type, field string) bool {
 	if m.typ == typ {
 		return true
 	}
 	m.fail(m.start, field, fmt.Errorf("wire type %d, want %d", m.typ, typ))
 	return false
+}
+
+// uint returns the value of the current field, a varint.
+func (m *message) uint(field string) uint64 {
+	m.is(protowire.VarintType, field)
+	return m.u
+}
+
+// text returns the value of the current field, a string.
+func (m *message) text(field string) string {
+	m.is(protowire.BytesType, field)
+	return string(m.val)
 }
 
 // sub returns the current field, a submessage, as a message of its own. On a wrong
