@@ -68,7 +68,7 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CPUInfo{Path: path, img: *img}
+	c := &CPUInfo{Path: path, img: img}
 	if c.entry, err = c.img.next(); err != nil {
 		return nil, err
 	}
@@ -84,25 +84,25 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 			have |= 1 << x.num
 			switch x.num {
 			case cpuVendor:
-				c.VendorID = uint32(x.u)
+				c.VendorID = uint32(x.uint("vendor_id"))
 			case cpuFamily:
-				c.Family = uint32(x.u)
+				c.Family = uint32(x.uint("cpu_family"))
 			case cpuModel:
-				c.Model = uint32(x.u)
+				c.Model = uint32(x.uint("model"))
 			case cpuStepping:
-				c.Stepping = uint32(x.u)
+				c.Stepping = uint32(x.uint("stepping"))
 			case cpuCapVer:
-				c.Version = uint32(x.u)
+				c.Version = uint32(x.uint("capability_ver"))
 			case cpuCapability:
 				words, _ = x.array(words, 4, "capability")
 			case cpuModelID:
-				c.ModelID = string(x.val)
+				c.ModelID = x.text("model_id")
 			case cpuXFeatures:
-				c.XFeaturesMask = new(x.u)
+				c.XFeaturesMask = new(x.uint("xfeatures_mask"))
 			case cpuXSaveSize:
-				c.XSaveSize = new(uint32(x.u))
+				c.XSaveSize = new(uint32(x.uint("xsave_size")))
 			case cpuXSaveMax:
-				c.XSaveSizeMax = new(uint32(x.u))
+				c.XSaveSizeMax = new(uint32(x.uint("xsave_size_max")))
 			}
 		}
 	}
@@ -186,7 +186,7 @@ func (c *CPUInfo) Encode(to *CPUInfo) []byte {
 			return m.field()
 		}
 		sub := m.sub("x86_entry")
-		return appendSub(nil, cpuinfoX86, c.rewriteX86(sub, to))
+		return m.replace(c.rewriteX86(sub, to))
 	})
 	return img.splice(c.entry, payload)
 }

@@ -64,21 +64,21 @@ func (m *image) word(field string) (uint32, error) {
 
 // newImage checks the magic words of b. The path serves the errors, which are of
 // type [*FormatError].
-func newImage(path string, b []byte, want uint32) (*image, error) {
-	m := &image{path: path, raw: b}
+func newImage(path string, b []byte, want uint32) (image, error) {
+	m := image{path: path, raw: b}
 	v, err := m.word("magic")
 	if err == nil && v == magicCommon {
 		v, err = m.word("magic")
 	}
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	if v != want {
 		kind := "unknown magic"
 		if n := magicName(v); n != "" {
 			kind = "magic of a " + n + " image"
 		}
-		return nil, m.errorf(m.at-4, "magic", "%s, %#08x; want %#08x of a %s image", kind, v, want, magicName(want))
+		return m, m.errorf(m.at-4, "magic", "%s, %#08x; want %#08x of a %s image", kind, v, want, magicName(want))
 	}
 	return m, nil
 }
