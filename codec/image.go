@@ -3,7 +3,6 @@ package codec
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 )
 
 // Magic numbers of criu/include/magic.h.
@@ -108,13 +107,4 @@ func (m *image) splice(e entry, payload []byte) []byte {
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(payload)))
 	out = append(out, payload...)
 	return append(out, m.raw[e.start+len(e.payload):]...)
-}
-
-// newFile returns an image file of one entry, in the envelope of today's CRIU.
-func newFile(magic uint32, payload []byte) []byte {
-	out := make([]byte, 0, 12+len(payload))
-	out = binary.LittleEndian.AppendUint32(out, magicCommon)
-	out = binary.LittleEndian.AppendUint32(out, magic)
-	out = binary.LittleEndian.AppendUint32(out, uint32(len(payload)))
-	return slices.Concat(out, payload)
 }

@@ -32,7 +32,7 @@ Standard output is data, standard error is talk. NO_COLOR is honoured, and
 nothing is told by colour alone.
 `,
 	Exits: exits,
-	See:   []string{"fpuimg-show", "criu"},
+	See:   []string{"fpuimg-show", "criu(8)"},
 }
 
 var showManual = cli.Manual{

@@ -29,9 +29,9 @@ type showOptions struct {
 func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o showOptions
 	fs.BoolVar(&o.regs, "regs", false, "print every register")
-	fs.StringVar(&o.as, "as", "hex", "print vector registers as `lanes`: hex, f32, f64, i8 ... i64 or u8 ... u64")
-	fs.StringSliceVar(&o.component, "component", nil, "only these state `components`, comma-separated: AVX,PKRU")
-	fs.IntSliceVar(&o.tid, "tid", nil, "only these `threads`, comma-separated")
+	fs.StringVar(&o.as, "as", "hex", "print vector registers as `LANES`: hex (the default), f32, f64, i8, i16, i32, i64, u8, u16, u32 or u64")
+	fs.StringSliceVar(&o.component, "component", nil, "only these state components: `NAME`[,NAME]...")
+	fs.IntSliceVar(&o.tid, "tid", nil, "only these threads: `TID`[,TID]...")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.BoolVar(&o.redact, "redact", false, "print states, no register values")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
@@ -287,7 +287,7 @@ func (o *showOptions) rows(s *cli.IO, img *shown) [][]string {
 		}
 		for _, l := range g.lines {
 			state := stateStyle(s, l[0])
-			for _, part := range wrap(strings.Fields(l[1]), width) {
+			for _, part := range cli.Wrap(strings.Fields(l[1]), width) {
 				rows = append(rows, append(first, state, part))
 				first, state = []string{"", "", "", ""}, ""
 			}
@@ -387,7 +387,7 @@ func printFinding(s *cli.IO, where string, f *compat.Finding) {
 		if text == f.Hint {
 			text = "hint: " + text
 		}
-		for _, line := range wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
+		for _, line := range cli.Wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
 			fmt.Fprintln(s.Out, "    "+line)
 		}
 	}

@@ -45,21 +45,3 @@ func table(s *cli.IO, header []string, rows [][]string) error {
 	}
 	return nil
 }
-
-// wrap breaks words into lines of at most width columns.
-func wrap(words []string, width int) []string {
-	var lines []string
-	line := ""
-	for _, w := range words {
-		switch {
-		case line == "":
-			line = w
-		case len(line)+1+len(w) > width:
-			lines = append(lines, line)
-			line = w
-		default:
-			line += " " + w
-		}
-	}
-	return append(lines, line)
-}
