@@ -3,8 +3,8 @@ package codec
 import (
 	"fmt"
 	"math/bits"
-
-	"google.golang.org/protobuf/encoding/protowire"
+	"slices"
+	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -27,6 +27,7 @@ const (
 
 	gpMode = 28
 
+	fpMXCSR = 7
 	fpST    = 9
 	fpXMM   = 10
 	fpXSave = 13
@@ -44,6 +45,8 @@ const (
 	modeCompat = 2 // user_x86_regs_entry.mode
 	gpRequired = 1<<28 - 2
 	fpRequired = 1<<9 - 2 // fields 1 to 8
+
+	cetRequired = 1<<cetStatus | 1<<cetSSP
 )
 
 // marches names the values of core_entry.march.
@@ -53,33 +56,33 @@ var marches = [...]string{"unknown", "x86_64", "arm", "aarch64", "ppc64", "s390"
 // varints; bits is the width of the register that CRIU stores the value in
 // (crtools.c:restore_fpu casts), name the register's.
 var fpScalars = [...]struct {
-	field, name string
+	field, name string // "fpregs.cwd", "fcw"
 	bits        int
 	set         func(*xstate.FXArea, uint64)
 }{
-	1: {"cwd", "fcw", 16, func(a *xstate.FXArea, v uint64) { a.SetFCW(uint16(v)) }},
-	2: {"swd", "fsw", 16, func(a *xstate.FXArea, v uint64) { a.SetFSW(uint16(v)) }},
-	3: {"twd", "ftw", 16, func(a *xstate.FXArea, v uint64) { a.SetFTWRaw(uint16(v)) }},
-	4: {"fop", "fop", 16, func(a *xstate.FXArea, v uint64) { a.SetFOP(uint16(v)) }},
-	5: {"rip", "fip", 64, func(a *xstate.FXArea, v uint64) { a.SetFIP(v) }},
-	6: {"rdp", "fdp", 64, func(a *xstate.FXArea, v uint64) { a.SetFDP(v) }},
-	7: {"mxcsr", "mxcsr", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSR(uint32(v)) }},
-	8: {"mxcsr_mask", "mxcsr_mask", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSRMask(uint32(v)) }},
+	1: {"fpregs.cwd", "fcw", 16, func(a *xstate.FXArea, v uint64) { a.SetFCW(uint16(v)) }},
+	2: {"fpregs.swd", "fsw", 16, func(a *xstate.FXArea, v uint64) { a.SetFSW(uint16(v)) }},
+	3: {"fpregs.twd", "ftw", 16, func(a *xstate.FXArea, v uint64) { a.SetFTWRaw(uint16(v)) }},
+	4: {"fpregs.fop", "fop", 16, func(a *xstate.FXArea, v uint64) { a.SetFOP(uint16(v)) }},
+	5: {"fpregs.rip", "fip", 64, func(a *xstate.FXArea, v uint64) { a.SetFIP(v) }},
+	6: {"fpregs.rdp", "fdp", 64, func(a *xstate.FXArea, v uint64) { a.SetFDP(v) }},
+	7: {"fpregs.mxcsr", "mxcsr", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSR(uint32(v)) }},
+	8: {"fpregs.mxcsr_mask", "mxcsr_mask", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSRMask(uint32(v)) }},
 }
 
 // xsaveArrays are the arrays of user_x86_xsave_entry, by field number.
 var xsaveArrays = [...]struct {
-	field   string
+	field   string // "xsave.ymmh_space"
 	feature xstate.Feature
 	width   int // bytes per element
 }{
-	2: {"ymmh_space", xstate.AVX, 4},
-	3: {"bndreg_state", xstate.BNDREGS, 8},
-	4: {"bndcsr_state", xstate.BNDCSR, 8},
-	5: {"opmask_reg", xstate.Opmask, 8},
-	6: {"zmm_upper", xstate.ZMMHi256, 8},
-	7: {"hi16_zmm", xstate.Hi16ZMM, 8},
-	8: {"pkru", xstate.PKRU, 4},
+	2: {"xsave.ymmh_space", xstate.AVX, 4},
+	3: {"xsave.bndreg_state", xstate.BNDREGS, 8},
+	4: {"xsave.bndcsr_state", xstate.BNDCSR, 8},
+	5: {"xsave.opmask_reg", xstate.Opmask, 8},
+	6: {"xsave.zmm_upper", xstate.ZMMHi256, 8},
+	7: {"xsave.hi16_zmm", xstate.Hi16ZMM, 8},
+	8: {"xsave.pkru", xstate.PKRU, 4},
 }
 
 // Storable is the set of extended components that a core image has a field for.
@@ -91,7 +94,7 @@ const Storable xstate.Features = 1<<xstate.AVX | 1<<xstate.BNDREGS | 1<<xstate.B
 func FieldName(f xstate.Feature) string {
 	for _, a := range xsaveArrays {
 		if a.field != "" && a.feature == f {
-			return a.field
+			return strings.TrimPrefix(a.field, "xsave.")
 		}
 	}
 	return ""
@@ -105,6 +108,9 @@ type Core struct {
 	Leader   bool   // the image describes the task too, not only one of its threads
 	Dead     bool   // a zombie: there are no registers
 	Trailing int    // bytes after the entry, which CRIU ignores
+	// Split reports that a message of the FPU record stands in several pieces.
+	// Protobuf merges them; CRIU's parser wants every required field in each.
+	Split bool
 
 	img   image
 	entry entry
@@ -121,7 +127,7 @@ func ParseCore(path string, b []byte) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Core{Path: path, img: *img}
+	c := &Core{Path: path, img: img}
 	if c.entry, err = c.img.next(); err != nil {
 		return nil, err
 	}
@@ -131,6 +137,10 @@ func ParseCore(path string, b []byte) (*Core, error) {
 	}
 	return c, nil
 }
+
+// Raw returns the image file as it was read. The bytes are shared: do not change
+// them.
+func (c *Core) Raw() []byte { return c.img.raw }
 
 // seen is what the walk has met of an image. Messages may be split into pieces,
 // which protobuf merges, so required fields are checked at the end.
@@ -143,6 +153,7 @@ type seen struct {
 	gp            uint64 // fields of gpregs
 	fp            uint64 // fields of fpregs
 	xsave         uint64 // fields of xsave
+	cet           uint64 // fields of xsave.cet
 	fpAt, xsaveAt int
 }
 
@@ -153,7 +164,7 @@ func (c *Core) decode() error {
 	for m.next() {
 		switch m.num {
 		case coreMtype:
-			s.mtype, s.march = m.is(protowire.VarintType, "mtype"), m.u
+			s.mtype, s.march = true, m.uint("mtype")
 		case coreThreadInfo:
 			if !s.info {
 				s.info, s.infoAt = true, m.base+m.start
@@ -164,15 +175,15 @@ func (c *Core) decode() error {
 			for sub := m.sub("tc"); sub.next(); {
 				switch sub.num {
 				case tcTaskState:
-					c.Dead = sub.u == taskDead
+					c.Dead = sub.uint("tc.task_state") == taskDead
 				case tcComm:
-					c.Comm = string(sub.val)
+					c.Comm = sub.text("tc.comm")
 				}
 			}
 		case coreThreadCore:
 			for sub := m.sub("thread_core"); sub.next(); {
 				if sub.num == threadCoreComm {
-					c.Comm = string(sub.val)
+					c.Comm = sub.text("thread_core.comm")
 				}
 			}
 		}
@@ -191,10 +202,11 @@ func (c *Core) threadInfo(m message, s *seen) {
 			for gp := m.sub("gpregs"); gp.next(); {
 				s.gp |= 1 << gp.num
 				if gp.num == gpMode {
-					c.State.Compat = gp.u == modeCompat
+					c.State.Compat = gp.uint("gpregs.mode") == modeCompat
 				}
 			}
 		case infoFPRegs:
+			c.Split = c.Split || s.fpAt != 0
 			if s.fpAt == 0 {
 				s.fpAt = m.base + m.start
 				c.State.Format = xstate.FormatFXSave
@@ -209,13 +221,10 @@ func (c *Core) fpregs(m message, s *seen) {
 	for m.next() {
 		if m.num < fpST {
 			f := &fpScalars[m.num]
-			if !m.is(protowire.VarintType, "fpregs."+f.field) {
-				return
-			}
 			s.fp |= 1 << m.num
-			f.set(fx, m.u)
+			f.set(fx, m.uint(f.field))
 			if f.bits < 64 && m.u>>f.bits != 0 {
-				st.Wide = append(st.Wide, f.name)
+				markWide(st, f.name)
 			}
 			continue
 		}
@@ -225,12 +234,21 @@ func (c *Core) fpregs(m message, s *seen) {
 		case fpXMM:
 			st.XMMLen += m.space(fx.XMMSpace(), st.XMMLen, "xmm", "fpregs.xmm_space", st)
 		case fpXSave:
+			c.Split = c.Split || s.xsaveAt != 0
 			if s.xsaveAt == 0 {
 				s.xsaveAt = m.base + m.start
 				st.Format = xstate.FormatXSave
 			}
 			c.xsave(m.sub("xsave"), s)
 		}
+	}
+}
+
+// markWide notes that a value of the register did not fit. The pieces of a split
+// array note it once.
+func markWide(st *xstate.State, name string) {
+	if !slices.Contains(st.Wide, name) {
+		st.Wide = append(st.Wide, name)
 	}
 }
 
@@ -241,7 +259,7 @@ func (m *message) space(dst []byte, at int, reg, field string, st *xstate.State)
 	var buf [256]byte
 	words, wide := m.array(buf[:0], 4, field)
 	if wide {
-		st.Wide = append(st.Wide, reg)
+		markWide(st, reg)
 	}
 	if at < len(dst) {
 		copy(dst[at:], words)
@@ -256,19 +274,18 @@ func (c *Core) xsave(m message, s *seen) {
 		s.xsave |= 1 << m.num
 		switch {
 		case m.num == xsaveBV:
-			if m.is(protowire.VarintType, "xsave.xstate_bv") {
-				c.State.BV = xstate.Features(m.u)
-			}
+			c.State.BV = xstate.Features(m.uint("xsave.xstate_bv"))
 		case m.num == xsaveCET:
 			if c.State.ShadowStack == nil {
 				c.State.ShadowStack = new(xstate.ShadowStack)
 			}
 			for cet := m.sub("xsave.cet"); cet.next(); {
+				s.cet |= 1 << cet.num
 				switch cet.num {
 				case cetStatus:
-					c.State.ShadowStack.Status = cet.u
+					c.State.ShadowStack.Status = cet.uint("xsave.cet.cet")
 				case cetSSP:
-					c.State.ShadowStack.SSP = cet.u
+					c.State.ShadowStack.SSP = cet.uint("xsave.cet.ssp")
 				}
 			}
 		case int(m.num) < len(xsaveArrays):
@@ -283,9 +300,9 @@ func (c *Core) xsave(m message, s *seen) {
 				d = arena[len(arena) : len(arena) : len(arena)+size]
 				arena = arena[:len(arena)+size]
 			}
-			d, wide := m.array(d, a.width, "xsave."+a.field)
+			d, wide := m.array(d, a.width, a.field)
 			if wide {
-				c.State.Wide = append(c.State.Wide, a.feature.String())
+				markWide(&c.State, a.feature.String())
 			}
 			c.State.SetData(a.feature, d)
 		}
@@ -323,9 +340,11 @@ func (c *Core) check(s *seen) error {
 	case c.State.Format == xstate.FormatNone:
 		return nil
 	case fpRequired&^s.fp != 0:
-		return missing(s.fpAt, "fpregs."+fpScalars[bits.TrailingZeros64(fpRequired&^s.fp)].field)
+		return missing(s.fpAt, fpScalars[bits.TrailingZeros64(fpRequired&^s.fp)].field)
 	case c.State.Format == xstate.FormatXSave && s.xsave&(1<<xsaveBV) == 0:
 		return missing(s.xsaveAt, "xsave.xstate_bv")
+	case s.xsave&(1<<xsaveCET) != 0 && cetRequired&^s.cet != 0:
+		return missing(s.xsaveAt, "xsave.cet")
 	}
 	return nil
 }

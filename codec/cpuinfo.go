@@ -3,6 +3,8 @@ package codec
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -68,7 +70,7 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CPUInfo{Path: path, img: *img}
+	c := &CPUInfo{Path: path, img: img}
 	if c.entry, err = c.img.next(); err != nil {
 		return nil, err
 	}
@@ -84,25 +86,25 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 			have |= 1 << x.num
 			switch x.num {
 			case cpuVendor:
-				c.VendorID = uint32(x.u)
+				c.VendorID = uint32(x.uint("vendor_id"))
 			case cpuFamily:
-				c.Family = uint32(x.u)
+				c.Family = uint32(x.uint("cpu_family"))
 			case cpuModel:
-				c.Model = uint32(x.u)
+				c.Model = uint32(x.uint("model"))
 			case cpuStepping:
-				c.Stepping = uint32(x.u)
+				c.Stepping = uint32(x.uint("stepping"))
 			case cpuCapVer:
-				c.Version = uint32(x.u)
+				c.Version = uint32(x.uint("capability_ver"))
 			case cpuCapability:
 				words, _ = x.array(words, 4, "capability")
 			case cpuModelID:
-				c.ModelID = string(x.val)
+				c.ModelID = x.text("model_id")
 			case cpuXFeatures:
-				c.XFeaturesMask = new(x.u)
+				c.XFeaturesMask = new(x.uint("xfeatures_mask"))
 			case cpuXSaveSize:
-				c.XSaveSize = new(uint32(x.u))
+				c.XSaveSize = new(uint32(x.uint("xsave_size")))
 			case cpuXSaveMax:
-				c.XSaveSizeMax = new(uint32(x.u))
+				c.XSaveSizeMax = new(uint32(x.uint("xsave_size_max")))
 			}
 		}
 	}
@@ -171,6 +173,41 @@ func (c *CPUInfo) CPU() *xstate.CPU {
 	return out
 }
 
+// MarshalCPUInfo returns the cpuinfo.img that CRIU 4.2 would write on the machine
+// (criu/arch/x86/cpu.c:cpu_dump_cpuinfo). The error names a field that the file
+// must have and that is not known of c.
+func MarshalCPUInfo(c *xstate.CPU) ([]byte, error) {
+	mask, known := c.CRIUMask()
+	switch {
+	case c.Family == nil || c.Model == nil || c.Stepping == nil:
+		return nil, errors.New("cpuinfo.img needs family, model and stepping, which the profile lacks")
+	case len(c.Capability) != capabilityWords(2):
+		return nil, fmt.Errorf("cpuinfo.img needs %d capability words, the profile has %d", capabilityWords(2), len(c.Capability))
+	case !known || c.XSaveSize == nil || c.XSaveSizeMax == nil:
+		return nil, errors.New("cpuinfo.img needs xfeatures_mask and the XSAVE sizes, which the profile lacks")
+	}
+	vendor := uint64(0)
+	switch c.Vendor {
+	case "intel":
+		vendor = vendorIntel
+	case "amd", "hygon":
+		vendor = vendorAMD
+	}
+	b := appendUint(nil, cpuVendor, vendor)
+	b = appendUint(b, cpuFamily, uint64(*c.Family))
+	b = appendUint(b, cpuModel, uint64(*c.Model))
+	b = appendUint(b, cpuStepping, uint64(*c.Stepping))
+	b = appendUint(b, cpuCapVer, 2)
+	for _, w := range c.Capability {
+		b = appendUint(b, cpuCapability, uint64(w))
+	}
+	b = appendSub(b, cpuModelID, []byte(c.ModelName))
+	b = appendUint(b, cpuXFeatures, mask)
+	b = appendUint(b, cpuXSaveSize, uint64(*c.XSaveSize))
+	b = appendUint(b, cpuXSaveMax, uint64(*c.XSaveSizeMax))
+	return newFile(magicCPUInfo, appendSub(nil, cpuinfoX86, b)), nil
+}
+
 func (c *CPUInfo) root() message {
 	return message{img: &c.img, name: "cpuinfo", base: c.entry.start, b: c.entry.payload}
 }
@@ -186,7 +223,7 @@ func (c *CPUInfo) Encode(to *CPUInfo) []byte {
 			return m.field()
 		}
 		sub := m.sub("x86_entry")
-		return appendSub(nil, cpuinfoX86, c.rewriteX86(sub, to))
+		return m.replace(c.rewriteX86(sub, to))
 	})
 	return img.splice(c.entry, payload)
 }

@@ -31,6 +31,29 @@ type Checkpoint struct {
 	single  *Core
 }
 
+// Single returns the core image of a checkpoint that is one, nil for a directory.
+func (c *Checkpoint) Single() *Core { return c.single }
+
+// RedoName is the file that marks a checkpoint which a conversion in place was
+// changing when it was cut off.
+const RedoName = ".fpuimg-redo"
+
+// InterruptedError is a checkpoint that a conversion in place was changing when it
+// was cut off: some of its files are new and some old.
+type InterruptedError struct{ Dir string }
+
+func (e *InterruptedError) Error() string {
+	return fmt.Sprintf("%s: a conversion of this checkpoint was interrupted", e.Dir)
+}
+
+// interrupted returns an [*InterruptedError] if the directory has a commit record.
+func interrupted(dir string) error {
+	if _, err := os.Lstat(filepath.Join(dir, RedoName)); err == nil {
+		return &InterruptedError{dir}
+	}
+	return nil
+}
+
 // Thread is one thread of a checkpoint.
 type Thread struct {
 	PID  int // 0: unknown, because there is no pstree.img
@@ -42,6 +65,11 @@ type Thread struct {
 // [*FormatError] if the bytes are malformed, else from the file system.
 func Open(path string) (*Checkpoint, error) {
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) { // the image may be between its two names
+		if err := interrupted(filepath.Dir(path)); err != nil {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +80,11 @@ func Open(path string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openCore(path, b)
+	c, err := openCore(path, b)
+	if err == nil {
+		c.problem(interrupted(filepath.Dir(path)))
+	}
+	return c, err
 }
 
 // OpenReader reads one core image from r; name stands for its path.
@@ -79,6 +111,7 @@ func openCore(path string, b []byte) (*Checkpoint, error) {
 // [Checkpoint.Threads] asks for them.
 func OpenDir(path string) (*Checkpoint, error) {
 	c := &Checkpoint{Path: path, dir: path}
+	c.problem(interrupted(path))
 	if err := c.readPstree(); err != nil {
 		return nil, err
 	}

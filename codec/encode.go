@@ -14,14 +14,14 @@ import (
 // not name, unknown fields included, stays. The image itself is not changed.
 //
 // The legacy area is written only where the image had no record: no conversion
-// alters it. The error says what s holds that a core image cannot: another legacy
-// area, or a component that CRIU has no field for.
+// alters more of it than MXCSR. The error says what s holds that a core image
+// cannot: another legacy area, or a component that CRIU has no field for.
 func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	old := &c.State
 	switch {
 	case c.Dead:
 		return nil, fmt.Errorf("%s: a dead task has no FPU record", c.Path)
-	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone && old.FX != s.FX:
+	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone && !sameButMXCSR(old.FX, s.FX):
 		return nil, fmt.Errorf("%s: the legacy area of an existing record cannot be replaced", c.Path)
 	case s.Recorded()&^Storable != 0:
 		return nil, fmt.Errorf("%s: core images have no field for %v", c.Path, s.Recorded()&^Storable)
@@ -54,12 +54,17 @@ func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 			return m.field()
 		}
 		sub := m.sub("thread_info")
-		return appendSub(nil, coreThreadInfo, sub.rewrite(e.threadInfo))
+		return m.replace(sub.rewrite(e.threadInfo))
 	})
 	if img.err != nil {
 		return nil, img.err
 	}
 	return img.splice(c.entry, payload), nil
+}
+
+func sameButMXCSR(a, b xstate.FXArea) bool {
+	a.SetMXCSR(b.MXCSR())
+	return a == b
 }
 
 // encoder rewrites the FPU record of one image.
@@ -84,11 +89,13 @@ func (e *encoder) threadInfo(m *message) []byte {
 	if at == e.lastFP && e.old.Format == xstate.FormatFXSave && e.new.Format == xstate.FormatXSave {
 		body = appendSub(body, fpXSave, e.freshXSave())
 	}
-	return appendSub(nil, infoFPRegs, body)
+	return m.replace(body)
 }
 
 func (e *encoder) fpregs(m *message) []byte {
 	switch {
+	case m.num == fpMXCSR && e.old.FX.MXCSR() != e.new.FX.MXCSR():
+		return appendUint(nil, fpMXCSR, uint64(e.new.FX.MXCSR()))
 	case m.num != fpXSave:
 		return m.field()
 	case e.new.Format != xstate.FormatXSave:
@@ -102,15 +109,18 @@ func (e *encoder) fpregs(m *message) []byte {
 				body = appendArray(body, protowire.Number(num), d, a.width)
 			}
 		}
+		if e.new.ShadowStack != nil && e.otherShadowStack() {
+			body = appendShadowStack(body, e.new.ShadowStack)
+		}
 	}
-	return appendSub(nil, fpXSave, body)
+	return m.replace(body)
 }
 
 func (e *encoder) xsave(m *message) []byte {
 	switch {
 	case m.num == xsaveBV && e.old.BV != e.new.BV:
 		return appendUint(nil, xsaveBV, uint64(e.new.BV))
-	case m.num == xsaveCET && e.new.ShadowStack == nil:
+	case m.num == xsaveCET && e.otherShadowStack():
 		return nil
 	case int(m.num) < len(xsaveArrays) && xsaveArrays[m.num].field != "":
 		if f := xsaveArrays[m.num].feature; !bytes.Equal(e.old.Data(f), e.new.Data(f)) {
@@ -118,6 +128,13 @@ func (e *encoder) xsave(m *message) []byte {
 		}
 	}
 	return m.field()
+}
+
+// otherShadowStack reports whether the new state has not the old one's record of
+// the shadow stack.
+func (e *encoder) otherShadowStack() bool {
+	a, b := e.old.ShadowStack, e.new.ShadowStack
+	return (a == nil) != (b == nil) || a != nil && *a != *b
 }
 
 // fresh builds the fpregs message of the new state, in CRIU's field order.
@@ -146,7 +163,11 @@ func (e *encoder) freshXSave() []byte {
 		}
 	}
 	if ss := e.new.ShadowStack; ss != nil {
-		b = appendSub(b, xsaveCET, appendUint(appendUint(nil, cetStatus, ss.Status), cetSSP, ss.SSP))
+		b = appendShadowStack(b, ss)
 	}
 	return b
+}
+
+func appendShadowStack(b []byte, ss *xstate.ShadowStack) []byte {
+	return appendSub(b, xsaveCET, appendUint(appendUint(nil, cetStatus, ss.Status), cetSSP, ss.SSP))
 }

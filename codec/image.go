@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Magic numbers of criu/include/magic.h.
@@ -63,21 +64,21 @@ func (m *image) word(field string) (uint32, error) {
 
 // newImage checks the magic words of b. The path serves the errors, which are of
 // type [*FormatError].
-func newImage(path string, b []byte, want uint32) (*image, error) {
-	m := &image{path: path, raw: b}
+func newImage(path string, b []byte, want uint32) (image, error) {
+	m := image{path: path, raw: b}
 	v, err := m.word("magic")
 	if err == nil && v == magicCommon {
 		v, err = m.word("magic")
 	}
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	if v != want {
 		kind := "unknown magic"
 		if n := magicName(v); n != "" {
 			kind = "magic of a " + n + " image"
 		}
-		return nil, m.errorf(m.at-4, "magic", "%s, %#08x; want %#08x of a %s image", kind, v, want, magicName(want))
+		return m, m.errorf(m.at-4, "magic", "%s, %#08x; want %#08x of a %s image", kind, v, want, magicName(want))
 	}
 	return m, nil
 }
@@ -107,4 +108,13 @@ func (m *image) splice(e entry, payload []byte) []byte {
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(payload)))
 	out = append(out, payload...)
 	return append(out, m.raw[e.start+len(e.payload):]...)
+}
+
+// newFile returns an image file of one entry, in the envelope of today's CRIU.
+func newFile(magic uint32, payload []byte) []byte {
+	out := make([]byte, 0, 12+len(payload))
+	out = binary.LittleEndian.AppendUint32(out, magicCommon)
+	out = binary.LittleEndian.AppendUint32(out, magic)
+	out = binary.LittleEndian.AppendUint32(out, uint32(len(payload)))
+	return slices.Concat(out, payload)
 }

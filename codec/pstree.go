@@ -1,7 +1,5 @@
 package codec
 
-import "google.golang.org/protobuf/encoding/protowire"
-
 // task is one process of pstree.img.
 type task struct {
 	pid     int
@@ -30,11 +28,11 @@ func parsePstree(path string, b []byte) ([]task, error) {
 		}
 		var t task
 		hasPID := false
-		for m := (message{img: img, name: "pstree", base: e.start, b: e.payload}); m.next(); {
+		for m := (message{img: &img, name: "pstree", base: e.start, b: e.payload}); m.next(); {
 			switch m.num {
 			case pstreePID:
-				hasPID = m.is(protowire.VarintType, "pid")
-				t.pid = int(uint32(m.u))
+				hasPID = true
+				t.pid = int(uint32(m.uint("pid")))
 			case pstreeThreads:
 				words, _ := m.array(nil, 4, "threads")
 				for ; len(words) >= 4; words = words[4:] {

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -72,14 +73,26 @@ func (m *message) next() bool {
 // field returns the bytes of the current field, tag included.
 func (m *message) field() []byte { return m.b[m.start:m.at] }
 
-// is checks the current field's wire type, and fails the walk if it is another.
-// CRIU's parser would skip such a field and then miss a required one.
+// is checks the current field's wire type, and fails the walk if it is another, as
+// CRIU's parser does (protobuf-c, parse_member).
 func (m *message) is(typ protowire.Type, field string) bool {
 	if m.typ == typ {
 		return true
 	}
 	m.fail(m.start, field, fmt.Errorf("wire type %d, want %d", m.typ, typ))
 	return false
+}
+
+// uint returns the value of the current field, a varint.
+func (m *message) uint(field string) uint64 {
+	m.is(protowire.VarintType, field)
+	return m.u
+}
+
+// text returns the value of the current field, a string.
+func (m *message) text(field string) string {
+	m.is(protowire.BytesType, field)
+	return string(m.val)
 }
 
 // sub returns the current field, a submessage, as a message of its own. On a wrong
@@ -154,6 +167,16 @@ func (m *message) rewrite(f func(m *message) []byte) []byte {
 		out = append(out, f(m)...)
 	}
 	return out
+}
+
+// replace returns the current field, a submessage, with other content. With the
+// same content it is the field as it stands, whose tag and length may be spelled
+// in more bytes than they need.
+func (m *message) replace(body []byte) []byte {
+	if bytes.Equal(body, m.val) {
+		return m.field()
+	}
+	return appendSub(nil, m.num, body)
 }
 
 // appendSub appends a submessage field.

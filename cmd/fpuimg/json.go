@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 
+	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/internal/cli"
 )
@@ -25,5 +26,8 @@ func baseName(path string) string {
 
 // profileJSON returns the profile document of a CPU, null for an unknown one.
 func profileJSON(c *xstate.CPU) (json.RawMessage, error) {
-	return json.RawMessage("null"), nil
+	if c == nil {
+		return json.RawMessage("null"), nil
+	}
+	return json.Marshal(cpuid.NewProfile(c))
 }

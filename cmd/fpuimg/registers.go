@@ -116,7 +116,7 @@ const nameWidth = 12
 
 // list prints a name and words, which it does not break.
 func (p *printer) list(name string, words []string) {
-	for i, line := range cli.Wrap(words, p.s.Width()-nameWidth-1) {
+	for i, line := range wrap(words, p.s.Width()-nameWidth-1) {
 		if i > 0 {
 			name = ""
 		}

@@ -287,7 +287,7 @@ func (o *showOptions) rows(s *cli.IO, img *shown) [][]string {
 		}
 		for _, l := range g.lines {
 			state := stateStyle(s, l[0])
-			for _, part := range cli.Wrap(strings.Fields(l[1]), width) {
+			for _, part := range wrap(strings.Fields(l[1]), width) {
 				rows = append(rows, append(first, state, part))
 				first, state = []string{"", "", "", ""}, ""
 			}
@@ -387,7 +387,7 @@ func printFinding(s *cli.IO, where string, f *compat.Finding) {
 		if text == f.Hint {
 			text = "hint: " + text
 		}
-		for _, line := range cli.Wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
+		for _, line := range wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
 			fmt.Fprintln(s.Out, "    "+line)
 		}
 	}

@@ -45,3 +45,6 @@ func table(s *cli.IO, header []string, rows [][]string) error {
 	}
 	return nil
 }
+
+// wrap breaks words into lines of at most width columns.
+func wrap(words []string, width int) []string { return cli.Wrap(words, width) }

@@ -68,7 +68,7 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 	mxcsrValid := Legacy&^X87.Mask() | AVX.Mask()
 	switch {
 	case comp&compacted != 0:
-		if extra := bv &^ comp; extra != 0 {
+		if extra := bv &^ (comp &^ compacted); extra != 0 {
 			return nil, &AreaError{offXStateBV, "xstate_bv", fmt.Sprintf("%v is not in xcomp_bv", extra)}
 		}
 		l = l.CompactLayout(comp &^ compacted)
@@ -91,20 +91,30 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 		s.FX.SetMXCSR(InitMXCSR)
 	}
 	for _, p := range l {
-		if p.Offset+p.Size > len(b) {
+		c := p.Feature.Component()
+		if c == nil || Legacy.Has(p.Feature) {
+			continue // no component that a State holds the data of
+		}
+		if !p.fits(len(b)) {
 			if !bv.Has(p.Feature) {
 				continue
 			}
 			return nil, &AreaError{len(b), p.Feature.String(),
-				fmt.Sprintf("in use, and its end %#x lies past the area", p.Offset+p.Size)}
+				fmt.Sprintf("in use, and its %d bytes at %#x are not in the area", p.Size, p.Offset)}
 		}
-		d := make([]byte, p.Feature.Component().Size)
+		d := make([]byte, c.Size)
 		if bv.Has(p.Feature) {
 			copy(d, b[p.Offset:][:p.Size])
 		}
 		s.data[p.Feature] = d
 	}
 	return s, nil
+}
+
+// fits reports whether the component lies in the extended region of an area of
+// size bytes. A layout may come from a profile that somebody wrote.
+func (p Placement) fits(size int) bool {
+	return p.Offset >= headerEnd && p.Offset <= size && p.Size >= 0 && p.Size <= size-p.Offset
 }
 
 // scrub clears the bytes behind the registers, which are no part of the state:
@@ -131,8 +141,8 @@ func (s *State) MarshalArea(l Layout, size int) ([]byte, error) {
 		switch {
 		case !ok:
 			return nil, &AreaError{offXStateBV, f.String(), "the target has no place for it"}
-		case p.Offset+p.Size > size:
-			return nil, &AreaError{p.Offset, f.String(), fmt.Sprintf("its end lies past the area of %d bytes", size)}
+		case !p.fits(size):
+			return nil, &AreaError{p.Offset, f.String(), fmt.Sprintf("not in the area of %d bytes", size)}
 		case len(d) != p.Size:
 			return nil, &AreaError{p.Offset, f.String(), fmt.Sprintf("want %d bytes, have %d", p.Size, len(d))}
 		}

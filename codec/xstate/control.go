@@ -1,6 +1,9 @@
 package xstate
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // bitNames spells the set bits of a control or status word, low bit first.
 // A rounding or precision field is appended by the caller.
@@ -41,27 +44,45 @@ func MXCSRString(v uint32) string {
 	return strings.Join(parts, " ")
 }
 
-// PKRUString names the protection keys that PKRU does not leave fully open:
-// "AD" denies access, "WD" denies writes (SDM vol. 3, 4.6.2).
+// PKRUString names the protection keys that PKRU does not leave fully open: "AD"
+// denies access, "WD" denies writes (SDM vol. 3, 4.6.2): "AD 2-15, WD 1".
 func PKRUString(v uint32) string {
-	var parts []string
+	var access, write []int
 	for key := range 16 {
 		switch bits := v >> (2 * key) & 3; {
 		case bits&1 != 0:
-			parts = append(parts, keyName(key)+"=AD")
+			access = append(access, key)
 		case bits == 2:
-			parts = append(parts, keyName(key)+"=WD")
+			write = append(write, key)
 		}
+	}
+	var parts []string
+	if len(access) > 0 {
+		parts = append(parts, "AD "+ranges(access))
+	}
+	if len(write) > 0 {
+		parts = append(parts, "WD "+ranges(write))
 	}
 	if len(parts) == 0 {
 		return "all keys open"
 	}
-	return strings.Join(parts, " ")
+	return strings.Join(parts, ", ")
 }
 
-func keyName(key int) string {
-	if key < 10 {
-		return "key" + string(rune('0'+key))
+// ranges spells ascending numbers, runs folded: "1 3-15".
+func ranges(keys []int) string {
+	var out []string
+	for i := 0; i < len(keys); {
+		j := i
+		for j+1 < len(keys) && keys[j+1] == keys[j]+1 {
+			j++
+		}
+		word := strconv.Itoa(keys[i])
+		if j > i {
+			word += "-" + strconv.Itoa(keys[j])
+		}
+		out = append(out, word)
+		i = j + 1
 	}
-	return "key1" + string(rune('0'+key-10))
+	return strings.Join(out, " ")
 }

@@ -439,29 +439,17 @@ func WithoutFlags(names []string, drop ...string) []string {
 // DependentsOf returns the sorted names of the flags that depend, directly or
 // not, on one of the given ones; those themselves are not among them.
 func DependentsOf(names ...string) []string {
-	var gone [len(flags)]bool
-	lost := func(name string) bool {
-		if slices.Contains(names, name) {
-			return true
-		}
-		for i := range flags {
-			if gone[i] && flags[i].Name == name {
-				return true
-			}
-		}
-		return false
-	}
 	var out []string
-	for changed := true; changed; {
-		changed = false
+	for more := true; more; { // until nothing is added: the table is in no order of dependence
+		more = false
 		for i := range flags {
-			if gone[i] || slices.Contains(names, flags[i].Name) {
+			f := &flags[i]
+			if f.deps == "" || slices.Contains(names, f.Name) || slices.Contains(out, f.Name) {
 				continue
 			}
-			for dep := range flags[i].Depends() {
-				if lost(dep) {
-					gone[i], changed = true, true
-					out = append(out, flags[i].Name)
+			for dep := range f.Depends() {
+				if slices.Contains(names, dep) || slices.Contains(out, dep) {
+					out, more = append(out, f.Name), true
 					break
 				}
 			}

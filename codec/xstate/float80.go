@@ -69,8 +69,9 @@ func (f Float80) Class() Class {
 }
 
 // String returns the value in decimal, as short as it can be and still be read
-// back exactly; NaNs carry their payload, and an encoding that is no plain number
-// carries its kind: "-1.5", "3.6e-4951 (denormal)", "snan(0x1234)".
+// back exactly with 64 bits of precision; NaNs carry their payload, and an encoding
+// that is no plain number carries its kind: "-1.5",
+// "3.6451995318824746025e-4951 (denormal)", "snan(0x1234)".
 func (f Float80) String() string {
 	sign := ""
 	if f.Sign() {

@@ -51,7 +51,7 @@ func AMDLayout(set Features) Layout {
 }
 
 func vendorLayout(set Features, offset func(*Component) int) Layout {
-	var l Layout
+	l := Layout{} // not nil: known, even if there is nothing in it
 	for f := range (set & Known &^ Legacy).All() {
 		c := f.Component()
 		if off := offset(c); off != 0 {

@@ -210,6 +210,15 @@ func (s *State) View(f Feature) []byte {
 	return d[:c.Size]
 }
 
+// Value is [State.View] for what a restored process would see: a component that
+// the record lacks is in INIT. Only a lost one has no value, nil.
+func (s *State) Value(f Feature) []byte {
+	if v := s.View(f); v != nil || s.Status(f) == Lost || f.Component() == nil {
+		return v
+	}
+	return initView(f)
+}
+
 // initView returns the INIT value of a component, laid out as in [State.View].
 func initView(f Feature) []byte {
 	if Legacy.Has(f) {

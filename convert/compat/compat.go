@@ -200,6 +200,18 @@ func (e *IncompatibleError) Error() string {
 	return e.Report.Verdict.String()
 }
 
+// Stripped returns the components whose bits are cleared although the image holds
+// no values for them.
+func (r *Report) Stripped() xstate.Features {
+	var set xstate.Features
+	for _, d := range r.Decisions {
+		if d.Action == Strip && !slices.ContainsFunc(r.Lost, func(l Loss) bool { return l.Component == d.Component }) {
+			set |= d.Component.Mask()
+		}
+	}
+	return set
+}
+
 // OnlyLost reports whether the state's only damage is components whose values the
 // image lacks, which a forced conversion may strip.
 func (r *Report) OnlyLost() bool {

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -202,6 +203,28 @@ func LossNames(lost []Loss) []string {
 		names = append(names, foldRuns(l.Registers)...)
 	}
 	return names
+}
+
+// Consequence says in words what the losses mean for the process.
+func Consequence(lost []Loss) string {
+	var set xstate.Features
+	for _, l := range lost {
+		set |= l.Component.Mask()
+	}
+	var parts []string
+	if set&^(xstate.PKRU.Mask()|xstate.CETUser.Mask()|xstate.SSE.Mask()) != 0 {
+		parts = append(parts, "the process will see INIT values there, and instructions that use them fault on a CPU without them")
+	}
+	if set.Has(xstate.PKRU) {
+		parts = append(parts, "memory that protection keys guarded is open")
+	}
+	if set.Has(xstate.CETUser) {
+		parts = append(parts, "the process runs on without its shadow stack")
+	}
+	if set.Has(xstate.SSE) {
+		parts = append(parts, "SSE arithmetic behaves otherwise or starts from zero")
+	}
+	return strings.Join(parts, "; ")
 }
 
 // foldRuns joins consecutively numbered names: ymm0 ymm1 ymm2 -> ymm0-ymm2.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/fatih/color"
@@ -76,6 +77,9 @@ func isTerminal(w io.Writer) bool {
 	return ok && (isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd()))
 }
 
+// OutIsTerminal reports whether standard output is a terminal.
+func (s *IO) OutIsTerminal() bool { return s.outTTY }
+
 // SetColor takes the value of --color: auto, always or never.
 func (s *IO) SetColor(mode string) error {
 	switch mode {
@@ -134,6 +138,27 @@ func (s *IO) Warnf(format string, args ...any) {
 // Hintf says what to do next.
 func (s *IO) Hintf(format string, args ...any) {
 	s.talk("hint", color.FgCyan, fmt.Sprintf(format, args...))
+}
+
+// Sayf reports on standard error what was done.
+func (s *IO) Sayf(format string, args ...any) {
+	s.Out.Flush()
+	fmt.Fprintf(s.Err, "%s: %s\n", s.Program, Printable(fmt.Sprintf(format, args...)))
+}
+
+// Progress returns a function that shows how many bytes are done, on a terminal;
+// elsewhere it returns nil.
+func (s *IO) Progress(what string) func(done int64) {
+	if !s.errTTY {
+		return nil
+	}
+	var last time.Time
+	return func(done int64) {
+		if now := time.Now(); now.Sub(last) > 200*time.Millisecond {
+			last = now
+			fmt.Fprintf(s.Err, "\r%s: %s %d MiB\x1b[K\r", s.Program, Printable(what), done>>20)
+		}
+	}
 }
 
 func (s *IO) talk(kind string, c color.Attribute, text string) {

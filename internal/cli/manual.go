@@ -123,8 +123,9 @@ func (m *Manual) Roff() string {
 	fmt.Fprintf(&b, ".TH %s 1 %s %s \"User Commands\"\n", strings.ToUpper(m.Page()), manualDate, program)
 	b.WriteString(".nh\n.ad l\n") // neither hyphenated nor spread: commands stay as they are typed
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(m.Page()), roff(m.Short))
-	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n%s\n.SH DESCRIPTION\n", roff(m.Name),
-		placeholder.ReplaceAllString(roff(m.Synopsis), `\fI$0\fP`))
+	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(m.Name))
+	roffLines(&b, placeholder.ReplaceAllString(roff(m.Synopsis), `\fI$0\fP`))
+	b.WriteString(".SH DESCRIPTION\n")
 	roffBlocks(&b, m.Body)
 	if options := m.options(); len(options) > 0 {
 		b.WriteString(".SH OPTIONS\n")
@@ -175,7 +176,11 @@ func roffBlocks(b *strings.Builder, body string) {
 		case example:
 			b.WriteString(".RS 4\n.nf\n")
 			for _, line := range lines {
-				b.WriteString(roff(strings.TrimPrefix(line, "    ")) + "\n")
+				line = roff(strings.TrimPrefix(line, "    "))
+				if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
+					line = `\&` + line
+				}
+				b.WriteString(line + "\n")
 			}
 			b.WriteString(".fi\n.RE\n")
 		case list:
@@ -201,9 +206,11 @@ func roffBlocks(b *strings.Builder, body string) {
 	}
 }
 
-// roffText writes running text in lines that are short even with their escapes.
-func roffText(b *strings.Builder, text string) {
-	for _, line := range Wrap(strings.Fields(roff(text)), 78) {
+func roffText(b *strings.Builder, text string) { roffLines(b, roff(text)) }
+
+// roffLines writes running text in lines that are short even with their escapes.
+func roffLines(b *strings.Builder, text string) {
+	for _, line := range Wrap(strings.Fields(text), 78) {
 		if line[:1] == "." || line[:1] == "'" { // a control line, to troff
 			line = `\&` + line
 		}
@@ -211,11 +218,6 @@ func roffText(b *strings.Builder, text string) {
 	}
 }
 
-// roff escapes what troff would take for its own.
-func roff(s string) string {
-	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
-	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
-		s = `\&` + s
-	}
-	return s
-}
+// roff escapes what troff would take for its own. Every "-" is one that may be
+// typed, not a hyphen.
+func roff(s string) string { return strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s) }

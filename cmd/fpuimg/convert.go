@@ -1,0 +1,407 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/fatih/color"
+	"github.com/spf13/pflag"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert"
+	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+type convertOptions struct {
+	to, host    string
+	features    []string
+	force       bool
+	dryRun      bool
+	output      string
+	inPlace     bool
+	keepCPUInfo bool
+	json        bool
+
+	target compat.Target
+	named  *host
+}
+
+func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
+	var o convertOptions
+	fs.StringVar(&o.to, "to", "", "the `format` to convert to: none, fxsave or xsave")
+	fs.StringSliceVar(&o.features, "features", nil, "with --to=xsave, the state `components` to keep and add: x87,SSE,AVX")
+	fs.StringVar(&o.host, "host", "", "what fits this machine or `PROFILE`: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3")
+	fs.Lookup("host").NoOptDefVal = liveHost
+	fs.BoolVar(&o.force, "force", false, "go ahead where registers are lost")
+	fs.BoolVar(&o.dryRun, "dry-run", false, "print the report and write nothing")
+	fs.StringVarP(&o.output, "output", "o", "", "write to this `path` instead of beside the input; - is standard output")
+	fs.BoolVar(&o.inPlace, "in-place", false, "change the checkpoint itself and keep the originals as NAME.orig")
+	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")
+	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		args = paths(args)
+		if err := o.complete(args); err != nil {
+			return 0, err
+		}
+		return o.run(s, args)
+	}
+}
+
+// complete checks the options and works out the target.
+func (o *convertOptions) complete(args []string) error {
+	if o.to == "" && len(o.features) > 0 {
+		o.to = "xsave"
+	}
+	switch {
+	case o.to == "" && o.host == "":
+		return &cli.UsageError{Err: errors.New("convert to what?"), Hint: "--to=none|fxsave|xsave, or --host[=PROFILE]"}
+	case len(args) > 1 && o.output != "":
+		return &cli.UsageError{Err: errors.New("-o takes one input"), Hint: "without -o each result stands beside its input"}
+	case o.inPlace && o.output != "":
+		return cli.Usagef("--in-place and -o exclude each other")
+	case o.inPlace && slices.Contains(args, "-"):
+		return cli.Usagef("--in-place cannot change standard input")
+	case o.json && !o.dryRun && (o.output == "-" || o.output == "" && slices.Contains(args, "-")):
+		return &cli.UsageError{Err: errors.New("--json and the image would both go to standard output"), Hint: "-o FILE"}
+	}
+	if o.to != "" {
+		f, ok := xstate.ParseFormat(o.to)
+		if !ok {
+			return &cli.UsageError{Err: fmt.Errorf("--to=%s: unknown format", o.to), Hint: "none, fxsave or xsave"}
+		}
+		o.target.Format = &f
+	}
+	if len(o.features) > 0 {
+		if o.to != "xsave" {
+			return cli.Usagef("--features goes with --to=xsave")
+		}
+		set, err := parseComponents(o.features)
+		if err != nil {
+			return err
+		}
+		o.target.Features = &set
+	}
+	if o.host != "" {
+		h, err := loadHost(o.host)
+		if err != nil {
+			return err
+		}
+		o.named, o.target.Host = h, h.CPU
+	}
+	return nil
+}
+
+// command is what a user types to force this conversion of path.
+func (o *convertOptions) command(path string) string {
+	words := []string{"fpuimg convert"}
+	if o.to != "" {
+		words = append(words, "--to="+o.to)
+	}
+	if len(o.features) > 0 {
+		words = append(words, "--features="+strings.Join(o.features, ","))
+	}
+	if o.named != nil {
+		words = append(words, quote(o.named.option))
+	}
+	words = append(words, "--force")
+	if o.inPlace {
+		words = append(words, "--in-place")
+	}
+	if o.output != "" {
+		words = append(words, "-o "+quote(o.output))
+	}
+	return strings.Join(append(words, quote(path)), " ")
+}
+
+// quote makes a word safe to paste into a shell.
+func quote(word string) string {
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:@+", r)
+	}) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
+	code := cli.OK
+	doc := convertDoc{Schema: "fpuimg.convert/1", Images: []convertImage{}}
+	for _, path := range paths {
+		c, img, err := o.one(s, path)
+		if err != nil {
+			s.Errorf("%v", err)
+			o.hint(s, path, err)
+			c = cli.Damaged
+			img.Error = newErrorDoc(path, err)
+		}
+		code = cli.Worst(code, c)
+		doc.Images = append(doc.Images, img)
+	}
+	if o.json {
+		return code, writeJSON(s, doc)
+	}
+	return code, nil
+}
+
+// hint says what to do about an error.
+func (o *convertOptions) hint(s *cli.IO, path string, err error) {
+	var interrupted *codec.InterruptedError
+	switch {
+	case errors.As(err, &interrupted):
+		s.Hintf("run the conversion again without --dry-run: it completes the interrupted one first")
+	case errors.Is(err, os.ErrExist):
+		s.Hintf("remove it, or name another output with -o")
+	case misplacedProfile(path) != "":
+		s.Hintf("%s", misplacedProfile(path))
+	}
+}
+
+// one converts one checkpoint.
+func (o *convertOptions) one(s *cli.IO, path string) (cli.Exit, convertImage, error) {
+	img := convertImage{Path: path, Findings: []compat.Finding{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
+	if path != "-" && !o.dryRun {
+		completed, err := convert.Recover(path)
+		if err != nil {
+			return cli.Damaged, img, err
+		}
+		if completed {
+			s.Warnf("%s: a conversion of it was interrupted; it is complete now", path)
+		}
+	}
+	ckpt, err := open(s, path)
+	if err != nil {
+		return cli.Damaged, img, err
+	}
+	opts := convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force}, KeepCPUInfo: o.keepCPUInfo}
+	opts.Target.Command = o.command(path)
+	plan, err := convert.NewPlan(ckpt, opts)
+	if err != nil {
+		return cli.Damaged, img, err
+	}
+	img.fill(plan)
+	filter := o.output == "-" || path == "-" && o.output == ""
+	if !o.json && !filter {
+		if err := o.report(s, plan); err != nil {
+			return cli.Damaged, img, err
+		}
+	}
+	if plan.Refused() {
+		return o.refuse(s, path, plan), img, nil
+	}
+	o.warn(s, path, plan)
+	switch {
+	case filter && !o.dryRun:
+		b, err := plan.Bytes()
+		if err == nil {
+			_, err = s.Out.Write(b)
+		}
+		return cli.OK, img, err
+	case !plan.Changed():
+		s.Sayf("%s: nothing to do", path)
+	case o.dryRun:
+		s.Sayf("%s: dry run, nothing was written", path)
+	default:
+		out, err := o.write(s, path, plan)
+		if err != nil {
+			return cli.Damaged, img, err
+		}
+		img.Output = &out
+		if out == path {
+			s.Sayf("%s: converted in place; the originals are NAME.orig", path)
+		} else {
+			s.Sayf("%s: written to %s", path, out)
+		}
+	}
+	return cli.OK, img, nil
+}
+
+// refuse says why nothing was written, and what would force it.
+func (o *convertOptions) refuse(s *cli.IO, path string, plan *convert.Plan) cli.Exit {
+	if plan.Verdict == compat.Damaged {
+		s.Errorf("%s: damaged, nothing was written", path)
+		if !o.force && plan.OnlyLost() {
+			s.Hintf("if the process can do without what the image lacks: %s", o.command(path))
+		}
+		return cli.Damaged
+	}
+	what := "no register value would be lost, but nobody knows what the program does next"
+	if names := plan.LostNames(); len(names) > 0 {
+		what = "it would lose " + strings.Join(names, ", ")
+	}
+	s.Errorf("%s: refused, nothing was written: %s", path, what)
+	s.Hintf("to do it all the same: %s", o.command(path))
+	return cli.Refused
+}
+
+// warn names every loss that force lets happen, and what it means.
+func (o *convertOptions) warn(s *cli.IO, path string, plan *convert.Plan) {
+	verb := "loses"
+	if o.dryRun {
+		verb = "would lose"
+	}
+	ts := judgedThreads(plan)
+	for _, group := range foldThreads(ts, func(t judged) string { return fmt.Sprint(t.Lost, t.Stripped()) }) {
+		who := fmt.Sprintf("%s: %s %s", path, threadWord(len(group)), tids(group))
+		if lost := group[0].Lost; len(lost) > 0 {
+			s.Warnf("%s %s %s: %s", who, verb, strings.Join(compat.LossNames(lost), ", "), compat.Consequence(lost))
+		}
+		if bits := group[0].Stripped(); bits != 0 {
+			s.Warnf("%s: the bits of %s are cleared: the image lacks their values, and the process will see INIT", who, strings.Join(bits.Names(), ", "))
+		}
+	}
+}
+
+// write carries the plan out and returns where the result is.
+func (o *convertOptions) write(s *cli.IO, path string, plan *convert.Plan) (string, error) {
+	if o.inPlace {
+		return path, plan.InPlace()
+	}
+	out := o.output
+	if out == "" {
+		var err error
+		if out, err = o.outputName(path, plan); err != nil {
+			return "", err
+		}
+	}
+	if plan.Checkpoint.Single() != nil {
+		return out, plan.WriteFile(out)
+	}
+	return out, plan.WriteDir(out, convert.DirOptions{
+		Progress: s.Progress(path + ": copied"),
+		Note:     func(text string) { s.Warnf("%s: %s", path, text) },
+	})
+}
+
+// outputName is the place beside the input: ckpt -> ckpt.fxsave, core-7.img ->
+// core-7.fxsave.img.
+func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, error) {
+	suffix := o.to
+	if suffix == "" {
+		suffix = o.named.short
+	}
+	path = filepath.Clean(path)
+	if base := filepath.Base(path); base == "." || base == ".." {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return "", err
+		}
+		path = abs
+	}
+	if filepath.Dir(path) == path {
+		return "", cli.Usagef("%s has no place beside it; name the output with -o", path)
+	}
+	if plan.Checkpoint.Single() != nil {
+		return strings.TrimSuffix(path, ".img") + "." + suffix + ".img", nil
+	}
+	return path + "." + suffix, nil
+}
+
+func judgedThreads(plan *convert.Plan) []judged {
+	out := make([]judged, len(plan.Threads))
+	for i, t := range plan.Threads {
+		out[i] = judged{t.TID, t.Report}
+	}
+	return out
+}
+
+// report prints what happens to each thread, then the findings.
+func (o *convertOptions) report(s *cli.IO, plan *convert.Plan) error {
+	ts := judgedThreads(plan)
+	fmt.Fprintf(s.Out, "%s: %s, %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(plan.Checkpoint.Path)),
+		count(len(ts), "thread"), verdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
+	var rows [][]string
+	for _, group := range foldThreads(ts, func(t judged) string { return fmt.Sprint(t.From, t.To, actionLines(t.Report)) }) {
+		r := group[0].Report
+		first := []string{tids(group), r.From.String(), r.To.String()}
+		for _, l := range actionLines(r) {
+			rows = append(rows, append(first, l[0], l[1]))
+			first = []string{"", "", ""}
+		}
+		if first[0] != "" {
+			rows = append(rows, append(first, "keep", "-"))
+		}
+	}
+	if len(rows) > 0 {
+		if err := table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows); err != nil {
+			return err
+		}
+	}
+	printFindings(s, ts, plan.Findings)
+	for _, c := range plan.CPUInfo {
+		fmt.Fprintf(s.Out, "cpuinfo.img %s: %s -> %s\n", c.Field, orAbsent(c.From), orAbsent(c.To))
+	}
+	return nil
+}
+
+func orAbsent(v string) string {
+	if v == "" {
+		return "absent"
+	}
+	return v
+}
+
+// The JSON document of schema fpuimg.convert/1.
+type convertDoc struct {
+	Schema string         `json:"schema"`
+	Images []convertImage `json:"images"`
+}
+
+type convertImage struct {
+	Path     string           `json:"path"`
+	Output   *string          `json:"output"`
+	Verdict  *compat.Verdict  `json:"verdict"`
+	Changed  bool             `json:"changed"`
+	Error    *errorDoc        `json:"error"`
+	Findings []compat.Finding `json:"findings"`
+	CPUInfo  []fieldDoc       `json:"cpuinfo"`
+	Threads  []convertThread  `json:"threads"`
+}
+
+type fieldDoc struct {
+	Field string  `json:"field"`
+	From  *string `json:"from"`
+	To    *string `json:"to"`
+}
+
+type convertThread struct {
+	TID     int         `json:"tid"`
+	From    string      `json:"from"`
+	To      string      `json:"to"`
+	Actions []actionDoc `json:"actions"`
+	Lost    []lossDoc   `json:"lost"`
+}
+
+type actionDoc struct {
+	Component string        `json:"component"`
+	Action    compat.Action `json:"action"`
+	Lossless  bool          `json:"lossless"`
+}
+
+func (img *convertImage) fill(plan *convert.Plan) {
+	img.Verdict = &plan.Verdict
+	img.Changed = plan.Changed() && !plan.Refused()
+	img.Findings = allFindings(judgedThreads(plan), plan.Findings)
+	for _, c := range plan.CPUInfo {
+		img.CPUInfo = append(img.CPUInfo, fieldDoc{c.Field, orNull(c.From), orNull(c.To)})
+	}
+	for _, t := range plan.Threads {
+		d := convertThread{TID: t.TID, From: t.From.String(), To: t.To.String(), Actions: []actionDoc{}, Lost: lossDocs(t.Lost)}
+		for _, dec := range t.Decisions {
+			d.Actions = append(d.Actions, actionDoc{dec.Component.String(), dec.Action, dec.Lossless})
+		}
+		img.Threads = append(img.Threads, d)
+	}
+}
+
+func orNull(v string) *string {
+	if v == "" {
+		return nil
+	}
+	return &v
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+// liveHost is the value of --host without an argument: this machine.
+const liveHost = "(this machine)"
+
+// host is a machine named on the command line.
+type host struct {
+	*xstate.CPU
+	option string // how to name it again: "--host" or "--host=haswell.json"
+	short  string // for file names and table heads: "haswell"
+}
+
+// loadHost resolves the value of --host: this machine, a file or directory if the
+// value has a slash or exists, else the name of a level.
+func loadHost(value string) (*host, error) {
+	h := &host{option: "--host=" + value, short: value}
+	var err error
+	switch _, stat := os.Stat(value); {
+	case value == liveHost:
+		h.option, h.short = "--host", "host"
+		if h.CPU, err = cpuid.Host(); err != nil {
+			return nil, &cli.UsageError{Err: err, Hint: "name the machine: --host=PROFILE, made there by fpuimg profile"}
+		}
+		h.Name = "this machine"
+	case stat == nil || strings.ContainsRune(value, os.PathSeparator):
+		if h.CPU, err = readProfile(value); err != nil {
+			return nil, err
+		}
+		h.short = profileName(value)
+		h.Name = h.short
+	default:
+		cpu, ok := xstate.ByName(value)
+		if !ok {
+			usage := &cli.UsageError{Err: fmt.Errorf("--host=%s: no such file, and no such level", value),
+				Hint: "the levels are " + strings.Join(xstate.LevelNames(), ", ")}
+			if near := cli.Nearest(value, xstate.LevelNames()); near != "" {
+				usage.Hint = "did you mean --host=" + near + "?"
+			}
+			return nil, usage
+		}
+		h.CPU = cpu
+	}
+	return h, nil
+}
+
+// profileName is what to call the machine of a profile file.
+func profileName(path string) string {
+	path = filepath.Clean(path)
+	if filepath.Base(path) == "cpuinfo.img" {
+		path = filepath.Dir(path)
+	}
+	if path == "." || strings.HasSuffix(path, "..") {
+		if abs, err := filepath.Abs(path); err == nil {
+			path = abs
+		}
+	}
+	base := filepath.Base(path)
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
+// readProfile reads a machine from a file: a JSON profile, a cpuinfo.img, a
+// directory that holds one, or a dump by cpuid -r.
+func readProfile(path string) (*xstate.CPU, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, "cpuinfo.img")
+	}
+	b, err := codec.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")):
+		cpu, err := cpuid.ParseProfile(b)
+		return cpu, atPath(path, err)
+	case bytes.HasPrefix(bytes.TrimSpace(b), []byte("CPU")):
+		dump, err := cpuid.ParseDump(b)
+		if err != nil {
+			return nil, atPath(path, err)
+		}
+		return cpuid.CPU(dump), nil
+	}
+	info, err := codec.ParseCPUInfo(path, b)
+	if err != nil {
+		return nil, err
+	}
+	return info.CPU(), nil
+}
+
+func atPath(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// misplacedProfile returns a hint for a path argument that names a machine: the
+// equals sign of --host=PROFILE was forgotten.
+func misplacedProfile(path string) string {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if _, ok := xstate.ByName(path); ok {
+			return "a machine is named with an equals sign: --host=" + path
+		}
+		return ""
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		if _, err := readProfile(path); err == nil {
+			return "this is a profile; a machine is named with an equals sign: --host=" + path
+		}
+	}
+	return ""
+}

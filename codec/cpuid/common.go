@@ -1,0 +1,120 @@
+package cpuid
+
+import (
+	"slices"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Common returns a CPU called "common" that has what all the given ones have: what
+// fits it fits each of them. Components, flags, feature words and the MXCSR mask
+// are those that all share; vendor, model and sizes are known only where they are
+// equal, and the layout where all put the shared components in the same places.
+// What is unknown of one CPU is unknown of all, except that one without FXSAVE or
+// XSAVE settles it. With no CPUs, nothing is known.
+func Common(cpus ...*xstate.CPU) *xstate.CPU {
+	c := &xstate.CPU{Name: "common"}
+	if len(cpus) == 0 {
+		return c
+	}
+	first := cpus[0]
+	c.Vendor, c.ModelName = first.Vendor, first.ModelName
+	c.Family, c.Model, c.Stepping = clone(first.Family), clone(first.Model), clone(first.Stepping)
+	c.FXSave, c.XSave = clone(first.FXSave), clone(first.XSave)
+	c.XFeatures, c.XFeaturesHW = clone(first.XFeatures), clone(first.XFeaturesHW)
+	c.XSaveSize, c.XSaveSizeMax = clone(first.XSaveSize), clone(first.XSaveSizeMax)
+	c.MXCSRMask = clone(first.MXCSRMask)
+	c.Flags, c.Capability = slices.Clone(first.Flags), slices.Clone(first.Capability)
+	for _, o := range cpus[1:] {
+		if c.Vendor != o.Vendor {
+			c.Vendor = ""
+		}
+		if c.ModelName != o.ModelName {
+			c.ModelName = ""
+		}
+		c.Family, c.Model, c.Stepping = equal(c.Family, o.Family), equal(c.Model, o.Model), equal(c.Stepping, o.Stepping)
+		c.FXSave, c.XSave = both(c.FXSave, o.FXSave), both(c.XSave, o.XSave)
+		c.XFeatures, c.XFeaturesHW = and(c.XFeatures, o.XFeatures), and(c.XFeaturesHW, o.XFeaturesHW)
+		c.XSaveSize, c.XSaveSizeMax = equal(c.XSaveSize, o.XSaveSize), equal(c.XSaveSizeMax, o.XSaveSizeMax)
+		c.MXCSRMask = and(c.MXCSRMask, o.MXCSRMask)
+		c.Flags = shared(c.Flags, o.Flags)
+		c.Capability = andWords(c.Capability, o.Capability)
+	}
+	c.Layout = sharedLayout(cpus, c.XFeatures)
+	return c
+}
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	return new(*p)
+}
+
+func equal[T comparable](a, b *T) *T {
+	if a == nil || b == nil || *a != *b {
+		return nil
+	}
+	return a
+}
+
+func both(a, b *bool) *bool {
+	switch {
+	case a != nil && !*a || b != nil && !*b:
+		return new(false)
+	case a == nil || b == nil:
+		return nil
+	}
+	return new(true)
+}
+
+func and[T ~uint32 | ~uint64](a, b *T) *T {
+	if a == nil || b == nil {
+		return nil
+	}
+	return new(*a & *b)
+}
+
+func shared(a, b []string) []string {
+	if a == nil || b == nil {
+		return nil
+	}
+	return slices.DeleteFunc(a, func(name string) bool { return !slices.Contains(b, name) })
+}
+
+// andWords keeps as many words as both have: 12 are CRIU's version 1.
+func andWords(a, b []uint32) []uint32 {
+	if a == nil || b == nil {
+		return nil
+	}
+	a = a[:min(len(a), len(b))]
+	for i := range a {
+		a[i] &= b[i]
+	}
+	return a
+}
+
+// sharedLayout returns where all the CPUs put the components of set, nil if one
+// puts one of them elsewhere or does not say.
+func sharedLayout(cpus []*xstate.CPU, set *xstate.Features) xstate.Layout {
+	if set == nil {
+		return nil
+	}
+	var out xstate.Layout
+	for i, c := range cpus {
+		if c.Layout == nil {
+			return nil
+		}
+		l := xstate.Layout{}
+		for _, p := range c.Layout {
+			if set.Has(p.Feature) {
+				l = append(l, p)
+			}
+		}
+		if i > 0 && !slices.Equal(out, l) {
+			return nil
+		}
+		out = l
+	}
+	return out
+}

@@ -1,0 +1,360 @@
+package cpuid
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// recorded is every dump in testdata with what is known of its machine from
+// elsewhere: the manuals and published dumps for the synthetic ones, the kernel
+// log of the guest (a qemu CPU model) for the others. image is a directory of
+// testdata/images that CRIU dumped on the same CPU.
+var recorded = []struct {
+	name, vendor string
+	usable       xstate.Features
+	size         uint32 // of the enabled components, 0 without XSAVE
+	end          int    // of the highest enabled component
+	has, lacks   string
+	image        string
+}{
+	{"turin", "amd", 0xe7, 2432, 2432, "avx512f avx512_bf16 avx_vnni xsavec", "xsaves pku amx_tile", ""},
+	{"spr", "intel", 0x602e7, 11008, 11008, "amx_tile amx_int8 pku ospke xfd user_shstk avx512_fp16", "mpx 3dnow", ""},
+	{"zen2", "amd", 7, 832, 832, "avx2 xsavec sse4a clzero", "pku ospke avx512f", ""},
+	{"qemu64", "amd", 0, 0, 576, "fxsr sse2 cx16", "xsave osxsave avx", "g-qemu64-criu42-auto"},
+	{"nehalem", "intel", 0, 0, 576, "sse4_2 popcnt", "xsave avx", "g-nehalem-criu42-auto"},
+	{"sandybridge", "intel", 7, 832, 832, "avx xsave osxsave", "avx2 fma xsavec", "g-sandybridge-criu42-auto"},
+	{"haswell", "intel", 7, 832, 832, "avx2 fma bmi2", "xsavec avx512f pku", "g-haswell-criu42-sse"},
+	{"epyc", "amd", 7, 832, 832, "avx2 sse4a", "pku xsaves", "g-epyc-criu42-auto"},
+	{"epycmilan", "amd", 0x207, 2696, 2696, "avx2 pku ospke", "avx512f mpx", "g-epycmilan-criu42-auto"},
+	{"max", "amd", 0x21f, 2696, 2696, "mpx pku avx2", "avx512f xsaves", "g-max-criu42-auto"},
+	{"maxnopku", "amd", 7, 832, 832, "avx2", "pku mpx", "g-maxnopku-criu42-sse"},
+	// The same CPU under kernels that keep things to themselves; leaf 0xd tells a
+	// recorded CPU only part of it.
+	{"max-noxsave", "amd", 0, 576, 576, "fxsr sse4_2 bmi2", "xsave osxsave avx avx2 fma f16c pku mpx", ""},
+	{"max-clearpku", "amd", 0x1f, 1088, 1088, "mpx avx2", "pku ospke", ""},
+}
+
+func loadDump(t testing.TB, name string) Recorded {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name+".cpuid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := ParseDump(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+func TestRecorded(t *testing.T) {
+	for _, tt := range recorded {
+		t.Run(tt.name, func(t *testing.T) {
+			c := CPU(loadDump(t, tt.name))
+			if c.Vendor != tt.vendor {
+				t.Errorf("vendor %q, want %q", c.Vendor, tt.vendor)
+			}
+			if *c.XFeatures != tt.usable {
+				t.Errorf("usable %v, want %v", *c.XFeatures, tt.usable)
+			}
+			switch {
+			case tt.size == 0 && c.XSaveSize != nil:
+				t.Errorf("xsave_size %d of a CPU without XSAVE", *c.XSaveSize)
+			case tt.size != 0 && *c.XSaveSize != tt.size:
+				t.Errorf("xsave_size %d, want %d", *c.XSaveSize, tt.size)
+			}
+			if c.Layout == nil {
+				t.Error("layout unknown")
+			}
+			if got := c.Layout.End(*c.XFeatures); got != tt.end {
+				t.Errorf("components end at %d, want %d", got, tt.end)
+			}
+			for _, p := range c.Layout {
+				if comp := p.Feature.Component(); comp.Size != p.Size || comp.Align64 != p.Align64 {
+					t.Errorf("%+v differs from the table", p)
+				}
+			}
+			for name := range strings.FieldsSeq(tt.has) {
+				if has, _ := c.HasFlag(name); !has {
+					t.Errorf("lacks %s", name)
+				}
+			}
+			for name := range strings.FieldsSeq(tt.lacks) {
+				if has, _ := c.HasFlag(name); has {
+					t.Errorf("has %s", name)
+				}
+			}
+			for _, name := range c.Flags {
+				f, ok := xstate.LookupFlag(name)
+				if !ok {
+					t.Errorf("flag %q is not in the table", name)
+				}
+				for dep := range f.Depends() {
+					if has, _ := c.HasFlag(dep); !has && !strings.HasPrefix(dep, "xsaves") {
+						t.Errorf("%s without %s", name, dep)
+					}
+				}
+			}
+			if c.MXCSRMask != nil {
+				t.Errorf("MXCSR mask %#x: CPUID does not have it", *c.MXCSRMask)
+			}
+		})
+	}
+}
+
+func TestProfileGolden(t *testing.T) {
+	for _, tt := range recorded {
+		t.Run(tt.name, func(t *testing.T) {
+			c := CPU(loadDump(t, tt.name))
+			c.Name = tt.name
+			got, err := MarshalProfile(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join("testdata", tt.name+".json")
+			if *update {
+				if err := os.WriteFile(path, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("differs from %s:\n%s", path, got)
+			}
+		})
+	}
+}
+
+// cpuinfo is the part of a cpuinfo.img that describes the CPU.
+type cpuinfo struct {
+	num   map[protowire.Number]uint64
+	model string
+	words []uint32
+}
+
+func readCPUInfo(t *testing.T, path string) cpuinfo {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skipf("the shared images are not there: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, n := protowire.ConsumeField(b[12:]) // two magics and the length word
+	m, n := protowire.ConsumeBytes(b[13:][:n-1])
+	if n < 0 {
+		t.Fatalf("%s: %v", path, protowire.ParseError(n))
+	}
+	info := cpuinfo{num: map[protowire.Number]uint64{}}
+	for len(m) > 0 {
+		num, typ, n := protowire.ConsumeTag(m)
+		m = m[n:]
+		switch typ {
+		case protowire.VarintType:
+			v, n := protowire.ConsumeVarint(m)
+			m = m[n:]
+			if num == 6 {
+				info.words = append(info.words, uint32(v))
+			} else {
+				info.num[num] = v
+			}
+		case protowire.BytesType:
+			v, n := protowire.ConsumeBytes(m)
+			info.model, m = string(v), m[n:]
+		default:
+			t.Fatalf("%s: field %d of type %d", path, num, typ)
+		}
+	}
+	return info
+}
+
+// A CPU read from its CPUID answers and CRIU's record of the same CPU agree in
+// every field, so what CRIU 4.2 compares can be predicted from a dump.
+func TestCRIUAgrees(t *testing.T) {
+	for _, tt := range recorded {
+		if tt.image == "" {
+			continue
+		}
+		t.Run(tt.name, func(t *testing.T) {
+			info := readCPUInfo(t, filepath.Join("..", "..", "testdata", "images", tt.image, "cpuinfo.img"))
+			c := CPU(loadDump(t, tt.name))
+			if !slices.Equal(c.Capability, info.words) {
+				for i, w := range info.words {
+					if d := w ^ c.Capability[i]; d != 0 {
+						t.Errorf("word %d: %#x, CRIU has %#x", i, c.Capability[i], w)
+					}
+				}
+			}
+			if c.ModelName != info.model {
+				t.Errorf("model name %q, CRIU has %q", c.ModelName, info.model)
+			}
+			mask, known := c.CRIUMask()
+			if !known || mask != info.num[8] {
+				t.Errorf("xfeatures_mask %#x (%v), CRIU has %#x", mask, known, info.num[8])
+			}
+			if back := xstate.FromCRIUMask(info.num[8], info.words); back != *c.XFeatures {
+				t.Errorf("CRIU's mask reads as %v, usable are %v", back, *c.XFeatures)
+			}
+			for _, f := range []struct {
+				name string
+				got  int
+				want uint64
+			}{
+				{"family", *c.Family, info.num[2]}, {"model", *c.Model, info.num[3]}, {"stepping", *c.Stepping, info.num[4]},
+				{"xsave_size", orZero(c.XSaveSize), info.num[9]}, {"xsave_size_max", orZero(c.XSaveSizeMax), info.num[10]},
+				{"vendor", map[string]int{"intel": 1, "amd": 2}[c.Vendor], info.num[1]},
+			} {
+				if uint64(f.got) != f.want {
+					t.Errorf("%s %d, CRIU has %d", f.name, f.got, f.want)
+				}
+			}
+		})
+	}
+}
+
+func orZero(v *uint32) int {
+	if v == nil {
+		return 0
+	}
+	return int(*v)
+}
+
+func TestParseDump(t *testing.T) {
+	const ok = "CPU:\n   0x00000000 0x00: eax=0x00000001 ebx=0x00000000 ecx=0x00000000 edx=0x00000000\n"
+	tests := []struct {
+		name, in string
+		line     int // of the error; 0: the dump as a whole; -1: none
+	}{
+		{"one", ok, -1},
+		{"several CPUs", "CPU 0:\n" + ok[5:] + "CPU 11:\n" + strings.Replace(ok[5:], "0001", "0002", 1), -1},
+		{"no heading, comment", "# from a colleague\n" + ok[5:], -1},
+		{"CRLF", strings.ReplaceAll(ok, "\n", "\r\n"), -1},
+		{"old form without sub-leaf", "CPU:\n   0x00000000: eax=0x00000001 ebx=0x00000000 ecx=0x00000000 edx=0x00000000\n", -1},
+		{"empty", "", 0},
+		{"no leaf 0", "CPU:\n", 0},
+		{"JSON", `{"schema":"fpuimg.profile/1"}`, 1},
+		{"decoded output", "CPU:\n   vendor_id = \"GenuineIntel\"\n", 2},
+		{"cut off", ok + "   0x00000001 0x00: eax=0x00000001 ebx=0x0", 3},
+		{"register order", strings.Replace(ok, "ebx", "edx", 1), 2},
+		{"no hex", strings.Replace(ok, "0x00000001", "1", 1), 2},
+		{"33 bits", strings.Replace(ok, "0x00000001", "0x100000001", 1), 2},
+		{"a later CPU is garbled", ok + "CPU 1:\ngarbage\n", 4},
+		{"a line without end", ok + strings.Repeat("x", 70000), 3},
+		{"binary", "\x19CVT\x13@@a\x00\x00\n", 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			rec, err := ParseDump([]byte(tt.in))
+			if tt.line < 0 {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := (Recorded{{0, 0}: {EAX: 1}}); len(rec) != 1 || rec[Leaf{}] != want[Leaf{}] {
+					t.Errorf("got %v", rec)
+				}
+				return
+			}
+			e, ok := errors.AsType[*DumpError](err)
+			if !ok || e.Line != tt.line {
+				t.Errorf("error %v, want one at line %d", err, tt.line)
+			}
+		})
+	}
+	var many strings.Builder
+	many.WriteString(ok)
+	for i := range maxLeaves + 1 {
+		fmt.Fprintf(&many, "0x%08x 0x01: eax=0x0 ebx=0x0 ecx=0x0 edx=0x0\n", i)
+	}
+	if _, err := ParseDump([]byte(many.String())); err == nil {
+		t.Error("any number of leaves is accepted")
+	}
+	if _, err := ParseDump(make([]byte, maxDump+1)); err == nil {
+		t.Error("any size is accepted")
+	}
+}
+
+func TestXCR0Guess(t *testing.T) {
+	amx := loadDump(t, "spr")
+	tests := []struct {
+		name string
+		size uint32
+		want xstate.Features
+	}{
+		{"all", 11008, 0x602e7},
+		{"a kernel before AMX", 2696, 0x2e7},
+		{"nopku", 2688, 0xe7},
+		{"no AVX-512", 832, 7},
+		{"nothing", 576, 3},
+		{"garbage", 0, 3},
+	}
+	for _, tt := range tests {
+		v := amx[Leaf{0xd, 0}]
+		v.EBX = tt.size
+		amx[Leaf{0xd, 0}] = v
+		if got := amx.XCR0(); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// A dump may say anything: its strings go to a terminal.
+func TestDumpStrings(t *testing.T) {
+	esc := Regs{0x1b5b324a, 0x1b1b1b1b, 0x07070707, 0xff80fffe}
+	c := CPU(Recorded{{0, 0}: {1, esc.EBX, esc.ECX, esc.EDX}, {0x80000000, 0}: {EAX: 0x80000004},
+		{0x80000002, 0}: esc, {0x80000003, 0}: esc, {0x80000004, 0}: esc})
+	for _, s := range []string{c.Vendor, c.ModelName} {
+		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%q", s)
+		}
+	}
+}
+
+func TestUnsupportedError(t *testing.T) {
+	err := error(&UnsupportedError{"darwin", "arm64"})
+	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "darwin/arm64") {
+		t.Error(err)
+	}
+}
+
+func FuzzParseDump(f *testing.F) {
+	for _, tt := range recorded {
+		b, err := os.ReadFile(filepath.Join("testdata", tt.name+".cpuid"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte("CPU 0:\n 0x0: eax=0xd ebx=0x0 ecx=0x0 edx=0x0\n0xd 0x0: eax=0xffffffff ebx=0x1 ecx=0x0 edx=0xffffffff\n" +
+		"0x1 0x0: eax=0x0 ebx=0x0 ecx=0xffffffff edx=0xffffffff\n0xd 0x2: eax=0xffffffff ebx=0xffffffff ecx=0x0 edx=0x0\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rec, err := ParseDump(b)
+		if err != nil {
+			if _, ok := errors.AsType[*DumpError](err); !ok {
+				t.Fatalf("error of type %T", err)
+			}
+			return
+		}
+		c := CPU(rec)
+		if p, err := MarshalProfile(c); err != nil {
+			t.Fatalf("%v\n%s", err, p)
+		}
+		Common(c, c)
+	})
+}

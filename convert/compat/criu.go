@@ -1,0 +1,219 @@
+package compat
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Cap is a value of CRIU's --cpu-cap option.
+type Cap string
+
+const (
+	CapDefault Cap = "default" // the option is not given
+	CapNone    Cap = "none"
+	CapFPU     Cap = "fpu"
+	CapINS     Cap = "ins"
+	CapCPU     Cap = "cpu"
+)
+
+// Caps lists the values of --cpu-cap that [Predictor.Predict] knows.
+func Caps() []Cap { return []Cap{CapDefault, CapNone, CapFPU, CapINS, CapCPU} }
+
+// Outcomes of a restore by CRIU.
+const (
+	Restores       = "restores"
+	RestoresLosing = "restores-losing" // exit 0, and components are dropped without a word
+	Refuses        = "refuses"
+	Unknown        = "unknown" // the profile lacks what CRIU compares
+)
+
+// Classes of refusals.
+const (
+	ClassUnparseable = "unparseable"
+	ClassNoFPRegs    = "no-fpregs"
+	ClassNoCPUInfo   = "no-cpuinfo"
+	ClassFPUBits     = "fpu-bits"
+	ClassXFeatures   = "xfeatures"
+	ClassXSaveSize   = "xsave-size"
+	ClassINS         = "ins"
+	ClassCPU         = "cpu"
+	ClassXSaveRecord = "xsave-record"
+	ClassArraySize   = "array-size"
+)
+
+// Prediction is what CRIU 4.2 does with a checkpoint on a host.
+type Prediction struct {
+	Outcome string   `json:"outcome"`
+	Class   *string  `json:"class"` // of a refusal, else null
+	Loses   []string `json:"loses"` // components that are dropped without a word
+	Reason  string   `json:"reason"`
+}
+
+func refuses(class, format string, args ...any) Prediction {
+	return Prediction{Refuses, &class, []string{}, fmt.Sprintf(format, args...)}
+}
+
+// Predictor gathers what CRIU would see in the core images of a checkpoint.
+type Predictor struct {
+	host *xstate.CPU
+
+	unparseable, noFPRegs, short, xsave bool
+	wrongSize                           xstate.Features
+	noXSaveLoss, loss                   xstate.Features // what goes without XSAVE, and with it
+}
+
+// NewPredictor returns a predictor for one host.
+func NewPredictor(host *xstate.CPU) *Predictor { return &Predictor{host: host} }
+
+// AddUnparseable notes a core image that CRIU's parser rejects.
+func (p *Predictor) AddUnparseable() { p.unparseable = true }
+
+// Add notes the record of one thread.
+func (p *Predictor) Add(s *xstate.State) {
+	if s.Format == xstate.FormatNone {
+		p.noFPRegs = true
+		return
+	}
+	p.short = p.short || s.STLen < 128 || s.XMMLen < 256
+	if s.Format != xstate.FormatXSave {
+		return
+	}
+	p.xsave = true
+	// CRIU takes CPUID's word for what the host has, not XCR0's, and knows no
+	// component above PKRU (compel fpu code, compel_fpu_has_feature).
+	features, _ := p.host.CRIUMask()
+	has := xstate.Features(features) | xstate.Legacy
+	for f := range s.Recorded().All() {
+		if n, want := len(s.Data(f)), f.Component().Size; n != want && (n < want || s.BV.Has(f)) && has.Has(f) {
+			p.wrongSize |= f.Mask()
+		}
+	}
+	for f, status := range s.Present() {
+		matters := status == xstate.InUse || status == xstate.Lost
+		if f == xstate.PKRU && status == xstate.InUse {
+			sub := subject{state: s}
+			matters = sub.pkruMatters()
+		}
+		if !matters || xstate.Legacy.Has(f) {
+			continue
+		}
+		p.noXSaveLoss |= f.Mask()
+		if !has.Has(f) || status == xstate.Lost {
+			p.loss |= f.Mask()
+		}
+	}
+}
+
+// Predict says what CRIU does for one value of --cpu-cap. source is what the
+// checkpoint's cpuinfo.img records, nil if there is none.
+//
+// The order is CRIU's: cpuinfo.img is compared before the core images are read
+// (criu/cr-restore.c, criu/arch/x86/cpu.c:cpu_validate_features, then
+// crtools.c:restore_fpu).
+func (p *Predictor) Predict(source *xstate.CPU, cap Cap) Prediction {
+	if cap != CapDefault && cap != CapNone {
+		if bad, ok := p.validateCPU(source, cap); ok {
+			return bad
+		}
+	}
+	hostXSave := p.host.XSave
+	switch {
+	case p.unparseable:
+		return refuses(ClassUnparseable, "a core image is not what CRIU's parser takes")
+	case p.noFPRegs:
+		return refuses(ClassNoFPRegs, "fpregs is a required field, and a core image lacks it")
+	case p.short:
+		return refuses(ClassArraySize, "st_space or xmm_space is too short")
+	case p.xsave && hostXSave == nil:
+		return Prediction{Unknown, nil, []string{}, "whether the host has XSAVE is not recorded"}
+	case p.xsave && !*hostXSave && cap != CapNone:
+		return refuses(ClassXSaveRecord, "the images hold XSAVE records, and the host has no XSAVE")
+	case p.xsave && !*hostXSave:
+		return p.loses(p.noXSaveLoss)
+	case p.wrongSize != 0:
+		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.wrongSize)
+	}
+	if _, known := p.host.CRIUMask(); p.xsave && !known && p.noXSaveLoss != 0 {
+		// Without CPUID words the usable set is the best there is to go by.
+		usable, ok := p.host.Usable()
+		if !ok {
+			return Prediction{Unknown, nil, []string{}, "the host's components are not recorded"}
+		}
+		return p.loses(p.noXSaveLoss & (p.loss&^usable | p.loss&alwaysLost))
+	}
+	return p.loses(p.loss)
+}
+
+// alwaysLost is the components that CRIU never restores, whatever the host has.
+const alwaysLost = ^xstate.Features(1<<xstate.AVX | 1<<xstate.BNDCSR | xstate.AVX512 | 1<<xstate.PKRU)
+
+func (p *Predictor) loses(set xstate.Features) Prediction {
+	if set == 0 {
+		return Prediction{Restores, nil, []string{}, ""}
+	}
+	return Prediction{RestoresLosing, nil, set.Names(), fmt.Sprintf("exit status 0, but %s is dropped without a word", strings.Join(set.Names(), ", "))}
+}
+
+// validateCPU is cpu_validate_features: any explicit value of --cpu-cap but none
+// is added to the default, which is fpu and ins, and has cpuinfo.img read. ok
+// reports that the restore ends here.
+func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction, ok bool) {
+	unknown := func(what string) (Prediction, bool) {
+		return Prediction{Unknown, nil, []string{}, "the host's profile does not record " + what}, true
+	}
+	if source == nil {
+		return refuses(ClassNoCPUInfo, "the checkpoint has no cpuinfo.img"), true
+	}
+	host := p.host
+	words := source.Capability
+	if len(host.Capability) < len(words) {
+		return unknown("its capability words")
+	}
+	var missing []string
+	for _, name := range []string{"fpu", "fxsr", "osxsave", "xsaves"} {
+		f, _ := xstate.LookupFlag(name)
+		if int(f.Word) < len(words) && words[f.Word]&^host.Capability[f.Word]>>f.Bit&1 != 0 {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return refuses(ClassFPUBits, "the host lacks %s, which cpuinfo.img records", strings.Join(missing, ", ")), true
+	}
+	if source.XSaveSize != nil { // fields 8 to 10; CRIU puts the host's values where they are absent
+		mask, _ := source.CRIUMask()
+		hostMask, known := host.CRIUMask()
+		if !known {
+			return unknown("its xfeatures_mask")
+		}
+		if extra := mask &^ hostMask; extra != 0 {
+			return refuses(ClassXFeatures, "xfeatures_mask has bits that the host's lacks: %v (%#x)", xstate.Features(extra), extra), true
+		}
+		size, sizeMax := host.XSaveSize, host.XSaveSizeMax
+		if size == nil || sizeMax == nil {
+			return unknown("its xsave_size")
+		}
+		if *source.XSaveSize != *size {
+			return refuses(ClassXSaveSize, "xsave_size is %d in cpuinfo.img and %d on the host; CRIU wants them equal", *source.XSaveSize, *size), true
+		}
+		if source.XSaveSizeMax != nil && *source.XSaveSizeMax != *sizeMax {
+			return refuses(ClassXSaveSize, "xsave_size_max is %d in cpuinfo.img and %d on the host; CRIU wants them equal", *source.XSaveSizeMax, *sizeMax), true
+		}
+	}
+	ins := xstate.INSMask()
+	var differ []string
+	for i, w := range words {
+		if extra := w & ins[i] &^ host.Capability[i]; extra != 0 {
+			return refuses(ClassINS, "cpuinfo.img records instruction sets that the host lacks: word %d, bits %#x", i, extra), true
+		}
+		if w != host.Capability[i] {
+			differ = append(differ, fmt.Sprintf("word %d (%d bits)", i, bits.OnesCount32(w^host.Capability[i])))
+		}
+	}
+	if cap == CapCPU && len(differ) > 0 {
+		return refuses(ClassCPU, "capability words differ: %s", strings.Join(differ, ", ")), true
+	}
+	return Prediction{}, false
+}

@@ -1,0 +1,195 @@
+package compat
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// machineRules are the rules about the two machines, whatever the threads hold.
+// source is nil where the checkpoint does not record it, as most do not.
+var machineRules = [...]struct {
+	id    Rule
+	check func(source, host *xstate.CPU) []*Finding
+}{
+	{ISAMissing, isaMissing},
+	{XSaveSizeDiffers, xsaveSizeDiffers},
+	{VendorDiffers, vendorDiffers},
+}
+
+// Machine compares the machine that a checkpoint was taken on, nil if that is
+// unknown, with the host that it is to go to. None of its findings is fatal: what
+// a program does with the instructions it found at start is in no image.
+func Machine(source, host *xstate.CPU) []Finding {
+	out := []Finding{}
+	for _, rule := range machineRules {
+		for _, f := range rule.check(source, host) {
+			f.Rule = rule.id
+			out = append(out, *f)
+		}
+	}
+	return out
+}
+
+func hostName(host *xstate.CPU) string {
+	if host.Name != "" {
+		return host.Name
+	}
+	return "the host"
+}
+
+// recorded reports whether the CPU's description could name the flag. A cpuinfo.img
+// has CRIU's words only, and one of an older CRIU fewer of them; a profile made from
+// CPUID, which has a layout too, knows the rest.
+func recorded(c *xstate.CPU, f xstate.Flag) bool {
+	if c.Capability == nil || f.InCapability() {
+		return c.Capability == nil || int(f.Word) < len(c.Capability)
+	}
+	return c.Layout != nil
+}
+
+func isaMissing(source, host *xstate.CPU) []*Finding {
+	if source == nil || source.Flags == nil {
+		return []*Finding{finding(Note, 0, "instruction sets not checked: the checkpoint does not record the CPU that it was taken on").
+			hint("criu dump --cpu-cap=cpu records it")}
+	}
+	if host.Flags == nil {
+		return []*Finding{finding(Note, 0, "instruction sets not checked: %s does not list its own", hostName(host))}
+	}
+	isa, other := MissingFlags(source, host)
+	var out []*Finding
+	if len(isa) > 0 {
+		f := finding(Risky, 0, "the source had instruction sets that %s lacks: %s; a program that chose such code when it started dies of SIGILL",
+			hostName(host), strings.Join(isa, " ")).hint("restore on a host %s, or start such programs anew", withFlags(isa))
+		f.Features = isa
+		out = append(out, f)
+	}
+	if len(other) > 0 {
+		f := finding(Note, 0, "hints and kernel-side features of the source that %s lacks, which no program faults on: %s",
+			hostName(host), strings.Join(other, " "))
+		f.Features = other
+		out = append(out, f)
+	}
+	return out
+}
+
+// withFlags says what a host should have, for hints.
+func withFlags(names []string) string {
+	if len(names) > 4 {
+		return "that has them"
+	}
+	return "with " + strings.Join(names, " ")
+}
+
+// MissingFlags returns the flags of the source that the host lacks, by Linux name:
+// first the instruction sets of user mode, then the rest.
+func MissingFlags(source, host *xstate.CPU) (isa, other []string) {
+	for _, name := range source.Flags {
+		f, ok := xstate.LookupFlag(name)
+		if has, _ := host.HasFlag(name); !ok || has || !recorded(host, f) {
+			continue
+		}
+		if f.ISA() {
+			isa = append(isa, name)
+		} else {
+			other = append(other, name)
+		}
+	}
+	return isa, other
+}
+
+// lazyMask is the components that glibc's lazy PLT resolver saves, into a buffer
+// that it sized when the program started (sysdeps/x86/cpu-features.h,
+// STATE_SAVE_MASK).
+const lazyMask xstate.Features = 0xee
+
+// componentsEnd returns the end in bytes of the components of lazyMask in the CPU's
+// standard-format area. A layout that was not recorded is the vendor's whose end is
+// the recorded size, else the longer one.
+func componentsEnd(c *xstate.CPU) (end int, known bool) {
+	if c.XFeatures == nil {
+		return 0, false
+	}
+	l := c.Layout
+	if l == nil && c.XSaveSize != nil {
+		l = xstate.GuessLayout(*c.XFeatures, int(*c.XSaveSize))
+	}
+	if l == nil {
+		l = xstate.IntelLayout(*c.XFeatures)
+	}
+	return l.End(*c.XFeatures & lazyMask), true
+}
+
+// xsaveSizeDiffers warns of a buffer that the program or its libc sized at start,
+// from the source's CPUID. With XSAVEC the area depends on what is in use and the
+// buffer suffices; with plain XSAVE the host's CPU writes up to the end of its
+// highest component and overruns it.
+func xsaveSizeDiffers(source, host *xstate.CPU) []*Finding {
+	if source == nil || source.XSave == nil {
+		return []*Finding{finding(Note, 0, "XSAVE area size not checked: the checkpoint does not record the CPU that it was taken on")}
+	}
+	if !*source.XSave {
+		if host.XSave == nil || !*host.XSave {
+			return nil
+		}
+		return []*Finding{finding(Note, 0, "the source has no XSAVE, %s has: harmless, since programs started there save their state with FXSAVE", hostName(host))}
+	}
+	from, ok := componentsEnd(source)
+	to, ok2 := componentsEnd(host)
+	if !ok || !ok2 || host.XSave == nil {
+		return []*Finding{finding(Note, 0, "XSAVE area size not checked: it is not recorded for both machines")}
+	}
+	sizes := "the XSAVE area"
+	if source.XSaveSize != nil && host.XSaveSize != nil {
+		if *source.XSaveSize == *host.XSaveSize && from >= to {
+			return nil
+		}
+		sizes = fmt.Sprintf("the XSAVE area has %d bytes on the source and %d on %s", *source.XSaveSize, *host.XSaveSize, hostName(host))
+	} else if from >= to {
+		return nil
+	} else {
+		sizes += fmt.Sprintf(" ends at %d on the source and at %d on %s", from, to, hostName(host))
+	}
+	xsavec, _ := source.HasFlag("xsavec")
+	switch {
+	case !*host.XSave:
+		return []*Finding{finding(Note, 0, "%s, which has no XSAVE: no buffer can be overrun", sizes)}
+	case !xsavec && to > from:
+		return []*Finding{finding(Risky, 0, "%s, and the source lacks XSAVEC: glibc's lazy symbol resolver, and any program that sized "+
+			"an XSAVE buffer at start, has room up to byte %d and the host writes up to byte %d; the first lazily bound call "+
+			"then overwrites the stack", sizes, from, to).
+			hint("restore on a host whose XSAVE area is no larger, or start the program with LD_BIND_NOW=1 before the checkpoint")}
+	case to > from:
+		return []*Finding{finding(Note, 0, "%s; harmless, since the source has XSAVEC: its programs save only what is in use, and the larger "+
+			"components stay in INIT", sizes)}
+	}
+	return []*Finding{finding(Note, 0, "%s; harmless, since the components end no later there: a buffer sized at start is long enough", sizes)}
+}
+
+func vendorDiffers(source, host *xstate.CPU) []*Finding {
+	if source == nil || source.Vendor == "" || host.Vendor == "" || source.Vendor == host.Vendor {
+		return nil
+	}
+	return []*Finding{finding(Note, 0, "taken on a CPU of %s, %s is of %s; CRIU does not compare vendors, and images hold no vendor's layout",
+		source.Vendor, hostName(host), host.Vendor)}
+}
+
+// Erased is the finding about a cpuinfo.img that no longer records what the source
+// had: before is the machine that it described, after what it describes now.
+func Erased(before, after *xstate.CPU) Finding {
+	isa, _ := MissingFlags(before, after)
+	f := finding(Risky, 0, "cpuinfo.img no longer records what the source had, so CRIU cannot refuse on account of it")
+	if len(isa) > 0 {
+		f.Reason += "; it drops the instruction sets " + strings.Join(isa, " ") + ", and a program that chose such code when it started dies of SIGILL where they are missing"
+	} else {
+		f.Severity = Note
+		f.Reason += "; no instruction set is dropped"
+	}
+	f.Rule, f.Features = ISAMissing, isa
+	if isa == nil {
+		f.Features = []string{}
+	}
+	f.Hint = "--keep-cpuinfo leaves the file alone"
+	return *f
+}

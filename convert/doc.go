@@ -1,0 +1,22 @@
+// Package convert changes the format of the FPU records in a checkpoint.
+//
+// [NewPlan] reads a checkpoint and asks convert/compat what a target means for
+// each thread; nothing is written. The plan is a value that can be printed. A plan
+// that is not refused is carried out by [Plan.WriteDir], which makes a new
+// directory, [Plan.WriteFile], for one core image, or [Plan.InPlace].
+//
+// # All or nothing
+//
+// A new directory is built under a hidden name beside its place and appears by one
+// rename. In place, the new files are made durable first, then one commit record
+// is; from there on every reader reports the checkpoint as interrupted until the
+// renames are done, and [Recover], which every conversion calls first, does them.
+// A process that is killed leaves the old checkpoint, the new one or one that the
+// next conversion completes.
+//
+// # What stays
+//
+// Only FPU records and the length words around them change, and cpuinfo.img where
+// there is one. Every other file is cloned with its mode, owner, times and extended
+// attributes; holes stay holes and hard links stay hard links.
+package convert
