@@ -41,8 +41,10 @@ const (
 
 const (
 	mtypeX86   = 1 // core_entry.march.X86_64
-	taskDead   = 2 // enum task_state, criu/include/image.h
-	modeCompat = 2 // user_x86_regs_entry.mode
+	taskAlive  = 1 // enum task_state, criu/include/image.h
+	taskDead   = 2
+	modeNative = 1 // user_x86_regs_entry.mode
+	modeCompat = 2
 	gpRequired = 1<<28 - 2
 	fpRequired = 1<<9 - 2 // fields 1 to 8
 
@@ -108,6 +110,9 @@ type Core struct {
 	Leader   bool   // the image describes the task too, not only one of its threads
 	Dead     bool   // a zombie: there are no registers
 	Trailing int    // bytes after the entry, which CRIU ignores
+	// Split reports that a message of the FPU record stands in several pieces.
+	// Protobuf merges them; CRIU's parser wants every required field in each.
+	Split bool
 
 	img   image
 	entry entry
@@ -203,6 +208,7 @@ func (c *Core) threadInfo(m message, s *seen) {
 				}
 			}
 		case infoFPRegs:
+			c.Split = c.Split || s.fpAt != 0
 			if s.fpAt == 0 {
 				s.fpAt = m.base + m.start
 				c.State.Format = xstate.FormatFXSave
@@ -230,6 +236,7 @@ func (c *Core) fpregs(m message, s *seen) {
 		case fpXMM:
 			st.XMMLen += m.space(fx.XMMSpace(), st.XMMLen, "xmm", "fpregs.xmm_space", st)
 		case fpXSave:
+			c.Split = c.Split || s.xsaveAt != 0
 			if s.xsaveAt == 0 {
 				s.xsaveAt = m.base + m.start
 				st.Format = xstate.FormatXSave

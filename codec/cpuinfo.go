@@ -3,6 +3,8 @@ package codec
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -169,6 +171,41 @@ func (c *CPUInfo) CPU() *xstate.CPU {
 	}
 	out.XSaveSize, out.XSaveSizeMax = c.XSaveSize, c.XSaveSizeMax
 	return out
+}
+
+// MarshalCPUInfo returns the cpuinfo.img that CRIU 4.2 would write on the machine
+// (criu/arch/x86/cpu.c:cpu_dump_cpuinfo). The error names a field that the file
+// must have and that is not known of c.
+func MarshalCPUInfo(c *xstate.CPU) ([]byte, error) {
+	mask, known := c.CRIUMask()
+	switch {
+	case c.Family == nil || c.Model == nil || c.Stepping == nil:
+		return nil, errors.New("cpuinfo.img needs family, model and stepping, which the profile lacks")
+	case len(c.Capability) != capabilityWords(2):
+		return nil, fmt.Errorf("cpuinfo.img needs %d capability words, the profile has %d", capabilityWords(2), len(c.Capability))
+	case !known || c.XSaveSize == nil || c.XSaveSizeMax == nil:
+		return nil, errors.New("cpuinfo.img needs xfeatures_mask and the XSAVE sizes, which the profile lacks")
+	}
+	vendor := uint64(0)
+	switch c.Vendor {
+	case "intel":
+		vendor = vendorIntel
+	case "amd", "hygon":
+		vendor = vendorAMD
+	}
+	b := appendUint(nil, cpuVendor, vendor)
+	b = appendUint(b, cpuFamily, uint64(*c.Family))
+	b = appendUint(b, cpuModel, uint64(*c.Model))
+	b = appendUint(b, cpuStepping, uint64(*c.Stepping))
+	b = appendUint(b, cpuCapVer, 2)
+	for _, w := range c.Capability {
+		b = appendUint(b, cpuCapability, uint64(w))
+	}
+	b = appendSub(b, cpuModelID, []byte(c.ModelName))
+	b = appendUint(b, cpuXFeatures, mask)
+	b = appendUint(b, cpuXSaveSize, uint64(*c.XSaveSize))
+	b = appendUint(b, cpuXSaveMax, uint64(*c.XSaveSizeMax))
+	return newFile(magicCPUInfo, appendSub(nil, cpuinfoX86, b)), nil
 }
 
 func (c *CPUInfo) root() message {

@@ -26,7 +26,10 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		{showManual, setupShow},
+		{checkManual, setupCheck},
 		{convertManual, setupConvert},
+		{profileManual, setupProfile},
+		{diffManual, setupDiff},
 	}
 }
 

@@ -25,7 +25,10 @@ Every PATH is a CRIU images directory or one core-*.img, "-" is a core image on
 standard input, and without one the current directory is read.
 
   show     every thread's state components and registers
+  check    whether it fits a machine, why not, and what CRIU would do
   convert  change the format of the FPU records
+  profile  describe a machine for --host
+  diff     what differs between two checkpoints
   help     the manual of a command: fpuimg help show
   version  the version
 
@@ -33,7 +36,7 @@ Standard output is data, standard error is talk. NO_COLOR is honoured, and
 nothing is told by colour alone.
 `,
 	Exits: exits,
-	See:   []string{"fpuimg-show", "fpuimg-convert", "criu"},
+	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-profile", "fpuimg-diff", "criu"},
 }
 
 var showManual = cli.Manual{
@@ -102,4 +105,68 @@ erases what it said of the source, and the report says so.
 `,
 	Exits: exits,
 	See:   []string{"fpuimg", "criu"},
+}
+
+var checkManual = cli.Manual{
+	Name:     "fpuimg check",
+	Short:    "say whether a checkpoint fits a machine, and why not",
+	Synopsis: "[--host[=PROFILE]]... [OPTION]... [PATH]...",
+	Body: `
+Holds every thread's FPU state against a machine, this one or PROFILE: a JSON
+profile or cpuid -r dump, a cpuinfo.img or a directory that holds one, or one of
+the levels x86-64, x86-64-v2, x86-64-v3, x86-64-v4. With several machines it
+prints a matrix, images down and machines across.
+
+  compatible           it fits
+  downgrade-lossless   the machine lacks what the record has; no value would go
+  downgrade-lossy      register values would be lost; they are named
+  damaged              the record itself is not whole
+
+Findings say why. Fatal ones decide the verdict. Risky ones never do: they are
+about code, which no image shows, such as instruction sets that the source had
+and the machine lacks. Whoever goes ahead sees what CRIU 4.2 will do, for each
+value of its --cpu-cap option, and what it drops without a word.
+
+    fpuimg check ckpt
+    fpuimg check --host=haswell.json ckpt
+    fpuimg check --host=x86-64-v2 --host=x86-64-v3 --host=zen4.json a b c
+`,
+	Exits: exits,
+	See:   []string{"fpuimg", "fpuimg-profile", "fpuimg-convert", "criu"},
+}
+
+var profileManual = cli.Manual{
+	Name:     "fpuimg profile",
+	Short:    "describe a machine for --host",
+	Synopsis: "[-o FILE] [--format=json|criu] [--common PROFILE... | PROFILE]",
+	Body: `
+Describes this machine, from CPUID, XCR0 and the kernel, as JSON or as the
+cpuinfo.img that CRIU would write here. A PROFILE is read instead: a JSON
+profile, a cpuid -r dump, a cpuinfo.img or a directory that holds one, or a level
+such as x86-64-v3. With --common the result is what all the named machines share:
+an image that fits it fits each of them.
+
+    fpuimg profile -o haswell.json
+    fpuimg profile --format=criu -o cpuinfo.img
+    fpuimg profile --common *.json > fleet.json
+`,
+	Exits: exits,
+	See:   []string{"fpuimg", "fpuimg-check", "fpuimg-convert"},
+}
+
+var diffManual = cli.Manual{
+	Name:     "fpuimg diff",
+	Short:    "show what differs between the FPU states of two checkpoints",
+	Synopsis: "[OPTION]... A B",
+	Body: `
+Compares thread by thread, those of the same number first, the rest in their
+order, and prints each register whose value differs: - is A, + is B. A component
+that one record lacks counts as INIT, which is what a restored process sees
+there. The exit status is 1 if anything differs, the format of the records
+included.
+
+    fpuimg diff ckpt ckpt.fxsave
+`,
+	Exits: exits,
+	See:   []string{"fpuimg"},
 }

@@ -134,13 +134,14 @@ func (s *State) Recorded() Features {
 	return set
 }
 
-// Present yields the components that are not absent, with their status.
+// Present yields the components of the table that are not absent, with their
+// status. Bits of XSTATE_BV that name no component are left out.
 func (s *State) Present() iter.Seq2[Feature, Status] {
 	return func(yield func(Feature, Status) bool) {
 		if s.Format == FormatNone {
 			return
 		}
-		for f := range (Legacy | s.BV | s.Recorded()).All() {
+		for f := range (Legacy | s.BV&Known | s.Recorded()).All() {
 			if st := s.Status(f); st != Absent && !yield(f, st) {
 				return
 			}
@@ -208,6 +209,15 @@ func (s *State) View(f Feature) []byte {
 		d = append(slices.Clip(d), zeros[:c.Size-len(d)]...)
 	}
 	return d[:c.Size]
+}
+
+// Value is [State.View] for what a restored process would see: a component that
+// the record lacks is in INIT. Only a lost one has no value, nil.
+func (s *State) Value(f Feature) []byte {
+	if v := s.View(f); v != nil || s.Status(f) == Lost || f.Component() == nil {
+		return v
+	}
+	return initView(f)
 }
 
 // initView returns the INIT value of a component, laid out as in [State.View].

@@ -168,7 +168,8 @@ func (sub *subject) decide(r *Report) {
 					r.bv &^= d.Component.Mask() &^ xstate.Legacy
 				}
 			}
-			if unknown := r.bv &^ xstate.Known &^ sub.allowed; unknown != 0 && sub.force {
+			// Bits without a name have no data to lose.
+			if unknown := r.bv &^ xstate.Known &^ sub.allowed; unknown != 0 {
 				r.bv &^= unknown
 				r.Changed = true
 			}

@@ -39,10 +39,14 @@ func hostName(host *xstate.CPU) string {
 	return "the host"
 }
 
-// recorded reports whether the CPU's description could name the flag: a cpuinfo.img
-// of an older CRIU has fewer words.
+// recorded reports whether the CPU's description could name the flag. A cpuinfo.img
+// has CRIU's words only, and one of an older CRIU fewer of them; a profile made from
+// CPUID, which has a layout too, knows the rest.
 func recorded(c *xstate.CPU, f xstate.Flag) bool {
-	return c.Capability == nil || int(f.Word) < len(c.Capability) || !f.InCapability()
+	if c.Capability == nil || f.InCapability() {
+		return c.Capability == nil || int(f.Word) < len(c.Capability)
+	}
+	return c.Layout != nil
 }
 
 func isaMissing(source, host *xstate.CPU) []*Finding {

@@ -77,6 +77,9 @@ func isTerminal(w io.Writer) bool {
 	return ok && (isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd()))
 }
 
+// OutIsTerminal reports whether standard output is a terminal.
+func (s *IO) OutIsTerminal() bool { return s.outTTY }
+
 // SetColor takes the value of --color: auto, always or never.
 func (s *IO) SetColor(mode string) error {
 	switch mode {

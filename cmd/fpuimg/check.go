@@ -1,0 +1,364 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/fatih/color"
+	"github.com/spf13/pflag"
+
+	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+type checkOptions struct {
+	hostArgs []string
+	json     bool
+
+	hosts []*host
+}
+
+func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
+	var o checkOptions
+	fs.StringArrayVar(&o.hostArgs, "host", nil, "check against this machine or `PROFILE`: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3; may be repeated")
+	fs.Lookup("host").NoOptDefVal = liveHost
+	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		if len(o.hostArgs) == 0 {
+			o.hostArgs = []string{liveHost}
+		}
+		for _, arg := range o.hostArgs {
+			h, err := loadHost(arg)
+			if err != nil {
+				return 0, err
+			}
+			o.hosts = append(o.hosts, h)
+		}
+		return o.run(s, paths(args))
+	}
+}
+
+// checked is one image against every host.
+type checked struct {
+	path    string
+	errs    []error
+	results []*result
+}
+
+// result is one image against one host.
+type result struct {
+	host    *host
+	verdict compat.Verdict
+	machine []compat.Finding // about the machines, and trailing data
+	threads []judged
+	criu    map[compat.Cap]compat.Prediction
+}
+
+func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
+	code := cli.OK
+	doc := checkDoc{Schema: "fpuimg.check/1", Hosts: []*cpuid.Profile{}, Images: []checkImage{}}
+	for _, h := range o.hosts {
+		doc.Hosts = append(doc.Hosts, cpuid.NewProfile(h.CPU))
+	}
+	var all []*checked
+	for i, path := range paths {
+		img := o.check(s, path)
+		for _, err := range img.errs {
+			s.Errorf("%v", err)
+			code = cli.Worst(code, cli.Damaged)
+		}
+		if len(img.errs) > 0 {
+			if hint := misplacedProfile(path); hint != "" {
+				s.Hintf("%s", hint)
+			}
+		}
+		for _, r := range img.results {
+			code = cli.Worst(code, exitOf(r.verdict))
+		}
+		switch {
+		case o.json:
+			doc.Images = append(doc.Images, img.document())
+		case len(o.hosts) > 1:
+			all = append(all, img)
+		case len(img.results) > 0:
+			if i > 0 {
+				fmt.Fprintln(s.Out)
+			}
+			if err := img.text(s); err != nil {
+				return code, err
+			}
+		}
+	}
+	switch {
+	case o.json:
+		return code, writeJSON(s, doc)
+	case len(o.hosts) > 1:
+		return code, o.matrix(s, all)
+	}
+	return code, nil
+}
+
+func exitOf(v compat.Verdict) cli.Exit {
+	switch v {
+	case compat.Compatible:
+		return cli.OK
+	case compat.Damaged:
+		return cli.Damaged
+	}
+	return cli.Refused
+}
+
+// check reads an image once and holds it against every host.
+func (o *checkOptions) check(s *cli.IO, path string) *checked {
+	img := &checked{path: path}
+	ckpt, err := open(s, path)
+	if err != nil {
+		img.errs = append(img.errs, err)
+		return img
+	}
+	img.errs = append(img.errs, ckpt.Problems...)
+	var source *xstate.CPU
+	if ckpt.CPUInfo != nil {
+		source = ckpt.CPUInfo.CPU()
+	}
+	predictors := make([]*compat.Predictor, len(o.hosts))
+	for i, h := range o.hosts {
+		img.results = append(img.results, &result{host: h, machine: compat.Machine(source, h.CPU)})
+		predictors[i] = compat.NewPredictor(h.CPU)
+	}
+	for th, err := range ckpt.Threads() {
+		if err != nil {
+			img.errs = append(img.errs, err)
+			for _, p := range predictors {
+				p.AddUnparseable()
+			}
+			continue
+		}
+		for i, r := range img.results {
+			command := "fpuimg convert " + quote(r.host.option) + " --force " + quote(path)
+			report := compat.Decide(&th.Core.State, compat.Target{Host: r.host.CPU, Command: command}, compat.Policy{})
+			r.threads = append(r.threads, judged{th.TID, report})
+			r.verdict = max(r.verdict, report.Verdict)
+			if th.Core.Trailing > 0 {
+				r.machine = append(r.machine, compat.Trailing(th.Core.Path, th.Core.Trailing))
+			}
+			predictors[i].Add(&th.Core.State)
+			if th.Core.Split {
+				predictors[i].AddUnparseable()
+			}
+		}
+	}
+	for i, r := range img.results {
+		if len(img.errs) > 0 {
+			r.verdict = compat.Damaged
+		}
+		r.criu = map[compat.Cap]compat.Prediction{}
+		for _, c := range compat.Caps() {
+			r.criu[c] = predictors[i].Predict(source, c)
+		}
+	}
+	return img
+}
+
+// text prints the verdict on one host: the threads, why, and what CRIU will do.
+func (img *checked) text(s *cli.IO) error {
+	r := img.results[0]
+	fmt.Fprintf(s.Out, "%s on %s: %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(img.path)), cli.Printable(r.host.Name),
+		verdictStyle(s, r.verdict).Sprint(r.verdict))
+	var rows [][]string
+	for _, group := range foldThreads(r.threads, func(t judged) string { return fmt.Sprint(t.From, t.Verdict, actionLines(t.Report)) }) {
+		t := group[0]
+		first := []string{tids(group), t.From.String(), t.Verdict.String()}
+		for _, l := range checkLines(t.Report) {
+			for _, part := range wrap(strings.Fields(l[1]), max(s.Width()-len(tids(group))-40, 20)) {
+				rows = append(rows, append(first, l[0], part))
+				first, l[0] = []string{"", "", ""}, ""
+			}
+		}
+		if first[0] != "" {
+			rows = append(rows, append(first, "fits", "-"))
+		}
+	}
+	if len(rows) > 0 {
+		if err := table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows); err != nil {
+			return err
+		}
+	}
+	printFindings(s, r.threads, r.machine)
+	var caps [][]string
+	for _, c := range compat.Caps() {
+		p := r.criu[c]
+		what := p.Outcome
+		if p.Class != nil {
+			what += " (" + *p.Class + ")"
+		}
+		if len(p.Loses) > 0 {
+			what += " " + strings.Join(p.Loses, " ")
+		}
+		caps = append(caps, []string{string(c), what})
+	}
+	return table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, caps)
+}
+
+// checkLines groups the components by what becomes of them on the host, in words
+// that promise no conversion.
+func checkLines(r *compat.Report) [][2]string {
+	lines := actionLines(r)
+	for i, l := range lines {
+		lines[i][0] = map[string]string{"refuse": "lost", "strip": "lost", "drop": "unused", "keep": "fits", "init": "INIT", "extend": "INIT"}[l[0]]
+	}
+	return lines
+}
+
+// cellNames are the verdicts as a matrix spells them.
+var cellNames = map[compat.Verdict]string{
+	compat.Compatible: "ok", compat.DowngradeLossless: "drop", compat.DowngradeLossy: "LOSS", compat.Damaged: "BAD",
+}
+
+// matrix prints images down and hosts across. Each cell has the verdict and the
+// number of its chief reason; the reasons follow below.
+func (o *checkOptions) matrix(s *cli.IO, imgs []*checked) error {
+	header := []string{"IMAGE"}
+	width := len("IMAGE")
+	for _, img := range imgs {
+		width = max(width, len([]rune(img.path)))
+	}
+	used := width + 2
+	for _, h := range o.hosts {
+		used += max(len([]rune(h.short)), 8) + 2
+	}
+	for i, h := range o.hosts {
+		name := cli.Printable(h.short)
+		if used > s.Width() { // too many to name in the head of their columns
+			short := fmt.Sprintf("h%d", i+1)
+			fmt.Fprintf(s.Out, "%s = %s\n", short, name)
+			name = short
+		}
+		header = append(header, name)
+	}
+	var reasons []string
+	number := map[string]int{}
+	var rows [][]string
+	for _, img := range imgs {
+		row := []string{cli.Printable(img.path)}
+		if len(img.results) == 0 {
+			row = append(row, verdictStyle(s, compat.Damaged).Sprint("unreadable"))
+		}
+		for _, r := range img.results {
+			cell := verdictStyle(s, r.verdict).Sprint(cellNames[r.verdict])
+			if reason := r.chief(); reason != "" {
+				if number[reason] == 0 {
+					reasons = append(reasons, reason)
+					number[reason] = len(reasons)
+				}
+				cell += fmt.Sprintf(" %d", number[reason])
+			}
+			row = append(row, cell)
+		}
+		for len(row) < len(header) {
+			row = append(row, "")
+		}
+		rows = append(rows, row)
+	}
+	if err := table(s, header, rows); err != nil {
+		return err
+	}
+	if len(reasons) > 0 {
+		fmt.Fprintln(s.Out, "\nok fits, drop takes away unused state, LOSS loses registers, BAD is damaged; the reasons:")
+	}
+	for i, reason := range reasons {
+		for j, line := range wrap(strings.Fields(reason), s.Width()-5) {
+			lead := fmt.Sprintf("%3d  ", i+1)
+			if j > 0 {
+				lead = "     "
+			}
+			fmt.Fprintln(s.Out, lead+line)
+		}
+	}
+	return nil
+}
+
+// chief returns the gravest finding of a result in one line, without thread and
+// host, so that equal reasons fold; "" if there is nothing but notes.
+func (r *result) chief() string {
+	var best *compat.Finding
+	consider := func(f *compat.Finding) {
+		if f.Severity > compat.Note && (best == nil || f.Severity > best.Severity) {
+			best = f
+		}
+	}
+	for _, t := range r.threads {
+		for i := range t.Findings {
+			if f := &t.Findings[i]; f.Rule != compat.FormatXSave || t.Verdict != compat.DowngradeLossy {
+				consider(f)
+			}
+		}
+	}
+	for i := range r.machine {
+		consider(&r.machine[i])
+	}
+	if best == nil {
+		return ""
+	}
+	text := best.Severity.String() + " " + string(best.Rule)
+	if names := append(append([]string{}, best.Components...), best.Features...); len(names) > 0 {
+		text += ": " + strings.Join(names, " ")
+	}
+	return text
+}
+
+// The JSON document of schema fpuimg.check/1.
+type checkDoc struct {
+	Schema string           `json:"schema"`
+	Hosts  []*cpuid.Profile `json:"hosts"`
+	Images []checkImage     `json:"images"`
+}
+
+type checkImage struct {
+	Path    string        `json:"path"`
+	Kind    string        `json:"kind"`
+	Error   *errorDoc     `json:"error"`
+	Results []checkResult `json:"results"`
+}
+
+type checkResult struct {
+	Host     int              `json:"host"`
+	Verdict  compat.Verdict   `json:"verdict"`
+	Findings []compat.Finding `json:"findings"`
+	CRIU     criuDoc          `json:"criu"`
+	Threads  []checkThread    `json:"threads"`
+}
+
+type criuDoc struct {
+	Default compat.Prediction `json:"default"`
+	None    compat.Prediction `json:"none"`
+	FPU     compat.Prediction `json:"fpu"`
+	INS     compat.Prediction `json:"ins"`
+	CPU     compat.Prediction `json:"cpu"`
+}
+
+type checkThread struct {
+	TID      int              `json:"tid"`
+	Verdict  compat.Verdict   `json:"verdict"`
+	Findings []compat.Finding `json:"findings"`
+	Lost     []lossDoc        `json:"lost"`
+}
+
+func (img *checked) document() checkImage {
+	d := checkImage{Path: img.path, Kind: "criu", Results: []checkResult{}}
+	if len(img.errs) > 0 {
+		d.Error = newErrorDoc(img.path, img.errs[0])
+	}
+	for i, r := range img.results {
+		c := r.criu
+		rd := checkResult{Host: i, Verdict: r.verdict, Findings: append([]compat.Finding{}, r.machine...), Threads: []checkThread{},
+			CRIU: criuDoc{c[compat.CapDefault], c[compat.CapNone], c[compat.CapFPU], c[compat.CapINS], c[compat.CapCPU]}}
+		for _, t := range r.threads {
+			rd.Threads = append(rd.Threads, checkThread{t.tid, t.Verdict, append([]compat.Finding{}, t.Findings...), lossDocs(t.Lost)})
+		}
+		d.Results = append(d.Results, rd)
+	}
+	return d
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/fatih/color"
+	"github.com/spf13/pflag"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+type diffOptions struct{ json bool }
+
+func setupDiff(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
+	var o diffOptions
+	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	return o.run
+}
+
+// The JSON document of schema fpuimg.diff/1.
+type diffDoc struct {
+	Schema  string       `json:"schema"`
+	A       string       `json:"a"`
+	B       string       `json:"b"`
+	Threads []diffThread `json:"threads"`
+}
+
+type diffThread struct {
+	A           *int         `json:"a"`
+	B           *int         `json:"b"`
+	Differences []difference `json:"differences"`
+}
+
+// difference is one register, or property of the record, that differs. A value that
+// one side lacks is null.
+type difference struct {
+	Component string  `json:"component"`
+	Register  string  `json:"register"`
+	A         *string `json:"a"`
+	B         *string `json:"b"`
+}
+
+func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
+	if len(args) != 2 {
+		return 0, &cli.UsageError{Err: fmt.Errorf("want two checkpoints, have %d", len(args)), Hint: "fpuimg diff A B"}
+	}
+	if args[0] == "-" && args[1] == "-" {
+		return 0, cli.Usagef("only one of the two can be standard input")
+	}
+	a, err := readThreads(s, args[0])
+	if err != nil {
+		return 0, err
+	}
+	b, err := readThreads(s, args[1])
+	if err != nil {
+		return 0, err
+	}
+	doc := diffDoc{Schema: "fpuimg.diff/1", A: args[0], B: args[1], Threads: []diffThread{}}
+	code := cli.OK
+	for _, p := range pairThreads(a, b) {
+		d := p.compare()
+		if d.A == nil || d.B == nil || len(d.Differences) > 0 {
+			code = cli.Refused
+		}
+		doc.Threads = append(doc.Threads, d)
+	}
+	if o.json {
+		return code, writeJSON(s, doc)
+	}
+	doc.text(s)
+	return code, nil
+}
+
+func readThreads(s *cli.IO, path string) ([]codec.Thread, error) {
+	ckpt, err := open(s, path)
+	if err != nil {
+		return nil, err
+	}
+	if len(ckpt.Problems) > 0 {
+		return nil, ckpt.Problems[0]
+	}
+	var out []codec.Thread
+	for th, err := range ckpt.Threads() {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, th)
+	}
+	return out, nil
+}
+
+// pair is two threads to compare; one may be missing.
+type pair struct{ a, b *codec.Thread }
+
+// pairThreads matches threads of the same number first, the rest in their order.
+func pairThreads(a, b []codec.Thread) []pair {
+	byTID := map[int]*codec.Thread{}
+	for i := range b {
+		byTID[b[i].TID] = &b[i]
+	}
+	pairs := make([]pair, len(a))
+	used := map[*codec.Thread]bool{}
+	for i := range a {
+		pairs[i] = pair{&a[i], byTID[a[i].TID]}
+		used[byTID[a[i].TID]] = true
+		delete(byTID, a[i].TID)
+	}
+	var rest []*codec.Thread
+	for i := range b {
+		if !used[&b[i]] {
+			rest = append(rest, &b[i])
+		}
+	}
+	for i := range pairs {
+		if pairs[i].b == nil && len(rest) > 0 {
+			pairs[i].b, rest = rest[0], rest[1:]
+		}
+	}
+	for _, t := range rest {
+		pairs = append(pairs, pair{nil, t})
+	}
+	return pairs
+}
+
+// compare lists what differs. A component that one side's record lacks counts as
+// INIT there, which is what a restored process would see; one that is lost has no
+// value.
+func (p pair) compare() diffThread {
+	d := diffThread{Differences: []difference{}}
+	if p.a != nil {
+		d.A = &p.a.TID
+	}
+	if p.b != nil {
+		d.B = &p.b.TID
+	}
+	if p.a == nil || p.b == nil {
+		return d
+	}
+	a, b := &p.a.Core.State, &p.b.Core.State
+	add := func(component, register string, va, vb *string) {
+		if va == nil && vb == nil || va != nil && vb != nil && *va == *vb {
+			return
+		}
+		d.Differences = append(d.Differences, difference{component, register, va, vb})
+	}
+	add("record", "format", new(a.Format.String()), new(b.Format.String()))
+	add("record", "xstate_bv", new(hex(uint64(a.BV))), new(hex(uint64(b.BV))))
+	var set xstate.Features
+	for _, st := range []*xstate.State{a, b} {
+		for f := range st.Present() {
+			set |= f.Mask()
+		}
+	}
+	for f := range (set & xstate.Known).All() {
+		va, vb := a.Value(f), b.Value(f)
+		for r := range f.Component().Registers() {
+			if va == nil || vb == nil || !bytes.Equal(va[r.Off:][:r.Size], vb[r.Off:][:r.Size]) {
+				add(f.String(), r.Name, registerValue(va, r), registerValue(vb, r))
+			}
+		}
+	}
+	for i, name := range []string{"cet", "ssp"} {
+		add("CET_U", name, shadowValue(a.ShadowStack, i), shadowValue(b.ShadowStack, i))
+	}
+	return d
+}
+
+func registerValue(view []byte, r xstate.Register) *string {
+	if view == nil {
+		return nil
+	}
+	return new(number(view[r.Off:][:r.Size]))
+}
+
+func shadowValue(ss *xstate.ShadowStack, i int) *string {
+	if ss == nil {
+		return nil
+	}
+	return new(hex([]uint64{ss.Status, ss.SSP}[i]))
+}
+
+func (doc *diffDoc) text(s *cli.IO) {
+	for _, t := range doc.Threads {
+		switch {
+		case t.B == nil:
+			fmt.Fprintf(s.Out, "thread %d: only in %s\n", *t.A, cli.Printable(doc.A))
+		case t.A == nil:
+			fmt.Fprintf(s.Out, "thread %d: only in %s\n", *t.B, cli.Printable(doc.B))
+		case len(t.Differences) > 0:
+			name := fmt.Sprint(*t.A)
+			if *t.A != *t.B {
+				name += fmt.Sprintf(" and %d", *t.B)
+			}
+			fmt.Fprintln(s.Out, s.OutStyle(color.Bold).Sprintf("thread %s", name))
+		}
+		p := &printer{s: s}
+		for _, d := range t.Differences {
+			p.list(d.Register, append([]string{"-"}, diffWords(d.A)...))
+			p.list("", append([]string{"+"}, diffWords(d.B)...))
+		}
+	}
+}
+
+func diffWords(v *string) []string {
+	switch {
+	case v == nil:
+		return []string{"no", "value"}
+	case strings.HasPrefix(*v, "0x") && len(*v) > 18:
+		return quads(*v)
+	}
+	return []string{*v}
+}

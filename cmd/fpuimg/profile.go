@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+type profileOptions struct {
+	output, format string
+	common         bool
+}
+
+func setupProfile(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
+	var o profileOptions
+	fs.StringVarP(&o.output, "output", "o", "", "write to this new `file` instead of standard output")
+	fs.StringVar(&o.format, "format", "json", "the `format`: json, or criu for CRIU's cpuinfo.img")
+	fs.BoolVar(&o.common, "common", false, "the profile that all named machines share")
+	return o.run
+}
+
+func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
+	switch {
+	case o.format != "json" && o.format != "criu":
+		return 0, &cli.UsageError{Err: fmt.Errorf("--format=%s: unknown format", o.format), Hint: "json or criu"}
+	case o.common && len(args) == 0:
+		return 0, &cli.UsageError{Err: errors.New("--common of which machines?"), Hint: "fpuimg profile --common PROFILE..."}
+	case !o.common && len(args) > 1:
+		return 0, &cli.UsageError{Err: errors.New("more than one machine"), Hint: "--common gives what they share"}
+	case o.format == "criu" && o.output == "" && s.OutIsTerminal():
+		return 0, &cli.UsageError{Err: errors.New("cpuinfo.img is binary, and standard output is a terminal"), Hint: "-o cpuinfo.img"}
+	}
+	cpu, err := o.machine(args)
+	if err != nil {
+		return 0, err
+	}
+	var b []byte
+	if o.format == "criu" {
+		b, err = codec.MarshalCPUInfo(cpu)
+	} else {
+		b, err = cpuid.MarshalProfile(cpu)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if o.output == "" {
+		_, err = s.Out.Write(b)
+		return cli.OK, err
+	}
+	return cli.OK, writeNew(o.output, b)
+}
+
+// machine returns the machine to describe: this one, a named one, or what several
+// share.
+func (o *profileOptions) machine(args []string) (*xstate.CPU, error) {
+	if len(args) == 0 {
+		cpu, err := cpuid.Host()
+		if err != nil {
+			return nil, &cli.UsageError{Err: err, Hint: "fpuimg profile PROFILE reads a recorded machine"}
+		}
+		return cpu, nil
+	}
+	cpus := make([]*xstate.CPU, len(args))
+	for i, arg := range args {
+		h, err := loadHost(arg)
+		if err != nil {
+			return nil, err
+		}
+		cpus[i] = h.CPU
+	}
+	if o.common {
+		return cpuid.Common(cpus...), nil
+	}
+	return cpus[0], nil
+}
+
+// writeNew writes a file that must not exist; a failure leaves none.
+func writeNew(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(path)
+		return err
+	}
+	return nil
+}
