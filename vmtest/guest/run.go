@@ -182,7 +182,7 @@ func (im *Image) Run(ctx context.Context, dir string, job Job) (*Result, error) 
 		"-kernel", im.kernel, "-initrd", initrd,
 		// panic=-1 reboots at once, which -no-reboot turns into an end.
 		"-append", strings.TrimSpace("console=ttyS0 quiet panic=-1 " + job.KernelArgs),
-		"-serial", "file:" + escape(r.Serial), "-display", "none",
+		"-chardev", "file,id=serial,path=" + escape(r.Serial), "-serial", "chardev:serial", "-display", "none",
 		"-drive", "file=" + escape(disk) + ",format=raw,if=virtio,cache=unsafe",
 	}
 	if err := os.WriteFile(filepath.Join(dir, "command"), []byte(quote(r.Command)+"\n"), 0o644); err != nil {
@@ -278,7 +278,7 @@ func createDisk(p string) (err error) {
 	return f.Truncate(diskSize)
 }
 
-// escape doubles commas, which end an option in qemu's -drive and -serial.
+// escape doubles commas, which end an option in qemu's -drive and -chardev.
 func escape(p string) string { return strings.ReplaceAll(p, ",", ",,") }
 
 // quote writes a command line that a shell reads back as args.
