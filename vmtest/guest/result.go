@@ -17,57 +17,53 @@ import (
 
 // unpack copies the tar stream on the disk to dir, a directory per step, and
 // fills in the steps' results. Of a stream that was cut off it takes the steps
-// that are whole, and then returns no end. The error is of the file system, or
+// that are whole, and then returns false. The error is of the file system, or
 // says what in the stream is not as the agent writes it.
-func (r *Result) unpack(disk, dir string) (*agent.End, error) {
+func (r *Result) unpack(disk, dir string) (ended bool, err error) {
 	f, err := os.Open(disk)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	defer f.Close()
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
+		return false, err
 	}
 	// A root: what the guest writes cannot lead out of it.
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	defer root.Close()
 	return r.unpackTar(f, root)
 }
 
-func (r *Result) unpackTar(disk io.Reader, root *os.Root) (*agent.End, error) {
+func (r *Result) unpackTar(disk io.Reader, root *os.Root) (ended bool, err error) {
 	tr := tar.NewReader(disk)
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
-			return nil, nil // cut off; a whole stream ends with EndName, below
+			return false, nil // cut off; a whole stream ends with EndName, below
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		step, file, _ := strings.Cut(path.Clean(h.Name), "/")
 		switch {
 		case step == agent.EndName && file == "":
-			var end agent.End
-			if err := json.NewDecoder(tr).Decode(&end); err != nil {
-				return nil, fmt.Errorf("guest: %s: %w", h.Name, err)
-			}
-			return &end, nil
+			return true, nil
 		case file == agent.StatusName:
 			var st agent.Status
 			if err := json.NewDecoder(tr).Decode(&st); err != nil {
-				return nil, fmt.Errorf("guest: %s: %w", h.Name, err)
+				return false, fmt.Errorf("guest: %s: %w", h.Name, err)
 			}
 			res, err := newStepResult(root, st)
 			if err != nil {
-				return nil, err
+				return false, err
 			}
 			r.Steps = append(r.Steps, res)
 		default:
 			if err := extract(root, h, tr); err != nil {
-				return nil, err
+				return false, err
 			}
 		}
 	}

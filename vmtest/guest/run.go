@@ -27,6 +27,12 @@ const (
 	defaultJobTimeout  = 10 * time.Minute
 )
 
+// kernelArgs: panic=-1 reboots at once, which -no-reboot turns into an end. The
+// HPET keeps the host's time. The TSC, which the kernel would choose, is
+// measured at boot and under TCG on a busy host may come out at half its speed;
+// the time limits of steps would then be, too.
+const kernelArgs = "console=ttyS0 quiet panic=-1 clocksource=hpet"
+
 // diskSize bounds what a run can bring back. The file is sparse.
 const diskSize = 1 << 30
 
@@ -72,8 +78,8 @@ type Result struct {
 	Steps   []StepResult  // those that ran, in order
 	Command []string      // qemu's full command line
 	Serial  string        // path of the serial log
-	Boot    time.Duration // guest uptime when the first step began; 0 if the guest did not end
-	Elapsed time.Duration // from start to end of qemu
+	Boot    time.Duration // from the start of qemu to the first step; 0 if none began
+	Elapsed time.Duration // from the start of qemu to its end
 }
 
 // StepResult is what one step left behind.
@@ -180,35 +186,26 @@ func (im *Image) Run(ctx context.Context, dir string, job Job) (*Result, error) 
 	r.Command = []string{
 		im.qemu, "-nodefaults", "-no-reboot", "-accel", "tcg", "-cpu", job.CPU, "-smp", "1", "-m", "1024",
 		"-kernel", im.kernel, "-initrd", initrd,
-		// panic=-1 reboots at once, which -no-reboot turns into an end.
-		"-append", strings.TrimSpace("console=ttyS0 quiet panic=-1 " + job.KernelArgs),
-		"-chardev", "file,id=serial,path=" + escape(r.Serial), "-serial", "chardev:serial", "-display", "none",
+		"-append", strings.TrimSpace(kernelArgs + " " + job.KernelArgs),
+		"-serial", "stdio", "-display", "none",
 		"-drive", "file=" + escape(disk) + ",format=raw,if=virtio,cache=unsafe",
 	}
 	if err := os.WriteFile(filepath.Join(dir, "command"), []byte(quote(r.Command)+"\n"), 0o644); err != nil {
 		return nil, err
 	}
-	begin := time.Now()
-	runErr := boot(ctx, dir, job, r.Command)
-	r.Elapsed = time.Since(begin)
-
-	end, err := r.unpack(disk, filepath.Join(dir, "step"))
-	if runErr == nil && err == nil && end == nil {
+	runErr := r.boot(ctx, dir, job.Timeout)
+	ended, err := r.unpack(disk, filepath.Join(dir, "step"))
+	if runErr == nil && err == nil && !ended {
 		runErr = ErrStopped
 	}
 	if runErr != nil {
 		return r, &RunError{CPU: job.CPU, Serial: r.Serial, Tail: tail(r.Serial, 12), Err: runErr}
 	}
-	if err != nil {
-		return r, err
-	}
-	r.Boot = end.Boot
-	return r, nil
+	return r, err
 }
 
-// boot runs qemu until it ends by itself, or until ctx or the job's time does.
-func boot(ctx context.Context, dir string, job Job, command []string) error {
-	timeout := job.Timeout
+// boot runs qemu until it ends by itself, or until ctx or its time does.
+func (r *Result) boot(ctx context.Context, dir string, timeout time.Duration) error {
 	if timeout == 0 {
 		timeout = defaultJobTimeout
 	}
@@ -219,13 +216,20 @@ func boot(ctx context.Context, dir string, job Job, command []string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Stdout, cmd.Stderr = log, log
+	serial, err := os.Create(r.Serial)
+	if err != nil {
+		return err
+	}
+	defer serial.Close()
+	cmd := exec.CommandContext(ctx, r.Command[0], r.Command[1:]...)
 	cmd.SysProcAttr = dieWithParent()
 	// "Parent" means this thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	begin := time.Now()
+	cmd.Stdout, cmd.Stderr = &marker{w: serial, mark: "\n" + agent.BeginMark, seen: func() { r.Boot = time.Since(begin) }}, log
 	err = cmd.Run()
+	r.Elapsed = time.Since(begin)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -233,6 +237,26 @@ func boot(ctx context.Context, dir string, job Job, command []string) error {
 		return fmt.Errorf("qemu: %w: %s", err, strings.TrimSpace(tail(log.Name(), 3)))
 	}
 	return nil
+}
+
+// marker passes a log on to w and calls seen when the mark first comes by.
+type marker struct {
+	w    io.Writer
+	mark string
+	seen func()
+	last string // what may be the mark's beginning
+}
+
+func (m *marker) Write(p []byte) (int, error) {
+	if m.seen != nil {
+		m.last += string(p)
+		if strings.Contains(m.last, m.mark) {
+			m.seen()
+			m.seen = nil
+		}
+		m.last = m.last[max(0, len(m.last)-len(m.mark)):]
+	}
+	return m.w.Write(p)
 }
 
 // writeInitrd writes the guest's root file system and behind it the job's
@@ -278,7 +302,7 @@ func createDisk(p string) (err error) {
 	return f.Truncate(diskSize)
 }
 
-// escape doubles commas, which end an option in qemu's -drive and -chardev.
+// escape doubles commas, which end an option in qemu's -drive.
 func escape(p string) string { return strings.ReplaceAll(p, ",", ",,") }
 
 // quote writes a command line that a shell reads back as args.

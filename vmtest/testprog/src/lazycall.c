@@ -16,7 +16,9 @@
 // sysdeps/x86_64/dl-trampoline.S), and memcpy is the variant that it chose
 // then: on a CPU without these the program dies of SIGILL. Started with
 // GLIBC_TUNABLES=glibc.cpu.hwcaps=-XSAVEC,-XSAVE,-AVX_Fast_Unaligned_Load
-// it chooses neither XSAVE nor AVX, and lives.
+// it chooses neither XSAVE nor AVX, and lives. Functions for which glibc then
+// chooses SSE4.2 (strcmp, strspn) are left out: that is another thing for a CPU
+// to lack.
 //
 // Built with -fno-builtin -Wl,-z,lazy, else the compiler or the linker spare
 // the calls.
@@ -56,7 +58,6 @@ static int call_strtol(void) { return strtol("-42x", NULL, 10) == -42; }
 static int call_strtoul(void) { return strtoul("0x10", NULL, 16) == 16; }
 static int call_strtod(void) { return strtod("1.5", NULL) == 1.5; }
 static int call_strlen(void) { return strlen("abcdefghijklmnopqrstuvwxyz0123456789") == 36; }
-static int call_strcmp(void) { return strcmp("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz") == 0; }
 static int call_strchr(void) { const char *s = "some longer text, some more"; return strchr(s, ',') == s + 16; }
 static int call_memchr(void) { const char *s = "some longer text, some more"; return memchr(s, ',', 27) == s + 16; }
 static int call_strstr(void) { const char *s = "one two three"; return strstr(s, "three") == s + 8; }
@@ -92,8 +93,8 @@ static const struct {
 	int (*call)(void);
 } calls[] = {
 	{ "strtol", call_strtol }, { "strtoul", call_strtoul }, { "strtod", call_strtod }, { "qsort", call_qsort },
-	{ "bsearch", call_bsearch }, { "snprintf", call_snprintf }, { "strlen", call_strlen }, { "strcmp", call_strcmp },
-	{ "strchr", call_strchr }, { "memchr", call_memchr }, { "strstr", call_strstr }, { "toupper", call_toupper },
+	{ "bsearch", call_bsearch }, { "snprintf", call_snprintf }, { "strlen", call_strlen }, { "strchr", call_strchr },
+	{ "memchr", call_memchr }, { "strstr", call_strstr }, { "toupper", call_toupper },
 	{ "labs", call_abs }, { "malloc", call_malloc },
 };
 

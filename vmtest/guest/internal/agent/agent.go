@@ -20,7 +20,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -48,27 +47,25 @@ type Status struct {
 	Kernel   string // what the kernel logged meanwhile
 }
 
-// End is the agent's last word. A stream without it was cut off.
-type End struct {
-	Boot time.Duration // guest uptime when the first step began
-}
-
 // Names inside the tar stream. A step has its own directory, named after it.
+// EndName is the agent's last word: a stream without it was cut off.
 const (
-	EndName    = "end.json"
+	EndName    = "end"
 	StatusName = "status.json"
 	StdoutName = "stdout"
 	StderrName = "stderr"
 	OutName    = "out"
 )
 
+// BeginMark starts the line that the agent logs at the begin of a step.
+const BeginMark = "begin step "
+
 // Agent runs jobs.
 type Agent struct {
-	Dir   string        // scratch directory; scripts start in it
-	Boot  time.Duration // passed on in [End]
-	KMsg  *KMsg         // nil: the steps have no kernel log
-	Log   io.Writer     // progress
-	Flush func() error  // called after each step, when its part of the stream is written
+	Dir   string       // scratch directory; scripts start in it
+	KMsg  *KMsg        // nil: the steps have no kernel log
+	Log   io.Writer    // gets a line at the begin and the end of each step
+	Flush func() error // called after each step, when its part of the stream is written
 }
 
 // Run runs the steps in order and writes their results to w, each as soon as
@@ -83,9 +80,9 @@ func (a *Agent) Run(job Job, w io.Writer) error {
 		return a.Flush()
 	}
 	for i, s := range job.Steps {
-		fmt.Fprintf(a.Log, "step %d/%d %s\n", i+1, len(job.Steps), s.Name)
+		fmt.Fprintf(a.Log, "%s%d/%d %s\n", BeginMark, i+1, len(job.Steps), s.Name)
 		st := a.step(s)
-		fmt.Fprintf(a.Log, "step %d/%d %s: exit %d after %s\n", i+1, len(job.Steps), s.Name, st.Exit, st.Elapsed.Round(time.Millisecond))
+		fmt.Fprintf(a.Log, "step %d/%d done: exit %d after %s\n", i+1, len(job.Steps), st.Exit, st.Elapsed.Round(time.Millisecond))
 		if err := a.collect(tw, st); err != nil {
 			return fmt.Errorf("results of step %s: %w", s.Name, err)
 		}
@@ -93,7 +90,7 @@ func (a *Agent) Run(job Job, w io.Writer) error {
 			return fmt.Errorf("results of step %s: %w", s.Name, err)
 		}
 	}
-	if err := writeJSON(tw, EndName, End{Boot: a.Boot}); err != nil {
+	if err := writeJSON(tw, EndName, nil); err != nil {
 		return err
 	}
 	if err := tw.Close(); err != nil || a.Flush == nil {
@@ -248,14 +245,6 @@ func writeJSON(tw *tar.Writer, name string, v any) error {
 	}
 	_, err = tw.Write(data)
 	return err
-}
-
-// Uptime returns how long the machine has been up, 0 if it does not say.
-func Uptime() time.Duration {
-	data, _ := os.ReadFile("/proc/uptime")
-	sec, _, _ := strings.Cut(string(data), " ")
-	f, _ := strconv.ParseFloat(sec, 64)
-	return time.Duration(f * float64(time.Second))
 }
 
 // KMsg reads the kernel's log.

@@ -108,7 +108,6 @@ func loadModules() error {
 }
 
 func runJob() error {
-	uptime := agent.Uptime()
 	data, err := os.ReadFile("/job/job.json")
 	if err != nil {
 		return err
@@ -126,6 +125,6 @@ func runJob() error {
 	if err != nil {
 		return err
 	}
-	a := &agent.Agent{Dir: "/job", Boot: uptime, KMsg: kmsg, Log: os.Stdout, Flush: disk.Sync}
+	a := &agent.Agent{Dir: "/job", KMsg: kmsg, Log: os.Stdout, Flush: disk.Sync}
 	return a.Run(job, disk)
 }
