@@ -54,7 +54,7 @@ func (r *Result) unpackTar(disk io.Reader, root *os.Root) (ended bool, err error
 		case file == agent.StatusName:
 			var st agent.Status
 			if err := json.NewDecoder(tr).Decode(&st); err != nil {
-				return false, fmt.Errorf("guest: %s: %w", h.Name, err)
+				return false, nil // cut off in here: zeros follow
 			}
 			res, err := newStepResult(root, st)
 			if err != nil {
