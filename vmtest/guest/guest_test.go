@@ -34,18 +34,22 @@ func TestJobValidate(t *testing.T) {
 }
 
 func TestMarker(t *testing.T) {
-	for _, chunk := range []int{1, 2, 7, 100} {
-		var log bytes.Buffer
-		seen := 0
-		m := &marker{w: &log, mark: "\nbegin step ", seen: func() { seen++ }}
-		text := "no begin step here\r\nbegin step 1/2 a\r\nbegin step 2/2 b\r\n"
-		for b := range slices.Chunk([]byte(text), chunk) {
-			if n, err := m.Write(b); n != len(b) || err != nil {
-				t.Fatal(n, err)
+	for _, text := range []string{
+		"no begin step here\r\nbegin step 1/2 a\r\nbegin step 2/2 b\r\n",
+		"begin step 1/1 a\r\n",
+	} {
+		for _, chunk := range []int{1, 2, 7, 100} {
+			var log bytes.Buffer
+			seen := 0
+			m := newMarker(&log, "begin step ", func() { seen++ })
+			for b := range slices.Chunk([]byte(text), chunk) {
+				if n, err := m.Write(b); n != len(b) || err != nil {
+					t.Fatal(n, err)
+				}
 			}
-		}
-		if seen != 1 || log.String() != text {
-			t.Errorf("in chunks of %d: seen %d times, log %q", chunk, seen, log.String())
+			if seen != 1 || log.String() != text {
+				t.Errorf("%q in chunks of %d: seen %d times, log %q", text, chunk, seen, log.String())
+			}
 		}
 	}
 }
