@@ -39,8 +39,9 @@ type Image struct {
 }
 
 // Build returns the guest made of this machine's packages, from the cache if
-// it was built before of the same parts. The working directory must be in
-// this module, for the guest's init is compiled from it.
+// it was built before of the same parts. Its criu is the first on PATH. The
+// working directory must be in this module, for the guest's init is compiled
+// from it.
 //
 // The error is a [*MissingError] if packages are missing, else says which
 // part could not be had.
