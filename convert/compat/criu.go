@@ -164,7 +164,7 @@ func (p *Predictor) loses(set xstate.Features) Prediction {
 	if set == 0 {
 		return Prediction{Restores, nil, []string{}, ""}
 	}
-	return Prediction{RestoresLosing, nil, set.Names(), fmt.Sprintf("exit status 0, but %s is dropped without a word", strings.Join(set.Names(), ", "))}
+	return Prediction{RestoresLosing, nil, set.Names(), "exit status 0, but dropped without a word: " + strings.Join(set.Names(), ", ")}
 }
 
 // validateCPU is cpu_validate_features: any explicit value of --cpu-cap but none
