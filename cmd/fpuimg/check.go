@@ -71,6 +71,9 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		img := o.check(s, path)
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
+			if hint := inputHint(err); hint != "" {
+				s.Hintf("%s", hint)
+			}
 			code = cli.Worst(code, cli.Damaged)
 		}
 		if len(img.errs) > 0 {

@@ -233,7 +233,7 @@ func initView(f Feature) []byte {
 func (s *State) isInit(f Feature) bool {
 	if !Legacy.Has(f) {
 		d := s.Data(f)
-		return bytes.Equal(d, zeros[:min(len(d), len(zeros))])
+		return bytes.Equal(d, zeros[:min(len(d), len(zeros))]) || f.Component().paddingOnly(d)
 	}
 	fx := &s.FX
 	if f == SSE {

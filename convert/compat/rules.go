@@ -200,13 +200,10 @@ func (sub *subject) forced(f *Finding, need ...string) *Finding {
 
 // targetName is how reasons speak of the target.
 func (sub *subject) targetName() string {
-	switch {
-	case sub.target.Host != nil && sub.target.Host.Name != "":
-		return sub.target.Host.Name
-	case sub.target.Host != nil:
-		return "the host"
+	if sub.target.Host == nil || sub.target.Format != nil {
+		return "the target" // a format may lack what the host has
 	}
-	return "the target"
+	return hostName(sub.target.Host)
 }
 
 // valid_xsave_frame: "FPU xsave area present, but host cpu doesn't support it".
@@ -215,11 +212,11 @@ func (sub *subject) formatXSave() *Finding {
 		return nil
 	}
 	reason := "has no XSAVE"
-	if sub.target.Host == nil {
+	if sub.target.Format != nil {
 		reason = "has format " + sub.to.String()
 	}
 	f := finding(Fatal, 0, "the record is of format xsave, and %s %s", sub.targetName(), reason)
-	if sub.missing(true) == 0 && !sub.pkruMatters() && !sub.shadowStackGoes() {
+	if sub.missing(true) == 0 && !sub.pkruMatters() && !sub.shadowStackGoes() && sub.badMXCSR() == 0 {
 		f.Reason += "; no register value would be lost"
 	}
 	return sub.forced(f, "xsave")
@@ -227,11 +224,12 @@ func (sub *subject) formatXSave() *Finding {
 
 func (sub *subject) componentMissing() *Finding {
 	set := sub.missing(true)
-	if sub.to == xstate.FormatNone && sub.state.Format != xstate.FormatNone {
-		// Nothing is left of the record, not even where it says INIT.
-		set |= xstate.Legacy
-	}
-	if set == 0 {
+	switch {
+	case set != 0:
+	case sub.to == xstate.FormatNone && sub.state.Format == xstate.FormatFXSave:
+		// formatXSave says the same of the other format.
+		return sub.forced(finding(Fatal, xstate.Legacy, "the record goes, and %s has none; no register value would be lost", sub.targetName()))
+	default:
 		return nil
 	}
 	var parts, need []string
