@@ -62,7 +62,8 @@ type Thread struct {
 }
 
 // Open opens a CRIU images directory or a single core image. The error is a
-// [*FormatError] if the bytes are malformed, else from the file system.
+// [*FormatError] if the bytes are malformed, an [*InterruptedError], or from the
+// file system.
 func Open(path string) (*Checkpoint, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) { // the image may be between its two names
@@ -157,9 +158,9 @@ func (c *Checkpoint) readPstree() error {
 	slices.SortFunc(c.tasks, func(a, b task) int { return cmp.Compare(a.pid, b.pid) })
 	if errors.Is(err, fs.ErrNotExist) {
 		if len(c.tasks) == 0 {
-			return fmt.Errorf("%s: not a CRIU images directory: there is no pstree.img and no core-*.img", c.dir)
+			return &fs.PathError{Op: "open", Path: c.dir, Err: errNoImages}
 		}
-		err = fmt.Errorf("%s: missing; which threads belong together is unknown", c.file("pstree.img"))
+		err = &MissingError{c.file("pstree.img"), "which threads belong together is unknown"}
 	}
 	c.Problems = append(c.Problems, err)
 	return nil
@@ -189,7 +190,7 @@ func (c *Checkpoint) core(tid int) (*Core, error) {
 	path := c.file(coreName(tid))
 	b, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: missing, though pstree.img names the thread: %w", path, fs.ErrNotExist)
+		return nil, &MissingError{path, "pstree.img names this thread"}
 	}
 	if err != nil {
 		return nil, err
@@ -199,7 +200,8 @@ func (c *Checkpoint) core(tid int) (*Core, error) {
 
 // Threads decodes the core images one after the other, in the order of pstree.img,
 // each task's leader first. An image that cannot be read gives an error in its
-// place, a [*FormatError] or from the file system, and the walk goes on. Zombies
+// place, a [*FormatError], a [*MissingError] or from the file system, and the walk
+// goes on. Zombies
 // have no threads: pstree.img holds rubbish for them.
 func (c *Checkpoint) Threads() iter.Seq2[Thread, error] {
 	return func(yield func(Thread, error) bool) {

@@ -87,6 +87,7 @@ func (m *Manual) options() []option {
 			o.names = "-" + f.Shorthand + ", " + o.names
 		}
 		o.value, o.usage = pflag.UnquoteUsage(f)
+		o.value = strings.ToUpper(o.value)
 		if f.Value.Type() == "bool" {
 			o.value = ""
 		}
@@ -184,6 +185,11 @@ func roffBlocks(b *strings.Builder, body string) {
 			}
 			b.WriteString(".fi\n.RE\n")
 		case list:
+			width := 0
+			for _, line := range lines {
+				term, _, _ := strings.Cut(strings.TrimPrefix(line, "  "), "  ")
+				width = max(width, len(term)+2)
+			}
 			var texts []string // of the item, over its lines
 			flush := func() {
 				roffText(b, strings.Join(texts, " "))
@@ -195,7 +201,7 @@ func roffBlocks(b *strings.Builder, body string) {
 					if j > 0 {
 						flush()
 					}
-					fmt.Fprintf(b, ".TP\n.B %s\n", roff(term))
+					fmt.Fprintf(b, ".TP %d\n.B %s\n", width, roff(term))
 				}
 				texts = append(texts, strings.TrimSpace(text))
 			}
