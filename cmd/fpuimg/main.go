@@ -85,7 +85,7 @@ func (v *verb) flags(s *cli.IO) (*pflag.FlagSet, func(*cli.IO, []string) (cli.Ex
 	fs.SortFlags = false
 	fs.Usage = func() {}
 	start := v.setup(fs)
-	fs.Var(cli.ColorFlag(s), "color", "colour: `when` is auto, always or never")
+	fs.Var(cli.ColorFlag(s), "color", "colour, by `WHEN`: auto (the default, on a terminal), always or never")
 	v.manual.Flags = fs
 	return fs, start
 }

@@ -29,9 +29,9 @@ type showOptions struct {
 func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o showOptions
 	fs.BoolVar(&o.regs, "regs", false, "print every register")
-	fs.StringVar(&o.as, "as", "hex", "print vector registers as `lanes`: hex, f32, f64, i8 ... i64 or u8 ... u64")
-	fs.StringSliceVar(&o.component, "component", nil, "only these state `components`, comma-separated: AVX,PKRU")
-	fs.IntSliceVar(&o.tid, "tid", nil, "only these `threads`, comma-separated")
+	fs.StringVar(&o.as, "as", "hex", "print vector registers as `LANES`: hex (the default), f32, f64, i8, i16, i32, i64, u8, u16, u32 or u64")
+	fs.StringSliceVar(&o.component, "component", nil, "only these state components: `NAME`[,NAME]...")
+	fs.IntSliceVar(&o.tid, "tid", nil, "only these threads: `TID`[,TID]...")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.BoolVar(&o.redact, "redact", false, "print states, no register values")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {

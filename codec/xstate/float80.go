@@ -102,7 +102,15 @@ func (f Float80) abs() *big.Float {
 	if e == 0 {
 		e = 1
 	}
-	v := new(big.Float).SetPrec(64).SetUint64(f.Significand())
+	m := f.Significand()
+	prec := uint(64)
+	if m&(m-1) == 0 {
+		// Below a power of two the numbers lie twice as dense as above, which
+		// big.Float's shortest form does not allow for: of 2^66 it gives a
+		// string that reads as the number before it.
+		prec++
+	}
+	v := new(big.Float).SetPrec(prec).SetUint64(m)
 	return v.SetMantExp(v, e-16383-63)
 }
 
