@@ -41,7 +41,8 @@ type program struct {
 	processes, threads int
 
 	// ticks is how many lines it must have written after a restore until
-	// nothing new is to be expected of it.
+	// nothing new is to be expected of it. The first may be of a check before the
+	// dump.
 	ticks int
 
 	// needs returns the instruction sets without which the program dies of
@@ -77,7 +78,7 @@ func programs(all []*machine) []*program {
 			if k.on != nil && !slices.Contains(k.on, m.name) {
 				continue
 			}
-			p := &program{kind: k.name, on: m, processes: k.processes, threads: k.threads, ticks: 3}
+			p := &program{kind: k.name, on: m, processes: k.processes, threads: k.threads, ticks: 2}
 			p.Program = testprog.Program{Name: m.name + "-" + k.name, PID: 100000 + 100*len(out), Command: k.command}
 			switch {
 			case k.name == "blind":
