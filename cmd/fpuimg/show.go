@@ -365,16 +365,22 @@ func printFinding(s *cli.IO, where string, f *compat.Finding) {
 		head += ", " + strings.Join(f.Components, " ")
 	}
 	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(f.Severity), f.Rule, head)
-	for _, text := range []string{f.Reason, f.Hint} {
-		if text == "" {
-			continue
-		}
-		if text == f.Hint {
-			text = "hint: " + text
-		}
+	paragraph := func(text string) {
 		for _, line := range wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
 			fmt.Fprintln(s.Out, "    "+line)
 		}
+	}
+	paragraph(f.Reason)
+	if f.Hint == "" {
+		return
+	}
+	hint, command := f.Hint, ""
+	if i := strings.Index(hint, "fpuimg "); i > 0 { // on a line of its own, to copy
+		hint, command = hint[:i], hint[i:]
+	}
+	paragraph("hint: " + hint)
+	if command != "" {
+		fmt.Fprintln(s.Out, "        "+cli.Printable(command))
 	}
 }
 

@@ -31,6 +31,9 @@ func Decide(s *xstate.State, t Target, p Policy) *Report {
 		}
 	}
 	sub.decide(r)
+	if !r.OnlyLost() {
+		r.WithoutCommands()
+	}
 	r.Verdict = verdict(r.Findings, len(r.Lost) > 0)
 	if r.Verdict == Damaged {
 		r.Refused = !p.Force || !r.OnlyLost()
