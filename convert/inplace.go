@@ -182,7 +182,7 @@ func readRedo(path string) ([]string, error) {
 		return nil, &codec.FormatError{Path: path, Field: "record", Err: err}
 	}
 	for _, name := range r.Files {
-		if filepath.Base(name) != name || !strings.HasSuffix(name, ".img") {
+		if filepath.Base(name) != name || !strings.HasSuffix(name, ".img") || strings.ContainsRune(name, 0) {
 			return nil, &codec.FormatError{Path: path, Field: "files", Err: fmt.Errorf("%q is no image of this directory", name)}
 		}
 	}

@@ -224,7 +224,8 @@ func Actions(s *cli.IO, ts []Judged) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	return Table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows)
+	Table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows)
+	return nil
 }
 
 // Losses warns of every loss that force lets happen, and says what it means for the

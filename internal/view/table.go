@@ -3,65 +3,59 @@
 package view
 
 import (
-	"bytes"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/fatih/color"
-	"github.com/olekukonko/tablewriter"
-	"github.com/olekukonko/tablewriter/renderer"
-	"github.com/olekukonko/tablewriter/tw"
 
 	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
-// Table prints rows under a header, without boxes. Cells must fit: it does not
-// wrap them.
-func Table(s *cli.IO, header []string, rows [][]string) error {
-	off := tw.Off
-	var buf bytes.Buffer
-	t := tablewriter.NewTable(&buf,
-		tablewriter.WithRenderer(renderer.NewBlueprint(tw.Rendition{
-			Borders:  tw.BorderNone,
-			Settings: tw.Settings{Lines: tw.LinesNone, Separators: tw.SeparatorsNone},
-		})),
-		tablewriter.WithHeaderAutoFormat(off),
-		tablewriter.WithHeaderAlignment(tw.AlignLeft),
-		tablewriter.WithRowAlignment(tw.AlignLeft),
-		tablewriter.WithRowAutoWrap(tw.WrapNone),
-		tablewriter.WithHeaderAutoWrap(tw.WrapNone),
-		tablewriter.WithPadding(tw.Padding{Right: "  ", Overwrite: true}),
-	)
-	head := make([]any, len(header))
+// Table prints rows under a header, in columns without boxes. Cells are neither
+// wrapped nor cut.
+func Table(s *cli.IO, header []string, rows [][]string) {
+	widths := make([]int, len(header))
 	for i, h := range header {
-		head[i] = s.OutStyle(color.Bold).Sprint(h)
+		widths[i] = utf8.RuneCountInString(h)
 	}
-	t.Header(head...)
-	if err := t.Bulk(rows); err != nil {
-		return err
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], columns(cell))
+		}
 	}
-	if err := t.Render(); err != nil {
-		return err
+	bold := make([]string, len(header))
+	for i, h := range header {
+		bold[i] = s.OutStyle(color.Bold).Sprint(h)
 	}
-	for line := range bytes.Lines(buf.Bytes()) {
-		s.Out.Write(bytes.TrimRight(line, " \n"))
-		s.Out.WriteByte('\n')
+	printRow(s, widths, bold)
+	for _, row := range rows {
+		printRow(s, widths, row)
 	}
-	return nil
+}
+
+// printRow writes cells two columns apart, and no blanks at the end of the line.
+func printRow(s *cli.IO, widths []int, cells []string) {
+	var line strings.Builder
+	for i, cell := range cells {
+		line.WriteString(cell)
+		line.WriteString(strings.Repeat(" ", widths[i]-columns(cell)+2))
+	}
+	s.Out.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+}
+
+// columns counts the columns of a cell on a terminal; colour takes none.
+func columns(cell string) int {
+	n := utf8.RuneCountInString(cell)
+	for {
+		_, rest, ok := strings.Cut(cell, "\x1b[")
+		if !ok {
+			return n
+		}
+		code, rest, _ := strings.Cut(rest, "m")
+		n -= len("\x1b[") + len(code) + len("m")
+		cell = rest
+	}
 }
 
 // Wrap breaks words into lines of at most width columns.
-func Wrap(words []string, width int) []string {
-	var lines []string
-	line := ""
-	for _, w := range words {
-		switch {
-		case line == "":
-			line = w
-		case len(line)+1+len(w) > width:
-			lines = append(lines, line)
-			line = w
-		default:
-			line += " " + w
-		}
-	}
-	return append(lines, line)
-}
+func Wrap(words []string, width int) []string { return cli.Wrap(words, width) }
