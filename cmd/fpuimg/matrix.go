@@ -112,6 +112,12 @@ func tagOf(f *compat.Finding) string {
 		return "xsave"
 	case compat.NoFPURecord:
 		return "record"
+	case compat.LegacyShort, compat.ComponentShort, compat.ComponentLong:
+		return "array"
+	case compat.BVUnknown:
+		return "bv"
+	case compat.ValueTooWide:
+		return "width"
 	case compat.MXCSRMask, compat.MXCSRReserved:
 		return "mxcsr"
 	case compat.ComponentMissing, compat.BVWithoutData, compat.PKRUMissing, compat.ShadowStackMissing:
