@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -320,6 +321,35 @@ func checkFault(t *testing.T, k *killCase, fault, work string, res *sysfault.Res
 			if again[name] != done[name] {
 				t.Error(fmt.Sprintf("%s: %.40q, want %.40q", name, again[name], done[name]))
 			}
+		}
+	}
+}
+
+// TestDurableOrder checks what no kill can show, since the page cache outlives the
+// process: that everything is durable before the rename that makes it count.
+func TestDurableOrder(t *testing.T) {
+	const prepare = `((mkdirat|openat|write|ioctl|ftruncate|copy_file_range|linkat|symlinkat|lchown|fchownat|lsetxattr|chmod|fchmodat|utimensat) )+`
+	want := map[string]string{
+		"new directory": prepare + "syncfs renameat2 fsync",
+		"single image":  prepare + "fsync renameat2 fsync",
+		"in place":      prepare + "syncfs renameat fsync (renameat )+fsync unlinkat fsync",
+	}
+	for i := range killCases {
+		k := &killCases[i]
+		if want[k.name] == "" {
+			continue
+		}
+		work := newWork(t, k)
+		res, err := sysfault.Trace(t.Context(), program(work, k.args), sysfault.Options{Under: work})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, c := range res.Calls {
+			names = append(names, c.Name)
+		}
+		if got := strings.Join(names, " "); !regexp.MustCompile("^" + want[k.name] + "$").MatchString(got) {
+			t.Errorf("%s: calls are\n%s\nwant\n%s", k.name, got, want[k.name])
 		}
 	}
 }
