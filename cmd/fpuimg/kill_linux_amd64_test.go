@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -319,7 +318,7 @@ func checkFault(t *testing.T, k *killCase, fault, work string, res *sysfault.Res
 		t.Errorf("after the next run: %v, want %v", slices.Sorted(maps.Keys(again)), slices.Sorted(maps.Keys(done)))
 		for name := range done {
 			if again[name] != done[name] {
-				t.Error(fmt.Sprintf("%s: %.40q, want %.40q", name, again[name], done[name]))
+				t.Errorf("%s: %.40q, want %.40q", name, again[name], done[name])
 			}
 		}
 	}
