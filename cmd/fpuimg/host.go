@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec"
@@ -25,9 +26,12 @@ type host struct {
 	short  string // for file names and table heads: "haswell"
 }
 
-// loadHost resolves the value of --host: this machine, a file or directory if the
-// value has a slash or exists, else the name of a level.
-func loadHost(value string) (*host, error) {
+// loadHost resolves the value of --host.
+func loadHost(value string) (*host, error) { return loadMachine("--host=", value) }
+
+// loadMachine resolves a PROFILE: this machine, a file or directory if the value
+// has a slash or exists, else the name of a level. flag is what stands before it.
+func loadMachine(flag, value string) (*host, error) {
 	h := &host{option: "--host=" + value, short: value}
 	var err error
 	switch _, stat := os.Stat(value); {
@@ -46,10 +50,12 @@ func loadHost(value string) (*host, error) {
 	default:
 		cpu, ok := xstate.ByName(value)
 		if !ok {
-			usage := &cli.UsageError{Err: fmt.Errorf("--host=%s: no such file, and no such level", value),
-				Hint: "the levels are " + strings.Join(xstate.LevelNames(), ", ")}
-			if near := cli.Nearest(value, xstate.LevelNames()); near != "" {
-				usage.Hint = "did you mean --host=" + near + "?"
+			levels := xstate.LevelNames()
+			usage := &cli.UsageError{Err: fmt.Errorf("%s%s: no such file, and no such level", flag, value),
+				Hint: "the levels are " + strings.Join(levels, ", ")}
+			slices.Reverse(levels) // of equally near ones, the highest
+			if near := cli.Nearest(value, levels); near != "" {
+				usage.Hint = "did you mean " + flag + near + "?"
 			}
 			return nil, usage
 		}
