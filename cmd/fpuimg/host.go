@@ -24,6 +24,9 @@ type host struct {
 	*xstate.CPU
 	option string // how to name it again: "--host" or "--host=haswell.json"
 	short  string // for file names and table heads: "haswell"
+	// recorded is the name that the profile gives itself, "" if it has none. Reports
+	// use that of the file, which the user typed.
+	recorded string
 }
 
 // loadHost resolves the value of --host.
@@ -44,6 +47,9 @@ func loadMachine(flag, value string) (*host, error) {
 	case stat == nil || strings.ContainsRune(value, os.PathSeparator):
 		if h.CPU, err = readProfile(value); err != nil {
 			return nil, err
+		}
+		if h.Name != h.ModelName { // a cpuinfo.img names the model only
+			h.recorded = h.Name
 		}
 		h.short = profileName(value)
 		h.Name = h.short
@@ -89,11 +95,14 @@ func readProfile(path string) (*xstate.CPU, error) {
 	if err != nil {
 		return nil, err
 	}
+	starts := func(prefixes ...string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return bytes.HasPrefix(bytes.TrimSpace(b), []byte(p)) })
+	}
 	switch {
-	case bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")):
+	case starts("{"):
 		cpu, err := cpuid.ParseProfile(b)
 		return cpu, atPath(path, err)
-	case bytes.HasPrefix(bytes.TrimSpace(b), []byte("CPU")):
+	case starts("CPU", "0x", "#"):
 		dump, err := cpuid.ParseDump(b)
 		if err != nil {
 			return nil, atPath(path, err)

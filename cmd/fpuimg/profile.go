@@ -80,6 +80,9 @@ func (o *profileOptions) machine(args []string) (*xstate.CPU, error) {
 		if err != nil {
 			return nil, err
 		}
+		if h.recorded != "" {
+			h.Name = h.recorded
+		}
 		cpus[i] = h.CPU
 	}
 	if o.common {
