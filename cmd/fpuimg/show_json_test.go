@@ -107,9 +107,9 @@ var jsonKeys = map[string]string{
 
 const registerKeys = "fcw fsw ftw fop fip fdp mxcsr mxcsr_mask st vector k pkru bnd bndcfgu bndstatus cet ssp tilecfg tmm"
 
-// checkKeys walks a document and compares the keys of every object with jsonKeys.
+// matchKeys walks a document and compares the keys of every object with jsonKeys.
 // The path names the keys on the way, without those of images.
-func checkKeys(t *testing.T, dec *json.Decoder, path []string) {
+func matchKeys(t *testing.T, dec *json.Decoder, path []string) {
 	tok, err := dec.Token()
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func checkKeys(t *testing.T, dec *json.Decoder, path []string) {
 	switch tok {
 	case json.Delim('['):
 		for dec.More() {
-			checkKeys(t, dec, path)
+			matchKeys(t, dec, path)
 		}
 		dec.Token()
 	case json.Delim('{'):
@@ -128,7 +128,7 @@ func checkKeys(t *testing.T, dec *json.Decoder, path []string) {
 				t.Fatal(err)
 			}
 			keys = append(keys, key.(string))
-			checkKeys(t, dec, append(slices.Clone(path), key.(string)))
+			matchKeys(t, dec, append(slices.Clone(path), key.(string)))
 		}
 		dec.Token()
 		last := ""
@@ -161,7 +161,7 @@ var (
 func showJSON(t *testing.T, args ...string) jsonShow {
 	t.Helper()
 	stdout, _, _ := capture(t, append([]string{"show", "--json"}, args...)...)
-	checkKeys(t, json.NewDecoder(bytes.NewReader(stdout)), nil)
+	matchKeys(t, json.NewDecoder(bytes.NewReader(stdout)), nil)
 	dec := json.NewDecoder(bytes.NewReader(stdout))
 	dec.DisallowUnknownFields()
 	var doc jsonShow
