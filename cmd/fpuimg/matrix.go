@@ -298,5 +298,8 @@ func (m *matrix) legend(narrow bool) {
 			fmt.Fprintln(m.s.Out, lead+line)
 		}
 	}
-	fmt.Fprintln(m.s.Out, "\nA cell names the chief reason; with one --host, check tells all of them.")
+	fmt.Fprintln(m.s.Out)
+	for _, line := range wrap(strings.Fields("A cell names the chief reason; with one --host, check tells all of them."), m.s.Width()-1) {
+		fmt.Fprintln(m.s.Out, line)
+	}
 }
