@@ -140,12 +140,12 @@ func TestWide(t *testing.T) {
 	big := binary.AppendUvarint(nil, 1<<40|5)
 	got, err := edited(t, []int{2, 3}, func(f field) []byte {
 		b := slices.Clone(f.val)
-		for _, num := range []int{10, 9, 10} {
-			b = append(append(b, byte(num<<3)), big...)
-		}
+		b = append(append(b, 10<<3), big...)         // after the xmm words: alone
+		b = append(append(b, 9<<3, 1, 9<<3), big...) // the second of a run
+		b = append(b, sub(10, slices.Concat([]byte{1}, big))...)
 		for range 2 {
-			b = append(append(b, 7<<3), big...) // mxcsr
-			b = append(b, sub(13, slices.Concat([]byte{2 << 3}, big, []byte{5 << 3}, big))...)
+			b = append(append(b, 7<<3), big...)                                        // mxcsr
+			b = append(b, sub(13, slices.Concat(sub(2, big), []byte{5 << 3}, big))...) // packed; k is 64 bits wide
 		}
 		return sub(3, b)
 	})
@@ -158,7 +158,7 @@ func TestWide(t *testing.T) {
 	if v := got.State.FX.MXCSR(); v != 5 {
 		t.Errorf("MXCSR %#x, want 5", v)
 	}
-	if s := &got.State; s.STLen != 132 || s.XMMLen != 264 {
-		t.Errorf("st_space and xmm_space of %d and %d bytes, want 132 and 264", s.STLen, s.XMMLen)
+	if s := &got.State; s.STLen != 136 || s.XMMLen != 268 {
+		t.Errorf("st_space and xmm_space of %d and %d bytes, want 136 and 268", s.STLen, s.XMMLen)
 	}
 }

@@ -477,7 +477,7 @@ func TestCPUInfoErrors(t *testing.T) {
 	if _, err := codec.ParseCPUInfo("cpuinfo.img", entry(0x61404013, []byte(x86))); err != nil {
 		t.Error(err)
 	}
-	for _, payload := range []string{"", "\x0a\x00\x0a\x00", "\x12\x00", x86 + x86} {
+	for _, payload := range []string{"", "\x0a\x00\x0a\x00", "\x12\x00", x86 + string(sub(1, []byte(one)))} {
 		if _, err := codec.ParseCPUInfo("cpuinfo.img", entry(0x61404013, []byte(payload))); err == nil {
 			t.Errorf("entry %q: no error", payload)
 		}
