@@ -22,7 +22,7 @@ var edges = []struct {
 	{"cmd/fpuimg", "codec codec/cpuid codec/xstate convert convert/compat internal/cli internal/view color pflag"},
 	{"cmd/fpurestore", "codec codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace internal/cli internal/view color pflag"},
 	{"cmd/fpurestore/internal/ptrace", "codec/xstate sys"},
-	{"internal/view", "codec/xstate convert/compat internal/cli color"},
+	{"internal/view", "codec/xstate convert/compat internal/cli color tablewriter"},
 	{"internal/cli", "color go-isatty pflag sys"},
 	{"convert", "codec codec/xstate convert/compat sys"},
 	{"convert/compat", "codec/xstate"},
@@ -40,12 +40,13 @@ var edges = []struct {
 
 // others names the modules that edges speaks of.
 var others = map[string]string{
-	"color":     "github.com/fatih/color",
-	"compress":  "github.com/klauspost/compress",
-	"go-isatty": "github.com/mattn/go-isatty",
-	"pflag":     "github.com/spf13/pflag",
-	"protobuf":  "google.golang.org/protobuf",
-	"sys":       "golang.org/x/sys",
+	"color":       "github.com/fatih/color",
+	"compress":    "github.com/klauspost/compress",
+	"go-isatty":   "github.com/mattn/go-isatty",
+	"pflag":       "github.com/spf13/pflag",
+	"protobuf":    "google.golang.org/protobuf",
+	"sys":         "golang.org/x/sys",
+	"tablewriter": "github.com/olekukonko/tablewriter",
 }
 
 func TestImports(t *testing.T) {
