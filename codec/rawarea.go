@@ -1,0 +1,43 @@
+package codec
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// maxArea bounds a bare area. The largest that exists is 11 KiB.
+const maxArea = 1 << 20
+
+// openArea reads a bare XSAVE area, of standard or compacted format. Without a
+// layout the size tells where a standard-format area has its components; a compacted
+// one says so itself.
+func openArea(name string, r io.Reader, layout xstate.Layout) (*Checkpoint, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxArea+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
+	case len(b) > maxArea:
+		return nil, &FormatError{name, maxArea, "area", fmt.Errorf("larger than %d KiB, which no such area is", maxArea>>10)}
+	}
+	var s *xstate.State
+	if len(b) == fxsaveSize {
+		s, err = xstate.ParseFXArea(b)
+	} else {
+		if layout == nil && !xstate.AreaCompacted(b) {
+			if layout = guessLayout(b); layout == nil {
+				return nil, &FormatError{name, int64(len(b)), "area", fmt.Errorf("nothing says where the components of an area of %d bytes lie", len(b))}
+			}
+		}
+		s, err = xstate.ParseArea(b, layout)
+	}
+	if err != nil {
+		return nil, areaError(name, 0, "area", err)
+	}
+	c := &Checkpoint{Path: name, Kind: KindXSaveArea}
+	c.list = append(c.list, listed{Thread: Thread{Core: &Core{Path: name, State: *s}}})
+	return c, nil
+}
+
+const fxsaveSize = 512
