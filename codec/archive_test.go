@@ -92,8 +92,8 @@ func TestTruthArchive(t *testing.T) {
 	}
 }
 
-// entry is a member of a tar archive for tests.
-type entry struct {
+// member is a member of a tar archive for tests.
+type member struct {
 	name string
 	data []byte
 	typ  byte
@@ -102,7 +102,7 @@ type entry struct {
 }
 
 // makeTar builds an archive with the standard library.
-func makeTar(tb testing.TB, entries ...entry) []byte {
+func makeTar(tb testing.TB, entries ...member) []byte {
 	tb.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -153,11 +153,11 @@ func sortedNames(m map[string][]byte) []string {
 }
 
 // imagesTar is an archive of a checkpoint whose members' names start with prefix.
-func imagesTar(tb testing.TB, prefix string, more ...entry) []byte {
+func imagesTar(tb testing.TB, prefix string, more ...member) []byte {
 	files := threads8(tb)
-	var es []entry
+	var es []member
 	for _, name := range sortedNames(files) {
-		es = append(es, entry{name: prefix + name, data: files[name]})
+		es = append(es, member{name: prefix + name, data: files[name]})
 	}
 	return makeTar(tb, append(es, more...)...)
 }
@@ -178,9 +178,9 @@ func countThreads(t *testing.T, c *codec.Checkpoint) int {
 func TestArchiveShapes(t *testing.T) {
 	files := threads8(t)
 	long := "pod/" + strings.Repeat("a-very-long-name/", 12) + "checkpoint/"
-	var reversed []entry
+	var reversed []member
 	for _, name := range slices.Backward(sortedNames(files)) {
-		reversed = append(reversed, entry{name: "checkpoint/" + name, data: files[name]})
+		reversed = append(reversed, member{name: "checkpoint/" + name, data: files[name]})
 	}
 	tests := []struct {
 		name  string
@@ -191,7 +191,7 @@ func TestArchiveShapes(t *testing.T) {
 		{"dot slash", imagesTar(t, "./checkpoint/"), []string{"x.tar"}},
 		{"a long name", imagesTar(t, long), []string{"x.tar"}},
 		{"pstree last and first", makeTar(t, reversed...), []string{"x.tar"}},
-		{"a pre-dump beside it", imagesTar(t, "checkpoint/", entry{name: "pre-checkpoint/inventory.img", data: files["inventory.img"]}, entry{name: "pre-checkpoint/pages-1.img", data: make([]byte, 70000)}), []string{"x.tar"}},
+		{"a pre-dump beside it", imagesTar(t, "checkpoint/", member{name: "pre-checkpoint/inventory.img", data: files["inventory.img"]}, member{name: "pre-checkpoint/pages-1.img", data: make([]byte, 70000)}), []string{"x.tar"}},
 		{"two checkpoints", slices.Concat(bytes.TrimRight(imagesTar(t, "a/checkpoint/"), "\x00"), padTo(bytes.TrimRight(imagesTar(t, "a/checkpoint/"), "\x00")), imagesTar(t, "b/checkpoint/")), []string{"x.tar:a/checkpoint", "x.tar:b/checkpoint"}},
 		{"in pax format", paxTar(t, files), []string{"x.tar"}},
 	}
@@ -341,17 +341,17 @@ func TestArchiveHostile(t *testing.T) {
 		tar  []byte
 		want string // of the error or problem
 	}{
-		{"a path that escapes", imagesTar(t, "checkpoint/", entry{name: "../" + core, data: files[core]}), "leads out of the archive"},
-		{"an absolute path", imagesTar(t, "checkpoint/", entry{name: "/etc/" + core, data: files[core]}), "leads out of the archive"},
-		{"an escape in the middle", imagesTar(t, "checkpoint/", entry{name: "checkpoint/../../" + core, data: files[core]}), "leads out of the archive"},
-		{"a link as core image", makeTar(t, entry{name: "checkpoint/pstree.img", data: files["pstree.img"]}, entry{name: "checkpoint/" + core, typ: tar.TypeSymlink, link: "/etc/passwd"}), "not a regular file"},
-		{"a hard link out", makeTar(t, entry{name: "checkpoint/" + core, typ: tar.TypeLink, link: "../../etc/passwd"}), "not a regular file"},
-		{"a device", makeTar(t, entry{name: "checkpoint/" + core, typ: tar.TypeChar}), "not a regular file"},
-		{"two members of one name", imagesTar(t, "checkpoint/", entry{name: "./checkpoint/" + core, data: files[core]}), "a second member of this name"},
-		{"a huge pax header", imagesTar(t, "checkpoint/", entry{name: "a", pax: map[string]string{"comment": string(long[:1<<19])}}), ""},
+		{"a path that escapes", imagesTar(t, "checkpoint/", member{name: "../" + core, data: files[core]}), "leads out of the archive"},
+		{"an absolute path", imagesTar(t, "checkpoint/", member{name: "/etc/" + core, data: files[core]}), "leads out of the archive"},
+		{"an escape in the middle", imagesTar(t, "checkpoint/", member{name: "checkpoint/../../" + core, data: files[core]}), "leads out of the archive"},
+		{"a link as core image", makeTar(t, member{name: "checkpoint/pstree.img", data: files["pstree.img"]}, member{name: "checkpoint/" + core, typ: tar.TypeSymlink, link: "/etc/passwd"}), "not a regular file"},
+		{"a hard link out", makeTar(t, member{name: "checkpoint/" + core, typ: tar.TypeLink, link: "../../etc/passwd"}), "not a regular file"},
+		{"a device", makeTar(t, member{name: "checkpoint/" + core, typ: tar.TypeChar}), "not a regular file"},
+		{"two members of one name", imagesTar(t, "checkpoint/", member{name: "./checkpoint/" + core, data: files[core]}), "a second member of this name"},
+		{"a huge pax header", imagesTar(t, "checkpoint/", member{name: "a", pax: map[string]string{"comment": string(long[:1<<19])}}), ""},
 		{"a pax header beyond the limit", hugePax(imagesTar(t, "checkpoint/")), "extended header"},
-		{"no checkpoint", makeTar(t, entry{name: "a"}), "no checkpoint"},
-		{"only a pre-dump", makeTar(t, entry{name: "pre-checkpoint/inventory.img", data: files["inventory.img"]}), "only a pre-dump"},
+		{"no checkpoint", makeTar(t, member{name: "a"}), "no checkpoint"},
+		{"only a pre-dump", makeTar(t, member{name: "pre-checkpoint/inventory.img", data: files["inventory.img"]}), "only a pre-dump"},
 		{"nothing", make([]byte, 1024), "unknown magic"},
 	}
 	for _, tt := range tests {
@@ -494,16 +494,16 @@ func TestArchiveBomb(t *testing.T) {
 // checkpoint: what follows is not decompressed.
 func TestArchiveStopsEarly(t *testing.T) {
 	files := threads8(t)
-	var es []entry
-	es = append(es, entry{name: "config.dump", data: []byte(`{"name":"c","runtime":"crun"}`)})
+	var es []member
+	es = append(es, member{name: "config.dump", data: []byte(`{"name":"c","runtime":"crun"}`)})
 	for _, name := range sortedNames(files) {
-		es = append(es, entry{name: "checkpoint/" + name, data: files[name]})
+		es = append(es, member{name: "checkpoint/" + name, data: files[name]})
 	}
 	noise := make([]byte, 4<<20)
 	for i := range noise {
 		noise[i] = byte(i * i >> 7)
 	}
-	es = append(es, entry{name: "rootfs-diff.tar", data: noise}, entry{name: "z", data: noise})
+	es = append(es, member{name: "rootfs-diff.tar", data: noise}, member{name: "z", data: noise})
 	b := compressors(t)["gzip"](makeTar(t, es...))
 	r := &countingReader{r: bytes.NewReader(b)}
 	cs, err := codec.ReadAll("x", r, codec.Options{})
@@ -604,7 +604,7 @@ func TestImageLayout(t *testing.T) {
 	layer := compressors(t)["gzip"](imagesTar(t, "checkpoint/"))
 	index(podman, fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q}]}`,
 		put(podman, fmt.Appendf(nil, `{"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q},{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q}]}`,
-			put(podman, makeTar(t, entry{name: "etc/passwd"})), put(podman, layer)))))
+			put(podman, makeTar(t, member{name: "etc/passwd"})), put(podman, layer)))))
 	index(hostile, `{"manifests":[{"mediaType":"application/vnd.containerd.container.criu.checkpoint.criu.tar","digest":"sha256:../../../../etc/passwd"}]}`)
 	bad := put(wrong, []byte(`{"layers":[]}`))
 	if err := os.WriteFile(filepath.Join(wrong, "blobs", "sha256", bad[7:]), []byte(`{"layers":[] }`), 0o600); err != nil {
@@ -639,7 +639,7 @@ func FuzzArchive(f *testing.F) {
 		f.Add(b)
 	}
 	for _, compress := range compressors(f) {
-		f.Add(compress(makeTar(f, entry{name: "checkpoint/core-1.img", data: []byte("a")}, entry{name: "l", typ: tar.TypeSymlink, link: "/"})))
+		f.Add(compress(makeTar(f, member{name: "checkpoint/core-1.img", data: []byte("a")}, member{name: "l", typ: tar.TypeSymlink, link: "/"})))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		cs, err := codec.ReadAll("x", bytes.NewReader(b), codec.Options{})

@@ -41,8 +41,10 @@ const (
 
 const (
 	mtypeX86   = 1 // core_entry.march.X86_64
-	taskDead   = 2 // enum task_state, criu/include/image.h
-	modeCompat = 2 // user_x86_regs_entry.mode
+	taskAlive  = 1 // enum task_state, criu/include/image.h
+	taskDead   = 2
+	modeNative = 1 // user_x86_regs_entry.mode
+	modeCompat = 2
 	gpRequired = 1<<28 - 2
 	fpRequired = 1<<9 - 2 // fields 1 to 8
 

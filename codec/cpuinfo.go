@@ -186,12 +186,14 @@ func MarshalCPUInfo(c *xstate.CPU) ([]byte, error) {
 	case !known || c.XSaveSize == nil || c.XSaveSizeMax == nil:
 		return nil, errors.New("cpuinfo.img needs xfeatures_mask and the XSAVE sizes, which the profile lacks")
 	}
-	vendor := uint64(0)
+	var vendor uint64
 	switch c.Vendor {
 	case "intel":
 		vendor = vendorIntel
 	case "amd", "hygon":
 		vendor = vendorAMD
+	default:
+		return nil, fmt.Errorf("cpuinfo.img needs a vendor that CRIU knows, intel or amd, not %q", c.Vendor)
 	}
 	b := appendUint(nil, cpuVendor, vendor)
 	b = appendUint(b, cpuFamily, uint64(*c.Family))

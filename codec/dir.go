@@ -89,8 +89,8 @@ type Thread struct {
 
 // Open opens the one checkpoint that path holds: a CRIU images directory or one
 // above it, a core image, an archive, an ELF core. The error is a [*FormatError] if
-// the bytes are malformed, else from the file system, or says that there are several
-// (see [OpenAll]).
+// the bytes are malformed, an [*InterruptedError], or from the file system; or it
+// says that there are several (see [OpenAll]).
 func Open(path string) (*Checkpoint, error) {
 	all, err := OpenAll(path, Options{})
 	if err != nil {
@@ -177,9 +177,9 @@ func (c *Checkpoint) readPstree() error {
 	slices.SortFunc(c.tasks, func(a, b task) int { return cmp.Compare(a.pid, b.pid) })
 	if errors.Is(err, fs.ErrNotExist) {
 		if len(c.tasks) == 0 {
-			return fmt.Errorf("%s: not a CRIU images directory: there is no pstree.img and no core-*.img", c.dir)
+			return &fs.PathError{Op: "open", Path: c.dir, Err: errNoImages}
 		}
-		err = fmt.Errorf("%s: missing; which threads belong together is unknown", c.file("pstree.img"))
+		err = &MissingError{c.file("pstree.img"), "which threads belong together is unknown"}
 	}
 	c.Problems = append(c.Problems, err)
 	return nil
@@ -236,7 +236,7 @@ func (c *Checkpoint) core(tid int) (*Core, error) {
 	path := c.file(coreName(tid))
 	b, err := c.read(coreName(tid))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: missing, though pstree.img names the thread: %w", path, fs.ErrNotExist)
+		return nil, &MissingError{path, "pstree.img names this thread"}
 	}
 	if err != nil {
 		return nil, err
@@ -246,7 +246,8 @@ func (c *Checkpoint) core(tid int) (*Core, error) {
 
 // Threads decodes the core images one after the other, in the order of pstree.img,
 // each task's leader first. An image that cannot be read gives an error in its
-// place, a [*FormatError] or from the file system, and the walk goes on. Zombies
+// place, a [*FormatError], a [*MissingError] or from the file system, and the walk
+// goes on. Zombies
 // have no threads: pstree.img holds rubbish for them.
 func (c *Checkpoint) Threads() iter.Seq2[Thread, error] {
 	return func(yield func(Thread, error) bool) {

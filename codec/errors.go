@@ -3,6 +3,7 @@ package codec
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // FormatError is an image file with bytes that cannot be what they should be.
@@ -26,9 +27,20 @@ func (e *ArchError) Error() string {
 	return fmt.Sprintf("core image of architecture %s, not x86", e.Arch)
 }
 
+// MissingError is a file that is not there though it should be.
+type MissingError struct {
+	Path   string
+	Reason string // why it should be, or what follows
+}
+
+func (e *MissingError) Error() string { return fmt.Sprintf("%s: missing: %s", e.Path, e.Reason) }
+
+func (e *MissingError) Unwrap() error { return fs.ErrNotExist }
+
 var (
 	errMissing   = errors.New("required field is missing")
 	errThread    = errors.New("no thread_info, and the task is not dead")
 	errTooLarge  = fmt.Errorf("larger than %d MiB, which no such image is", maxImage>>20)
+	errNoImages  = errors.New("not a CRIU images directory: there is no pstree.img and no core-*.img")
 	errIrregular = errors.New("not a regular file")
 )

@@ -104,12 +104,21 @@ func (m *message) sub(name string) message {
 	return message{img: m.img, name: name, base: m.base + m.at - len(m.val), b: m.val}
 }
 
+// wireErrors are the faults that protowire tells by negative numbers. Its own
+// messages hold a blank that differs from build to build, on purpose.
+var wireErrors = [...]string{
+	1: "the message ends inside the field",
+	2: "not a field number",
+	3: "varint of more than 64 bits",
+	4: "wire type that does not exist",
+	5: "end of a group that was not begun",
+}
+
 func wireError(n int) error {
-	err := protowire.ParseError(n)
-	if errors.Is(err, protowire.ParseError(-1)) { // -1: cut short (protowire's errCodeTruncated)
-		return errors.New("the message ends inside the field")
+	if -n < len(wireErrors) {
+		return errors.New(wireErrors[-n])
 	}
-	return fmt.Errorf("malformed: %w", err)
+	return errors.New("groups nested too deep")
 }
 
 // array appends the current field to dst as little-endian words of width bytes.

@@ -30,7 +30,7 @@ type redo struct {
 // conversion, is kept instead. On a failure before the commit nothing has changed;
 // after it, [Recover] completes the conversion.
 //
-// The errors are from the file system, or a [*BusyError].
+// The errors are from the file system, a [*BusyError] or a [*codec.InterruptedError].
 func (p *Plan) InPlace() error {
 	dir := p.Checkpoint.Path
 	if p.Checkpoint.Single() != nil {
@@ -41,6 +41,13 @@ func (p *Plan) InPlace() error {
 		return err
 	}
 	defer d.Close()
+	// Another conversion may have been here since the plan was made.
+	if _, err := os.Lstat(filepath.Join(dir, codec.RedoName)); err == nil {
+		return &codec.InterruptedError{Dir: dir}
+	}
+	if err := errors.Join(p.stale(), sweep(dir)); err != nil {
+		return err
+	}
 	names := p.sortedNames()
 	err = p.stageInPlace(d, dir, names)
 	if err != nil {
@@ -63,7 +70,7 @@ func (p *Plan) stageInPlace(d *os.File, dir string, names []string) error {
 		return err
 	}
 	draft := filepath.Join(dir, newName(codec.RedoName))
-	if err := os.WriteFile(draft, record, 0o600); err != nil {
+	if err := create(draft, record); err != nil {
 		return err
 	}
 	if err := syncTree(d); err != nil {
@@ -74,20 +81,37 @@ func (p *Plan) stageInPlace(d *os.File, dir string, names []string) error {
 
 // writeLike writes a file with the metadata of another.
 func writeLike(path string, content []byte, like string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|noFollow, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := create(path, content); err != nil {
 		return err
 	}
 	return copyMeta(path, like)
 }
 
+// create writes a new file.
+func create(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
+
 // apply moves committed files to their places and drops the record. It may be
-// run again after a failure at any point.
+// run again after a failure at any point, which it reports as a
+// [*codec.InterruptedError] and the cause.
 func apply(dir string, names []string) error {
+	err := move(dir, names)
+	if err == nil {
+		return nil
+	}
+	if _, stat := os.Lstat(filepath.Join(dir, codec.RedoName)); stat == nil {
+		return fmt.Errorf("%w: %w", &codec.InterruptedError{Dir: dir}, err)
+	}
+	return err
+}
+
+func move(dir string, names []string) error {
 	if err := syncDir(dir); err != nil {
 		return err
 	}
@@ -158,7 +182,7 @@ func readRedo(path string) ([]string, error) {
 		return nil, &codec.FormatError{Path: path, Field: "record", Err: err}
 	}
 	for _, name := range r.Files {
-		if filepath.Base(name) != name || !strings.HasSuffix(name, ".img") {
+		if filepath.Base(name) != name || !strings.HasSuffix(name, ".img") || strings.ContainsRune(name, 0) {
 			return nil, &codec.FormatError{Path: path, Field: "files", Err: fmt.Errorf("%q is no image of this directory", name)}
 		}
 	}

@@ -3,6 +3,8 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -31,6 +33,9 @@ type Plan struct {
 
 	// files are the new contents, by the name of the file in the directory.
 	files map[string][]byte
+	// read are the files that the plan was made from, by path, to notice that
+	// another program changes them meanwhile.
+	read map[string]fs.FileInfo
 }
 
 // ThreadPlan is what happens to one thread.
@@ -50,13 +55,14 @@ type FieldChange struct {
 // checkpoint with one unreadable image is not converted at all. They are of type
 // [*codec.FormatError], or from the file system.
 func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
-	p := &Plan{Checkpoint: c, Findings: []compat.Finding{}, files: map[string][]byte{}}
+	p := &Plan{Checkpoint: c, Findings: []compat.Finding{}, files: map[string][]byte{}, read: map[string]fs.FileInfo{}}
 	errs := append([]error(nil), c.Problems...)
 	for th, err := range c.Threads() {
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		p.remember(th.Core.Path)
 		r := compat.Decide(&th.Core.State, o.Target, o.Policy)
 		p.Threads = append(p.Threads, ThreadPlan{th.PID, th.TID, th.Core.Path, r})
 		p.Verdict = max(p.Verdict, r.Verdict)
@@ -77,9 +83,31 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		return nil, err
 	}
 	if c.CPUInfo != nil {
+		p.remember(c.CPUInfo.Path)
 		p.planCPUInfo(c.CPUInfo, o)
 	}
 	return p, nil
+}
+
+// remember notes a file that the plan depends on.
+func (p *Plan) remember(path string) {
+	if info, err := os.Lstat(path); err == nil {
+		p.read[path] = info
+	}
+}
+
+// stale returns an error if a file is not the one that the plan was made from.
+func (p *Plan) stale() error {
+	for path, was := range p.read {
+		now, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
+			return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", path)
+		}
+	}
+	return nil
 }
 
 // Refused reports whether the policy forbids the conversion of any thread. Then
@@ -128,13 +156,11 @@ func (p *Plan) planCPUInfo(info *codec.CPUInfo, o Options) {
 		return
 	}
 	to := *info
-	switch {
-	case host != nil && o.Policy.Force:
-		adaptToHost(&to, host)
-	case host == nil && o.Target.Format != nil && *o.Target.Format != xstate.FormatXSave:
+	if o.Target.Format != nil && *o.Target.Format != xstate.FormatXSave {
 		withoutXSave(&to)
-	default:
-		return
+	}
+	if host != nil && o.Policy.Force {
+		adaptToHost(&to, host)
 	}
 	changes := diffCPUInfo(info, &to)
 	if len(changes) == 0 {
@@ -172,15 +198,12 @@ func adaptToHost(to *codec.CPUInfo, host *xstate.CPU) {
 		to.Capability = maskWords(to.Capability, xstate.CapabilityMask(gone...), true)
 	}
 	mask, known := host.CRIUMask()
-	if to.XFeaturesMask == nil {
+	if to.XFeaturesMask == nil || !known || host.XSaveSize == nil || host.XSaveSizeMax == nil {
+		to.XFeaturesMask, to.XSaveSize, to.XSaveSizeMax = nil, nil, nil
 		return
 	}
-	if known && host.XSaveSize != nil && host.XSaveSizeMax != nil {
-		to.XFeaturesMask = new(*to.XFeaturesMask & mask)
-		to.XSaveSize, to.XSaveSizeMax = host.XSaveSize, host.XSaveSizeMax
-		return
-	}
-	to.XFeaturesMask, to.XSaveSize, to.XSaveSizeMax = nil, nil, nil
+	to.XFeaturesMask = new(*to.XFeaturesMask & mask)
+	to.XSaveSize, to.XSaveSizeMax = host.XSaveSize, host.XSaveSizeMax
 }
 
 func pad(words []uint32) []uint32 {

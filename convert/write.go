@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,6 +37,7 @@ func (p *Plan) WriteFile(out string) error {
 	if err != nil {
 		return err
 	}
+	out = filepath.Clean(out)
 	if _, err := os.Lstat(out); err == nil {
 		return existsError(out)
 	}
@@ -68,10 +70,19 @@ func (p *Plan) Bytes() ([]byte, error) {
 	return core.Raw(), nil
 }
 
-// createLocked opens a staging file and locks it. One that a killed conversion
-// left behind is not locked, and is taken over.
+// createLocked makes a staging file and locks it. One that a killed conversion
+// left behind is not locked, and is removed; it may be read-only already.
 func createLocked(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|noFollow, 0o600)
+	if left, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0); err == nil {
+		err = lock(left)
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if err = errors.Join(err, left.Close()); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -107,10 +118,15 @@ type DirOptions struct {
 }
 
 // WriteDir writes the converted checkpoint to the new directory out, which must not
-// exist. It appears by one rename once all of it is durable; on any failure nothing
-// is left. The errors are from the file system, or a [*BusyError].
+// exist. It appears by one rename once all of it is durable; on any failure before
+// that nothing is left. The errors are from the file system, or a [*BusyError].
 func (p *Plan) WriteDir(out string, o DirOptions) error {
-	src := p.Checkpoint.Path
+	out = filepath.Clean(out)
+	// The directory itself, not a link to it, has the metadata to keep.
+	src, err := filepath.EvalSymlinks(p.Checkpoint.Path)
+	if err != nil {
+		return err
+	}
 	if err := outside(src, out); err != nil {
 		return err
 	}
@@ -129,10 +145,13 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 		err = syncTree(dir)
 	}
 	if err == nil {
+		err = p.stale()
+	}
+	if err == nil {
 		err = renameNoReplace(stage, out)
 	}
 	if err != nil {
-		os.RemoveAll(stage)
+		removeTree(stage)
 		return err
 	}
 	return syncDir(filepath.Dir(out))
@@ -192,12 +211,31 @@ func emptyDir(f *os.File, path string) error {
 	if err != nil {
 		return err
 	}
+	if err := f.Chmod(0o700); err != nil {
+		return err
+	}
 	for _, name := range names {
-		if err := os.RemoveAll(filepath.Join(path, name)); err != nil {
+		if err := removeTree(filepath.Join(path, name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// removeTree is os.RemoveAll for what a conversion made, where a directory may
+// have the mode of a read-only original.
+func removeTree(path string) error {
+	err := os.RemoveAll(path)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = os.Chmod(path, 0o700)
+		}
+		return err
+	})
+	return os.RemoveAll(path)
 }
 
 // cloner copies a checkpoint directory, with the plan's files in place of the old
@@ -207,7 +245,7 @@ type cloner struct {
 	from, to string
 	final    string // where to will be in the end
 	opts     DirOptions
-	links    map[fileID]string // hard links: the copy of each file with several names
+	links    map[fileID]string // hard links: a copied name of each file with several
 	done     int64
 }
 
@@ -246,22 +284,16 @@ func (c *cloner) entry(rel string) error {
 }
 
 func (c *cloner) file(rel, src, dst string, info fs.FileInfo) error {
-	if content, ok := c.plan.files[rel]; ok {
-		f, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(content)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		return copyMeta(dst, src)
-	}
+	content, changed := c.plan.files[rel]
+	// Names of one file stay names of one file, unless only one is converted.
 	if id, many := linkID(info); many {
-		if first, ok := c.links[id]; ok {
-			return os.Link(first, dst)
+		if first, ok := c.links[id]; ok && bytes.Equal(c.plan.files[first], content) {
+			return os.Link(filepath.Join(c.to, first), dst)
 		}
-		c.links[id] = dst
+		c.links[id] = rel
+	}
+	if changed {
+		return writeLike(dst, content, src)
 	}
 	if err := cloneFile(dst, src); err != nil {
 		return err
@@ -303,14 +335,10 @@ func (c *cloner) relink(rel, target string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root, err := realDir(c.from)
-	if err != nil {
-		return "", err
-	}
-	place := filepath.Join(from, target)
-	if place == root || strings.HasPrefix(place, root+string(filepath.Separator)) {
+	if filepath.IsLocal(filepath.Join(filepath.Dir(rel), target)) {
 		return target, nil
 	}
+	place := filepath.Join(from, target)
 	parent, err := realDir(filepath.Dir(c.final))
 	if err != nil {
 		return "", err

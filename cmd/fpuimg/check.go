@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fatih/color"
 	"github.com/spf13/pflag"
 
+	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -67,6 +71,9 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		img := o.check(s, path)
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
+			if hint := inputHint(err); hint != "" {
+				s.Hintf("%s", hint)
+			}
 			code = cli.Worst(code, cli.Damaged)
 		}
 		if len(img.errs) > 0 {
@@ -119,6 +126,11 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 		return img
 	}
 	img.errs = append(img.errs, ckpt.Problems...)
+	// CRIU reads cpuinfo.img only where --cpu-cap asks for it.
+	broken := slices.ContainsFunc(ckpt.Problems, func(err error) bool {
+		format, ok := errors.AsType[*codec.FormatError](err)
+		return !ok || filepath.Base(format.Path) != "cpuinfo.img"
+	})
 	var source *xstate.CPU
 	if ckpt.CPUInfo != nil {
 		source = ckpt.CPUInfo.CPU()
@@ -127,18 +139,25 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 	for i, h := range o.hosts {
 		img.results = append(img.results, &result{host: h, machine: compat.Machine(source, h.CPU)})
 		predictors[i] = compat.NewPredictor(h.CPU)
+		if broken {
+			predictors[i].AddUnparseable()
+		}
 	}
+	beyondForce := len(ckpt.Problems) > 0
 	for th, err := range ckpt.Threads() {
 		if err != nil {
 			img.errs = append(img.errs, err)
+			beyondForce = true
 			for _, p := range predictors {
 				p.AddUnparseable()
 			}
 			continue
 		}
 		for i, r := range img.results {
-			command := "fpuimg convert " + quote(r.host.option) + " --force " + quote(path)
-			report := compat.Decide(&th.Core.State, compat.Target{Host: r.host.CPU, Command: command}, compat.Policy{})
+			target := compat.Target{Host: r.host.CPU, Input: quote(path),
+				Command: "fpuimg convert " + quote(r.host.option) + " --force " + quote(path)}
+			report := compat.Decide(&th.Core.State, target, compat.Policy{})
+			beyondForce = beyondForce || !report.OnlyLost()
 			r.threads = append(r.threads, judged{th.TID, report})
 			r.verdict = max(r.verdict, report.Verdict)
 			if th.Core.Trailing > 0 {
@@ -153,6 +172,11 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 	for i, r := range img.results {
 		if len(img.errs) > 0 {
 			r.verdict = compat.Damaged
+		}
+		if beyondForce { // convert refuses the whole checkpoint
+			for _, t := range r.threads {
+				t.WithoutCommands()
+			}
 		}
 		r.criu = map[compat.Cap]compat.Prediction{}
 		for _, c := range compat.Caps() {
@@ -187,19 +211,39 @@ func (img *checked) text(s *cli.IO) error {
 		}
 	}
 	printFindings(s, r.threads, r.machine)
-	var caps [][]string
+	return r.predictions(s)
+}
+
+// predictions prints what CRIU will do; values of --cpu-cap with the same outcome
+// share a row.
+func (r *result) predictions(s *cli.IO) error {
+	var order []string
+	caps := map[string][]string{}
+	width := len("--cpu-cap")
 	for _, c := range compat.Caps() {
 		p := r.criu[c]
 		what := p.Outcome
 		if p.Class != nil {
 			what += " (" + *p.Class + ")"
 		}
-		if len(p.Loses) > 0 {
-			what += " " + strings.Join(p.Loses, " ")
+		if p.Reason != "" {
+			what += ": " + p.Reason
 		}
-		caps = append(caps, []string{string(c), what})
+		if caps[what] == nil {
+			order = append(order, what)
+		}
+		caps[what] = append(caps[what], string(c))
+		width = max(width, len(strings.Join(caps[what], ", ")))
 	}
-	return table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, caps)
+	var rows [][]string
+	for _, what := range order {
+		first := strings.Join(caps[what], ", ")
+		for _, line := range wrap(strings.Fields(what), max(s.Width()-width-2, 20)) {
+			rows = append(rows, []string{first, line})
+			first = ""
+		}
+	}
+	return table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, rows)
 }
 
 // checkLines groups the components by what becomes of them on the host, in words
@@ -210,103 +254,6 @@ func checkLines(r *compat.Report) [][2]string {
 		lines[i][0] = map[string]string{"refuse": "lost", "strip": "lost", "drop": "unused", "keep": "fits", "init": "INIT", "extend": "INIT"}[l[0]]
 	}
 	return lines
-}
-
-// cellNames are the verdicts as a matrix spells them.
-var cellNames = map[compat.Verdict]string{
-	compat.Compatible: "ok", compat.DowngradeLossless: "drop", compat.DowngradeLossy: "LOSS", compat.Damaged: "BAD",
-}
-
-// matrix prints images down and hosts across. Each cell has the verdict and the
-// number of its chief reason; the reasons follow below.
-func (o *checkOptions) matrix(s *cli.IO, imgs []*checked) error {
-	header := []string{"IMAGE"}
-	width := len("IMAGE")
-	for _, img := range imgs {
-		width = max(width, len([]rune(img.path)))
-	}
-	used := width + 2
-	for _, h := range o.hosts {
-		used += max(len([]rune(h.short)), 8) + 2
-	}
-	for i, h := range o.hosts {
-		name := cli.Printable(h.short)
-		if used > s.Width() { // too many to name in the head of their columns
-			short := fmt.Sprintf("h%d", i+1)
-			fmt.Fprintf(s.Out, "%s = %s\n", short, name)
-			name = short
-		}
-		header = append(header, name)
-	}
-	var reasons []string
-	number := map[string]int{}
-	var rows [][]string
-	for _, img := range imgs {
-		row := []string{cli.Printable(img.path)}
-		if len(img.results) == 0 {
-			row = append(row, verdictStyle(s, compat.Damaged).Sprint("unreadable"))
-		}
-		for _, r := range img.results {
-			cell := verdictStyle(s, r.verdict).Sprint(cellNames[r.verdict])
-			if reason := r.chief(); reason != "" {
-				if number[reason] == 0 {
-					reasons = append(reasons, reason)
-					number[reason] = len(reasons)
-				}
-				cell += fmt.Sprintf(" %d", number[reason])
-			}
-			row = append(row, cell)
-		}
-		for len(row) < len(header) {
-			row = append(row, "")
-		}
-		rows = append(rows, row)
-	}
-	if err := table(s, header, rows); err != nil {
-		return err
-	}
-	if len(reasons) > 0 {
-		fmt.Fprintln(s.Out, "\nok fits, drop takes away unused state, LOSS loses registers, BAD is damaged; the reasons:")
-	}
-	for i, reason := range reasons {
-		for j, line := range wrap(strings.Fields(reason), s.Width()-5) {
-			lead := fmt.Sprintf("%3d  ", i+1)
-			if j > 0 {
-				lead = "     "
-			}
-			fmt.Fprintln(s.Out, lead+line)
-		}
-	}
-	return nil
-}
-
-// chief returns the gravest finding of a result in one line, without thread and
-// host, so that equal reasons fold; "" if there is nothing but notes.
-func (r *result) chief() string {
-	var best *compat.Finding
-	consider := func(f *compat.Finding) {
-		if f.Severity > compat.Note && (best == nil || f.Severity > best.Severity) {
-			best = f
-		}
-	}
-	for _, t := range r.threads {
-		for i := range t.Findings {
-			if f := &t.Findings[i]; f.Rule != compat.FormatXSave || t.Verdict != compat.DowngradeLossy {
-				consider(f)
-			}
-		}
-	}
-	for i := range r.machine {
-		consider(&r.machine[i])
-	}
-	if best == nil {
-		return ""
-	}
-	text := best.Severity.String() + " " + string(best.Rule)
-	if names := append(append([]string{}, best.Components...), best.Features...); len(names) > 0 {
-		text += ": " + strings.Join(names, " ")
-	}
-	return text
 }
 
 // The JSON document of schema fpuimg.check/1.

@@ -67,6 +67,12 @@ func (o *convertOptions) complete(args []string) error {
 		return cli.Usagef("--in-place and -o exclude each other")
 	case o.inPlace && slices.Contains(args, "-"):
 		return cli.Usagef("--in-place cannot change standard input")
+	case len(args) > 1 && slices.Contains(args, "-") && !o.dryRun:
+		return &cli.UsageError{Err: errors.New("standard input goes to standard output, and takes no other input beside it"), Hint: "convert it in a run of its own"}
+	case o.output == "-" && isDir(args[0]):
+		return &cli.UsageError{Err: fmt.Errorf("%s is a directory, and standard output takes one core image", args[0]), Hint: "-o DIR"}
+	case o.host == liveHost && forgottenEquals(args) != "":
+		return &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: forgottenEquals(args)}
 	case o.json && !o.dryRun && (o.output == "-" || o.output == "" && slices.Contains(args, "-")):
 		return &cli.UsageError{Err: errors.New("--json and the image would both go to standard output"), Hint: "-o FILE"}
 	}
@@ -97,6 +103,23 @@ func (o *convertOptions) complete(args []string) error {
 	return nil
 }
 
+// isDir reports whether a path argument names a directory.
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// forgottenEquals returns the hint for a machine that is named after --host with a
+// space, "" if none is. It would be converted for this machine instead.
+func forgottenEquals(args []string) string {
+	for _, arg := range args {
+		if hint := misplacedProfile(arg); hint != "" {
+			return hint
+		}
+	}
+	return ""
+}
+
 // command is what a user types to force this conversion of path.
 func (o *convertOptions) command(path string) string {
 	words := []string{"fpuimg convert"}
@@ -110,6 +133,9 @@ func (o *convertOptions) command(path string) string {
 		words = append(words, quote(o.named.option))
 	}
 	words = append(words, "--force")
+	if o.keepCPUInfo {
+		words = append(words, "--keep-cpuinfo")
+	}
 	if o.inPlace {
 		words = append(words, "--in-place")
 	}
@@ -185,7 +211,7 @@ func (o *convertOptions) one(s *cli.IO, path string) (cli.Exit, convertImage, er
 		return cli.Damaged, img, err
 	}
 	img.fill(plan)
-	filter := o.output == "-" || path == "-" && o.output == ""
+	filter := !o.dryRun && (o.output == "-" || path == "-" && o.output == "")
 	if !o.json && !filter {
 		if err := o.report(s, plan); err != nil {
 			return cli.Damaged, img, err
@@ -196,7 +222,7 @@ func (o *convertOptions) one(s *cli.IO, path string) (cli.Exit, convertImage, er
 	}
 	o.warn(s, path, plan)
 	switch {
-	case filter && !o.dryRun:
+	case filter:
 		b, err := plan.Bytes()
 		if err == nil {
 			_, err = s.Out.Write(b)

@@ -38,12 +38,28 @@ func newErrorDoc(path string, err error) *errorDoc {
 	}
 	doc := &errorDoc{File: path, Message: err.Error()}
 	var format *codec.FormatError
+	var missing *codec.MissingError
+	var interrupted *codec.InterruptedError
 	var file *fs.PathError
 	switch {
 	case errors.As(err, &format):
 		doc.File, doc.Offset, doc.Field, doc.Message = format.Path, format.Offset, format.Field, format.Err.Error()
+	case errors.As(err, &missing):
+		doc.File, doc.Message = missing.Path, "missing: "+missing.Reason
+	case errors.As(err, &interrupted):
+		doc.File, doc.Message = interrupted.Dir, "a conversion of this checkpoint was interrupted"
 	case errors.As(err, &file):
 		doc.File, doc.Message = file.Path, file.Err.Error()
 	}
 	return doc
+}
+
+// inputHint says what to do about an input that could not be read whole, "" if
+// nothing comes to mind.
+func inputHint(err error) string {
+	var interrupted *codec.InterruptedError
+	if errors.As(err, &interrupted) {
+		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one first"
+	}
+	return ""
 }

@@ -49,7 +49,7 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 		if errors.Is(err, pflag.ErrHelp) {
 			return cli.OK, help(s, nil)
 		}
-		return 0, &cli.UsageError{Err: err, Hint: "fpuimg help"}
+		return 0, cli.FlagError(root, err, "fpuimg help")
 	}
 	args = root.Args()
 	switch {
@@ -74,7 +74,7 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 			fmt.Fprint(s.Out, v.manual.Text())
 			return cli.OK, nil
 		}
-		return 0, &cli.UsageError{Err: err, Hint: v.manual.Name + " --help"}
+		return 0, cli.FlagError(fs, err, v.manual.Name+" --help")
 	}
 	return start(s, fs.Args())
 }
@@ -85,7 +85,7 @@ func (v *verb) flags(s *cli.IO) (*pflag.FlagSet, func(*cli.IO, []string) (cli.Ex
 	fs.SortFlags = false
 	fs.Usage = func() {}
 	start := v.setup(fs)
-	fs.Var(cli.ColorFlag(s), "color", "colour: `when` is auto, always or never")
+	fs.Var(cli.ColorFlag(s), "color", "colour, by `WHEN`: auto (the default, on a terminal), always or never")
 	v.manual.Flags = fs
 	return fs, start
 }

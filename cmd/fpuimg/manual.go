@@ -36,7 +36,7 @@ Standard output is data, standard error is talk. NO_COLOR is honoured, and
 nothing is told by colour alone.
 `,
 	Exits: exits,
-	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-profile", "fpuimg-diff", "criu"},
+	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-profile", "fpuimg-diff", "criu(8)"},
 }
 
 var showManual = cli.Manual{
@@ -104,7 +104,7 @@ erases what it said of the source, and the report says so.
     fpuimg convert --to=fxsave --force - < core-7.img > out/core-7.img
 `,
 	Exits: exits,
-	See:   []string{"fpuimg", "criu"},
+	See:   []string{"fpuimg", "criu(8)"},
 }
 
 var checkManual = cli.Manual{
@@ -132,7 +132,7 @@ value of its --cpu-cap option, and what it drops without a word.
     fpuimg check --host=x86-64-v2 --host=x86-64-v3 --host=zen4.json a b c
 `,
 	Exits: exits,
-	See:   []string{"fpuimg", "fpuimg-profile", "fpuimg-convert", "criu"},
+	See:   []string{"fpuimg", "fpuimg-profile", "fpuimg-convert", "criu(8)"},
 }
 
 var profileManual = cli.Manual{

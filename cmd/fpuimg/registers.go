@@ -11,6 +11,7 @@ import (
 	"github.com/fatih/color"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
@@ -43,9 +44,9 @@ func (l laneFormat) lanes(b []byte) []string {
 		u := binary.LittleEndian.Uint64(word[:])
 		switch {
 		case l.kind == 'f' && l.size == 4:
-			out = append(out, strconv.FormatFloat(float64(math.Float32frombits(uint32(u))), 'g', -1, 32))
+			out = append(out, float(float64(math.Float32frombits(uint32(u))), 32, u<<41>>41, u>>31 != 0))
 		case l.kind == 'f':
-			out = append(out, strconv.FormatFloat(math.Float64frombits(u), 'g', -1, 64))
+			out = append(out, float(math.Float64frombits(u), 64, u<<12>>12, u>>63 != 0))
 		case l.kind == 'i':
 			shift := 64 - 8*l.size
 			out = append(out, strconv.FormatInt(int64(u<<shift)>>shift, 10))
@@ -56,6 +57,27 @@ func (l laneFormat) lanes(b []byte) []string {
 	return out
 }
 
+// float spells a float32 or float64 as ST registers are spelled: infinities in
+// lower case, NaNs with their kind, sign and payload. The fraction holds the
+// payload below the bit that makes a NaN quiet.
+func float(v float64, bits int, fraction uint64, negative bool) string {
+	if !math.IsNaN(v) {
+		return strings.TrimPrefix(strings.ToLower(strconv.FormatFloat(v, 'g', -1, bits)), "+")
+	}
+	quiet := uint64(1) << 51
+	if bits == 32 {
+		quiet = 1 << 22
+	}
+	kind, sign := "snan", ""
+	if fraction&quiet != 0 {
+		kind = "qnan"
+	}
+	if negative {
+		sign = "-"
+	}
+	return fmt.Sprintf("%s%s(%#x)", sign, kind, fraction&^quiet)
+}
+
 const vectorFeatures xstate.Features = 1<<xstate.SSE | 1<<xstate.AVX | 1<<xstate.ZMMHi256 | 1<<xstate.Hi16ZMM
 
 // registers prints every register of a thread, or with --redact the names of those
@@ -63,7 +85,15 @@ const vectorFeatures xstate.Features = 1<<xstate.SSE | 1<<xstate.AVX | 1<<xstate
 func (o *showOptions) registers(s *cli.IO, t *shownThread) {
 	st := &t.Core.State
 	p := &printer{s: s}
-	fmt.Fprintf(s.Out, "\n%s\n", s.OutStyle(color.Bold).Sprintf("thread %s %s", threadRange([]shownThread{*t}), cli.Printable(t.Core.Comm)))
+	name := "thread "
+	if t.TID != 0 {
+		name += fmt.Sprint(t.TID) + " "
+	}
+	fmt.Fprintf(s.Out, "\n%s\n", s.OutStyle(color.Bold).Sprint(name+cli.Printable(t.Core.Comm)))
+	if st.Format == xstate.FormatNone {
+		fmt.Fprintln(s.Out, "no FPU record")
+		return
+	}
 	if o.redact {
 		for f := range st.Present() {
 			if o.features.Has(f) {
@@ -72,18 +102,14 @@ func (o *showOptions) registers(s *cli.IO, t *shownThread) {
 		}
 		return
 	}
-	if o.features.Has(xstate.X87) && st.Format != xstate.FormatNone {
+	if o.features.Has(xstate.X87) {
 		o.printX87(p, &st.FX)
 	}
-	if o.features.Has(xstate.SSE) && st.Format != xstate.FormatNone {
+	if o.features.Has(xstate.SSE) {
 		p.line("mxcsr", "%#x  %s", st.FX.MXCSR(), xstate.MXCSRString(st.FX.MXCSR()))
 		p.line("mxcsr_mask", "%#x", st.FX.MXCSRMask())
 	}
-	if o.features&vectorFeatures != 0 {
-		for _, v := range st.Vectors() {
-			o.printVector(p, v)
-		}
-	}
+	o.printVectors(p, o.vectors(st))
 	for f := range st.Present() {
 		if o.features.Has(f) {
 			o.printExtended(p, st, f)
@@ -95,11 +121,36 @@ func (o *showOptions) registers(s *cli.IO, t *shownThread) {
 	}
 }
 
+// vectors returns the vector registers, as wide as the selected components go.
+func (o *showOptions) vectors(st *xstate.State) []xstate.Vector {
+	var out []xstate.Vector
+	for i, v := range st.Vectors() {
+		width, prefix := 0, ""
+		switch {
+		case i >= 16 && o.features.Has(xstate.Hi16ZMM), i < 16 && o.features.Has(xstate.ZMMHi256):
+			width, prefix = 64, "zmm"
+		case i >= 16:
+		case o.features.Has(xstate.AVX):
+			width, prefix = 32, "ymm"
+		case o.features.Has(xstate.SSE):
+			width, prefix = 16, "xmm"
+		}
+		switch {
+		case width == 0:
+			continue
+		case width < len(v.Bytes):
+			v = xstate.Vector{Name: prefix + strconv.Itoa(i), Bytes: v.Bytes[:width]}
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
 // describeUse says what a component holds without giving a value away.
 func describeUse(st *xstate.State, f xstate.Feature) string {
 	text := strings.ReplaceAll(st.Status(f).String(), "-", " ")
 	if used := st.Used(f); len(used) > 0 {
-		text += ": " + strings.Join(used, " ")
+		text += ": " + strings.Join(compat.LossNames([]compat.Loss{{Component: f, Registers: used}}), " ")
 	}
 	return text
 }
@@ -116,18 +167,64 @@ const nameWidth = 12
 
 // list prints a name and words, which it does not break.
 func (p *printer) list(name string, words []string) {
-	for i, line := range wrap(words, p.s.Width()-nameWidth-1) {
-		if i > 0 {
-			name = ""
+	p.lines(name, wrap(words, p.s.Width()-nameWidth-1))
+}
+
+func (p *printer) lines(name string, lines []string) {
+	for _, line := range lines {
+		fmt.Fprintf(p.s.Out, "%-*s%s\n", nameWidth, name, strings.TrimRight(line, " "))
+		name = ""
+	}
+}
+
+// row is a register as words that are equally wide.
+type row struct {
+	name  string
+	words []string
+	zero  bool
+}
+
+// rows prints registers with as many words in a line as fit, a power of two, so
+// that equal positions stand below each other. A run of registers that are zero is
+// one line.
+func (p *printer) rows(rows []row) {
+	width := 1
+	for _, r := range rows {
+		for _, w := range r.words {
+			width = max(width, len(w))
 		}
-		fmt.Fprintf(p.s.Out, "%-*s%s\n", nameWidth, name, line)
+	}
+	n := 1
+	for 2*n*(width+1) <= p.s.Width()-nameWidth {
+		n *= 2
+	}
+	for i := 0; i < len(rows); {
+		end := i
+		for end < len(rows) && rows[end].zero {
+			end++
+		}
+		if end > i+1 {
+			p.line(rows[i].name+"-"+rows[end-1].name, "0")
+			i = end
+			continue
+		}
+		var lines []string
+		for words := range slices.Chunk(rows[i].words, n) {
+			var line strings.Builder
+			for _, w := range words {
+				fmt.Fprintf(&line, "%-*s ", width, w)
+			}
+			lines = append(lines, line.String())
+		}
+		p.lines(rows[i].name, lines)
+		i++
 	}
 }
 
 func (o *showOptions) printX87(p *printer, fx *xstate.FXArea) {
 	p.line("fcw", "%#x  %s", fx.FCW(), xstate.FCWString(fx.FCW()))
 	p.line("fsw", "%#x  %s", fx.FSW(), xstate.FSWString(fx.FSW()))
-	p.line("ftw", "%#x  physical registers in use, abridged", fx.FTW())
+	p.line("ftw", "%#x  %s", fx.FTW(), xstate.FTWString(fx.FTW()))
 	p.line("fop", "%#x", fx.FOP())
 	p.line("fip", "%#x", fx.FIP())
 	p.line("fdp", "%#x", fx.FDP())
@@ -152,28 +249,31 @@ func tag(fx *xstate.FXArea, i int) string {
 	return "special"
 }
 
-// printVector prints a register in groups of 64 bits or, with --as, in lanes.
-func (o *showOptions) printVector(p *printer, v xstate.Vector) {
-	if o.lanes.kind != 0 {
-		p.list(v.Name, o.lanes.lanes(v.Bytes))
-		return
+// printVectors prints vector registers in groups of 64 bits or, with --as, in
+// lanes.
+func (o *showOptions) printVectors(p *printer, vs []xstate.Vector) {
+	var rows []row
+	for _, v := range vs {
+		words := quads(v.Hex())
+		if o.lanes.kind != 0 {
+			words = o.lanes.lanes(v.Bytes)
+		}
+		rows = append(rows, newRow(v.Name, words, v.Bytes))
 	}
-	p.list(v.Name, quads(v.Hex()))
+	p.rows(rows)
+}
+
+func newRow(name string, words []string, b []byte) row {
+	return row{name, words, !slices.ContainsFunc(b, func(b byte) bool { return b != 0 })}
 }
 
 // quads cuts the digits of a number into groups of 16.
 func quads(hex string) []string {
-	digits := strings.TrimPrefix(hex, "0x")
 	var out []string
-	for len(digits) > 16 {
-		n := len(digits) % 16
-		if n == 0 {
-			n = 16
-		}
-		out = append(out, digits[:n])
-		digits = digits[n:]
+	for digits := range slices.Chunk([]byte(strings.TrimPrefix(hex, "0x")), 16) {
+		out = append(out, string(digits))
 	}
-	return append(out, digits)
+	return out
 }
 
 // printExtended prints what is neither x87 nor part of a vector register.
@@ -190,10 +290,16 @@ func (o *showOptions) printExtended(p *printer, st *xstate.State, f xstate.Featu
 		for i, b := range bounds(view) {
 			p.line(fmt.Sprintf("bnd%d", i), "lower %s upper %s", b.Lower, b.Upper)
 		}
+	case f == xstate.BNDCSR:
+		p.line("bndcfgu", "%#x", binary.LittleEndian.Uint64(view))
+		p.line("bndstatus", "%#x", binary.LittleEndian.Uint64(view[8:]))
 	default:
+		var rows []row
 		for r := range f.Component().Registers() {
-			p.list(r.Name, quads(number(view[r.Off:][:r.Size])))
+			b := view[r.Off:][:r.Size]
+			rows = append(rows, newRow(r.Name, quads(number(b)), b))
 		}
+		p.rows(rows)
 	}
 }
 
@@ -260,10 +366,8 @@ func (o *showOptions) registersDoc(st *xstate.State) *registersDoc {
 	if legacy && o.features.Has(xstate.SSE) {
 		d.MXCSR, d.MXCSRMask = hex(uint64(fx.MXCSR())), hex(uint64(fx.MXCSRMask()))
 	}
-	if o.features&vectorFeatures != 0 {
-		for _, v := range st.Vectors() {
-			d.Vector = append(d.Vector, vectorDoc{v.Name, v.Hex()})
-		}
+	for _, v := range o.vectors(st) {
+		d.Vector = append(d.Vector, vectorDoc{v.Name, v.Hex()})
 	}
 	for f := range st.Present() {
 		view := st.View(f)

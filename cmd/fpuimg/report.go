@@ -100,7 +100,11 @@ func printFindings(s *cli.IO, ts []judged, checkpoint []compat.Finding) {
 			p.tids = append(p.tids, t.tid)
 		}
 	}
-	for _, p := range all {
+	slices.SortStableFunc(all, func(a, b *placed) int { return int(b.finding.Severity) - int(a.finding.Severity) })
+	for i, p := range all {
+		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.finding.Hint == p.finding.Hint }) {
+			p.finding.Hint = "" // said once, below
+		}
 		printFinding(s, threadWord(len(p.tids))+" "+tidRange(p.tids), &p.finding)
 	}
 	for i := range checkpoint {

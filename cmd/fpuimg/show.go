@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/fatih/color"
 	"github.com/spf13/pflag"
@@ -24,17 +25,19 @@ type showOptions struct {
 
 	features xstate.Features // of --component; all if it is not given
 	lanes    laneFormat
+	unseen   map[int]bool // threads of --tid that no input has had yet
 }
 
 func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o showOptions
 	fs.BoolVar(&o.regs, "regs", false, "print every register")
-	fs.StringVar(&o.as, "as", "hex", "print vector registers as `lanes`: hex, f32, f64, i8 ... i64 or u8 ... u64")
-	fs.StringSliceVar(&o.component, "component", nil, "only these state `components`, comma-separated: AVX,PKRU")
-	fs.IntSliceVar(&o.tid, "tid", nil, "only these `threads`, comma-separated")
+	fs.StringVar(&o.as, "as", "hex", "print every register, the vector ones as `LANES`: hex (the default), f32, f64, i8, i16, i32, i64, u8, u16, u32 or u64")
+	fs.StringSliceVar(&o.component, "component", nil, "only these state components: `NAME`[,NAME]...")
+	fs.IntSliceVar(&o.tid, "tid", nil, "only these threads: `TID`[,TID]...")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.BoolVar(&o.redact, "redact", false, "print states, no register values")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		o.regs = o.regs || fs.Changed("as")
 		if err := o.complete(); err != nil {
 			return 0, err
 		}
@@ -45,6 +48,10 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 func (o *showOptions) complete() (err error) {
 	if o.lanes, err = parseLanes(o.as); err != nil {
 		return err
+	}
+	o.unseen = map[int]bool{}
+	for _, tid := range o.tid {
+		o.unseen[tid] = true
 	}
 	o.features, err = parseComponents(o.component)
 	return err
@@ -84,42 +91,54 @@ type shownThread struct {
 func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
 	doc := showDoc{Schema: "fpuimg.show/1", Images: []showImage{}}
-	for i, path := range paths {
+	printed := false
+	for _, path := range paths {
 		img := o.load(s, path)
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
+			if hint := inputHint(err); hint != "" {
+				s.Hintf("%s", hint)
+			}
 			code = cli.Worst(code, cli.Damaged)
 		}
 		if img.damaged() {
 			code = cli.Worst(code, cli.Damaged)
 		}
-		if o.json {
+		switch {
+		case o.json:
 			d, err := o.document(img)
 			if err != nil {
 				return code, err
 			}
 			doc.Images = append(doc.Images, d)
 			continue
-		}
-		if len(img.threads) == 0 && len(img.errs) > 0 {
+		case len(img.threads) == 0 && (len(img.errs) > 0 || len(o.tid) > 0):
 			continue
-		}
-		if i > 0 {
+		case printed:
 			fmt.Fprintln(s.Out)
 		}
 		if err := o.text(s, img); err != nil {
 			return code, err
 		}
+		printed = true
 	}
 	if o.json {
-		return code, writeJSON(s, doc)
+		if err := writeJSON(s, doc); err != nil {
+			return code, err
+		}
+	}
+	for _, tid := range o.tid {
+		if o.unseen[tid] {
+			s.Errorf("no thread %d in %s", tid, strings.Join(paths, " "))
+			code = cli.Worst(code, cli.Damaged)
+		}
 	}
 	return code, nil
 }
 
 // load reads one image and judges each thread by itself, without a target.
 func (o *showOptions) load(s *cli.IO, path string) *shown {
-	img := &shown{path: path, findings: []compat.Finding{}}
+	img := &shown{path: path}
 	ckpt, err := open(s, path)
 	if err != nil {
 		img.errs = append(img.errs, err)
@@ -129,15 +148,11 @@ func (o *showOptions) load(s *cli.IO, path string) *shown {
 	if ckpt.CPUInfo != nil {
 		img.cpu = ckpt.CPUInfo.CPU()
 	}
-	wanted := slices.Clone(o.tid)
 	for th, err := range ckpt.Threads() {
-		if len(o.tid) > 0 {
-			i := slices.Index(wanted, th.TID)
-			if i < 0 {
-				continue
-			}
-			wanted = slices.Delete(wanted, i, i+1)
+		if len(o.tid) > 0 && !slices.Contains(o.tid, th.TID) {
+			continue
 		}
+		o.unseen[th.TID] = false
 		if err != nil {
 			img.errs = append(img.errs, err)
 			continue
@@ -146,9 +161,6 @@ func (o *showOptions) load(s *cli.IO, path string) *shown {
 			img.findings = append(img.findings, compat.Trailing(th.Core.Path, th.Core.Trailing))
 		}
 		img.threads = append(img.threads, shownThread{th, compat.Decide(&th.Core.State, compat.Target{}, compat.Policy{})})
-	}
-	if len(wanted) > 0 {
-		img.errs = append(img.errs, fmt.Errorf("%s: no thread %v", path, strings.Trim(fmt.Sprint(wanted), "[]")))
 	}
 	return img
 }
@@ -189,15 +201,19 @@ func (o *showOptions) components(s *xstate.State) (out []componentDoc) {
 
 // text prints an image as a table of threads, then what there is to say.
 func (o *showOptions) text(s *cli.IO, img *shown) error {
-	fmt.Fprintln(s.Out, img.title(s))
+	o.title(s, img)
 	if len(img.threads) > 0 {
 		if err := table(s, []string{"THREADS", "TASK", "FORMAT", "XSTATE_BV", "STATE", "COMPONENTS"}, o.rows(s, img)); err != nil {
 			return err
 		}
 	}
-	for _, f := range foldFindings(img, o) {
-		printFinding(s, f.where, &f.Finding)
+	var ts []judged
+	for _, t := range img.threads {
+		r := *t.report
+		r.Findings = o.findings(r.Findings)
+		ts = append(ts, judged{t.TID, &r})
 	}
+	printFindings(s, ts, o.findings(img.findings))
 	if o.regs {
 		for i := range img.threads {
 			o.registers(s, &img.threads[i])
@@ -206,20 +222,30 @@ func (o *showOptions) text(s *cli.IO, img *shown) error {
 	return nil
 }
 
-func (img *shown) title(s *cli.IO) string {
+// title says what was read. The CPU has a line of its own where it must.
+func (o *showOptions) title(s *cli.IO, img *shown) {
 	tasks := map[int]bool{}
 	for _, t := range img.threads {
 		tasks[t.PID] = true
 	}
-	title := s.OutStyle(color.Bold).Sprint(cli.Printable(img.path)) + ": "
-	if len(img.threads) == 0 {
-		return title + "no threads"
+	path := cli.Printable(img.path)
+	text := ": " + count(len(img.threads), "thread")
+	switch {
+	case len(img.threads) == 0:
+		text = ": no threads"
+	case !tasks[0]:
+		text += " in " + count(len(tasks), "task")
 	}
-	title += count(len(img.threads), "thread") + " in " + count(len(tasks), "task")
-	if c := img.cpu; c != nil {
-		title += ", dumped on " + cpuName(c)
+	fmt.Fprint(s.Out, s.OutStyle(color.Bold).Sprint(path), text)
+	if img.cpu != nil {
+		source := "dumped on " + cpuName(img.cpu)
+		if utf8.RuneCountInString(path+text+", "+source) < s.Width() {
+			fmt.Fprint(s.Out, ", "+source)
+		} else {
+			fmt.Fprint(s.Out, "\n"+source)
+		}
 	}
-	return title
+	fmt.Fprintln(s.Out)
 }
 
 func cpuName(c *xstate.CPU) string {
@@ -272,7 +298,7 @@ func (o *showOptions) rows(s *cli.IO, img *shown) [][]string {
 	widths := [4]int{len("THREADS"), len("TASK"), len("FORMAT"), len("XSTATE_BV")}
 	for _, g := range groups {
 		for i, cell := range append([]string{threadRange(g.threads)}, g.head[:]...) {
-			widths[i] = max(widths[i], len([]rune(cell)))
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
 	for _, w := range widths {
@@ -319,52 +345,11 @@ func stateStyle(s *cli.IO, state string) string {
 
 // threadRange names the threads of a row.
 func threadRange(ts []shownThread) string {
-	first, last := ts[0].TID, ts[0].TID
-	for _, t := range ts {
-		first, last = min(first, t.TID), max(last, t.TID)
+	list := make([]int, len(ts))
+	for i, t := range ts {
+		list[i] = t.TID
 	}
-	switch {
-	case ts[0].TID == 0:
-		return "?"
-	case len(ts) == 1:
-		return fmt.Sprint(first)
-	}
-	return fmt.Sprintf("%d-%d (%d)", first, last, len(ts))
-}
-
-// placedFinding is a finding and the threads that it is about.
-type placedFinding struct {
-	compat.Finding
-	where string
-}
-
-// foldFindings joins equal findings of several threads.
-func foldFindings(img *shown, o *showOptions) []placedFinding {
-	var out []placedFinding
-	threads := map[string][]shownThread{}
-	var order []string
-	byKey := map[string]compat.Finding{}
-	for _, t := range img.threads {
-		for _, f := range o.findings(t.report.Findings) {
-			key := string(f.Rule) + f.Reason
-			if threads[key] == nil {
-				order = append(order, key)
-				byKey[key] = f
-			}
-			threads[key] = append(threads[key], t)
-		}
-	}
-	for _, key := range order {
-		noun := "thread "
-		if len(threads[key]) > 1 {
-			noun = "threads "
-		}
-		out = append(out, placedFinding{byKey[key], noun + threadRange(threads[key])})
-	}
-	for _, f := range o.findings(img.findings) {
-		out = append(out, placedFinding{f, "checkpoint"})
-	}
-	return out
+	return tidRange(list)
 }
 
 // printFinding prints one finding: severity, rule and place first, then the reason
@@ -375,21 +360,27 @@ func printFinding(s *cli.IO, where string, f *compat.Finding) {
 		compat.Risky: s.OutStyle(color.FgYellow, color.Bold),
 		compat.Fatal: s.OutStyle(color.FgRed, color.Bold),
 	}[f.Severity]
-	head := where
+	head := strings.TrimSuffix(where, " ?") // of a core image whose name has no number
 	if len(f.Components) > 0 {
 		head += ", " + strings.Join(f.Components, " ")
 	}
 	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(f.Severity), f.Rule, head)
-	for _, text := range []string{f.Reason, f.Hint} {
-		if text == "" {
-			continue
-		}
-		if text == f.Hint {
-			text = "hint: " + text
-		}
+	paragraph := func(text string) {
 		for _, line := range wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
 			fmt.Fprintln(s.Out, "    "+line)
 		}
+	}
+	paragraph(f.Reason)
+	if f.Hint == "" {
+		return
+	}
+	hint, command := f.Hint, ""
+	if i := strings.Index(hint, "fpuimg "); i > 0 { // on a line of its own, to copy
+		hint, command = hint[:i], hint[i:]
+	}
+	paragraph("hint: " + hint)
+	if command != "" {
+		fmt.Fprintln(s.Out, "        "+cli.Printable(command))
 	}
 }
 

@@ -47,19 +47,4 @@ func table(s *cli.IO, header []string, rows [][]string) error {
 }
 
 // wrap breaks words into lines of at most width columns.
-func wrap(words []string, width int) []string {
-	var lines []string
-	line := ""
-	for _, w := range words {
-		switch {
-		case line == "":
-			line = w
-		case len(line)+1+len(w) > width:
-			lines = append(lines, line)
-			line = w
-		default:
-			line += " " + w
-		}
-	}
-	return append(lines, line)
-}
+func wrap(words []string, width int) []string { return cli.Wrap(words, width) }

@@ -7,11 +7,11 @@ import (
 )
 
 // Common returns a CPU called "common" that has what all the given ones have: what
-// fits it fits each of them. Components, flags, feature words and the MXCSR mask
-// are those that all share; vendor, model and sizes are known only where they are
-// equal, and the layout where all put the shared components in the same places.
-// What is unknown of one CPU is unknown of all, except that one without FXSAVE or
-// XSAVE settles it. With no CPUs, nothing is known.
+// fits it fits each of them. Components, flags and the MXCSR mask are those that
+// all share who record them, so that a CPU of which they are unknown does not lift
+// what another one lacks. Feature words are shared by all; vendor, model and sizes
+// are known only where they are equal, and the layout where all put the shared
+// components in the same places. With no CPUs, nothing is known.
 func Common(cpus ...*xstate.CPU) *xstate.CPU {
 	c := &xstate.CPU{Name: "common"}
 	if len(cpus) == 0 {
@@ -39,6 +39,9 @@ func Common(cpus ...*xstate.CPU) *xstate.CPU {
 		c.MXCSRMask = and(c.MXCSRMask, o.MXCSRMask)
 		c.Flags = shared(c.Flags, o.Flags)
 		c.Capability = andWords(c.Capability, o.Capability)
+	}
+	if c.XSave != nil && !*c.XSave {
+		c.XFeatures = new(xstate.Features)
 	}
 	c.Layout = sharedLayout(cpus, c.XFeatures)
 	return c
@@ -68,16 +71,24 @@ func both(a, b *bool) *bool {
 	return new(true)
 }
 
+// and takes an unknown set for one that lacks nothing.
 func and[T ~uint32 | ~uint64](a, b *T) *T {
-	if a == nil || b == nil {
-		return nil
+	switch {
+	case a == nil:
+		return clone(b)
+	case b == nil:
+		return a
 	}
 	return new(*a & *b)
 }
 
+// shared takes an unknown list for one that lacks nothing.
 func shared(a, b []string) []string {
-	if a == nil || b == nil {
-		return nil
+	switch {
+	case a == nil:
+		return slices.Clone(b)
+	case b == nil:
+		return a
 	}
 	return slices.DeleteFunc(a, func(name string) bool { return !slices.Contains(b, name) })
 }

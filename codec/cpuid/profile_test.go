@@ -18,6 +18,7 @@ import (
 func sampleCPUs(t testing.TB) []*xstate.CPU {
 	cpus := []*xstate.CPU{
 		{Name: "nothing known"},
+		{Name: "mask known", MXCSRMask: new(uint32(0xffff)), FXSave: new(true)},
 		{Name: "old cpuinfo.img", Vendor: "intel", Capability: make([]uint32, 12), Flags: []string{}, XSave: new(false)},
 		{Name: "flags of the future", Flags: []string{"avx", "zz_new"}, XFeatures: new(xstate.Features(1<<62 | 7)),
 			Layout: xstate.Layout{{Feature: 2, Offset: 576, Size: 256}, {Feature: 62, Offset: 832, Size: 128, Align64: true}}},
@@ -180,7 +181,8 @@ func TestCommon(t *testing.T) {
 		{"spr nehalem", 3, true, "intel", 0, 0, "sse4_2", "avx xsave"},
 		{"spr x86-64-v3", 7, true, "", 0, -1, "avx2", "aes"},
 		{"x86-64-v2 x86-64-v4", 3, true, "", 0, -1, "sse4_2", "avx"},
-		{"spr nothing_known", 3, false, "", 0, -1, "", ""},
+		{"spr nothing_known", 0x602e7, true, "", 0, -1, "amx_tile", "sse4a"},
+		{"nothing_known nothing_known", 3, false, "", 0, -1, "", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.of, func(t *testing.T) {
@@ -242,11 +244,17 @@ func TestCommonLaws(t *testing.T) {
 			// It fits both: nothing is there that one of them lacks.
 			for _, m := range []*xstate.CPU{a, b} {
 				mine, ok := m.Usable()
-				if all, known := ab.Usable(); known && ok && all&^mine != 0 {
+				if all, known := ab.Usable(); ok && (!known || all&^mine != 0) {
 					t.Errorf("%s and %s: %v is too much for %s", a.Name, b.Name, all&^mine, m.Name)
 				}
+				if mask := ab.MXCSRMask; m.MXCSRMask != nil && (mask == nil || *mask&^*m.MXCSRMask != 0) {
+					t.Errorf("%s and %s: MXCSR mask %v is too much for %s", a.Name, b.Name, mask, m.Name)
+				}
+				if m.Flags != nil && ab.Flags == nil {
+					t.Errorf("%s and %s: no flags", a.Name, b.Name)
+				}
 				for _, f := range ab.Flags {
-					if has, _ := m.HasFlag(f); !has {
+					if has, known := m.HasFlag(f); known && !has {
 						t.Errorf("%s and %s: %s is not in %s", a.Name, b.Name, f, m.Name)
 					}
 				}

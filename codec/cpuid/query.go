@@ -59,6 +59,8 @@ func CPU(q Querier) *xstate.CPU {
 		lo, ebx, ecx, hi := r.leaf(leafXState, 0)
 		cpu.XFeaturesHW = new(xstate.Features(hi)<<32 | xstate.Features(lo))
 		cpu.XSaveSize, cpu.XSaveSizeMax = &ebx, &ecx
+	} else { // known to be nothing, as CRIU records it
+		cpu.XFeaturesHW, cpu.XSaveSize, cpu.XSaveSizeMax = new(xstate.Features), new(uint32), new(uint32)
 	}
 	var usable xstate.Features
 	if *cpu.XSave {

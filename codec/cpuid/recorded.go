@@ -132,7 +132,7 @@ func parseLine(line string) (leaf Leaf, regs Regs, err error) {
 	words := strings.Fields(in)
 	values := strings.Fields(out)
 	if !ok || len(words) < 1 || len(words) > 2 || len(values) != 4 {
-		return leaf, regs, fmt.Errorf("%.40q is no leaf: want 0xLEAF 0xSUB: eax=0x.. ebx=0x.. ecx=0x.. edx=0x..", line)
+		return leaf, regs, fmt.Errorf("%.40q is no leaf: want 0xLEAF 0xSUB: and the four registers, as eax=0x1f", line)
 	}
 	for i, p := range []*uint32{&leaf.EAX, &leaf.ECX}[:len(words)] {
 		if *p, err = parseHex(words[i]); err != nil {

@@ -51,6 +51,23 @@ func (c *Component) Registers() iter.Seq[Register] {
 	}
 }
 
+// paddingOnly reports whether every register in the component's data is zero. It
+// is for components with bytes that belong to no register; one whose registers the
+// table does not know has nothing else.
+func (c *Component) paddingOnly(data []byte) bool {
+	if len(c.banks) == 0 {
+		return false
+	}
+	for r := range c.Registers() {
+		for _, b := range data[min(r.Off, len(data)):min(r.Off+r.Size, len(data))] {
+			if b != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 const numComponents = 20
 
 // legacySize is the size of the FXSAVE image (SDM vol. 1, 10.5.1).

@@ -35,6 +35,16 @@ func FSWString(v uint16) string {
 	return strings.Join(parts, " ")
 }
 
+// FTWString names the physical registers that an abridged tag word marks as in
+// use (SDM vol. 1, 10.5.1.1).
+func FTWString(v uint8) string {
+	parts := bitNames(uint32(v), []string{"R0", "R1", "R2", "R3", "R4", "R5", "R6", "R7"})
+	if len(parts) == 0 {
+		return "all empty"
+	}
+	return strings.Join(parts, " ") + " in use"
+}
+
 // MXCSRString decodes an MXCSR: exception flags, DAZ, masks, rounding control,
 // FTZ (SDM vol. 1, 10.2.3) and AMD's MM (APM vol. 1, 4.2.2).
 func MXCSRString(v uint32) string {

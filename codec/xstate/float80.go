@@ -3,7 +3,10 @@ package xstate
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/big"
+	"math/bits"
+	"strings"
 )
 
 // Float80 is an x87 register: the 10 bytes of a double extended-precision value,
@@ -89,21 +92,75 @@ func (f Float80) String() string {
 	case ClassPseudoNaN:
 		return fmt.Sprintf("%s%s(%#x)", sign, c, f.Significand())
 	case ClassNormal:
-		return sign + f.abs().Text('g', -1)
+		return sign + f.decimal()
 	default:
-		return fmt.Sprintf("%s%s (%s)", sign, f.abs().Text('g', -1), c)
+		return fmt.Sprintf("%s%s (%s)", sign, f.decimal(), c)
 	}
 }
 
-// abs returns the magnitude of a finite value. The exponent of denormals is that
-// of the smallest normal number, 1.
-func (f Float80) abs() *big.Float {
-	e := int(f.Exponent())
-	if e == 0 {
-		e = 1
+// decimal returns the magnitude of a finite number: the shortest digits that lie
+// nearer to it than half the way to its neighbours. Integers do it, because
+// big.Float takes milliseconds for a denormal, and its shortest form of some powers
+// of two reads as the number below.
+func (f Float80) decimal() string {
+	m, e := f.Significand(), max(int(f.Exponent()), 1)-16383-63 // the number is m * 2^e
+	if m == 0 {
+		return "0"
 	}
-	v := new(big.Float).SetPrec(64).SetUint64(f.Significand())
-	return v.SetMantExp(v, e-16383-63)
+	lead := bits.LeadingZeros64(m) // read with 64 bits of precision, whatever it is
+	m, e = m<<lead, e-lead
+
+	// scale gives v quarters of the last bit's weight as a multiple of 10^-k, with
+	// some digits more than the 21 that ever are needed.
+	k := 30 - int(math.Floor(float64(e+63)*math.Log10(2)))
+	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(k, -k))), nil)
+	four := new(big.Int).Lsh(new(big.Int).SetUint64(m), 2)
+	scale := func(quarters int64) *big.Int {
+		v := new(big.Int).Add(four, big.NewInt(quarters))
+		if k >= 0 {
+			v.Mul(v, power)
+		}
+		if e >= 2 {
+			v.Lsh(v, uint(e-2))
+		} else {
+			v.Rsh(v, uint(2-e))
+		}
+		if k < 0 {
+			v.Quo(v, power)
+		}
+		return v
+	}
+	x, low, high := scale(0), scale(-2), scale(2)
+	if m == 1<<63 { // the numbers below lie twice as dense
+		low = scale(-1)
+	}
+	unit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(len(x.String())-1)), nil)
+	c := new(big.Int)
+	for {
+		c.Add(x, new(big.Int).Rsh(unit, 1)) // to the nearest multiple of unit
+		c.Mul(c.Quo(c, unit), unit)
+		if c.Cmp(low) > 0 && c.Cmp(high) < 0 {
+			break
+		}
+		unit.Quo(unit, big.NewInt(10))
+	}
+	digits := c.String()
+	exp := len(digits) - 1 - k
+	digits = strings.TrimRight(digits, "0")
+	switch {
+	case exp < -4 || exp >= 6:
+		if len(digits) > 1 {
+			digits = digits[:1] + "." + digits[1:]
+		}
+		return fmt.Sprintf("%se%+03d", digits, exp)
+	case exp < 0:
+		return "0." + strings.Repeat("0", -exp-1) + digits
+	case len(digits) <= exp:
+		return digits + strings.Repeat("0", exp+1-len(digits))
+	case len(digits) == exp+1:
+		return digits
+	}
+	return digits[:exp+1] + "." + digits[exp+1:]
 }
 
 // Hex returns the 80 bits as "0x" and 20 digits, most significant first.

@@ -134,13 +134,14 @@ func (s *State) Recorded() Features {
 	return set
 }
 
-// Present yields the components that are not absent, with their status.
+// Present yields the components of the table that are not absent, with their
+// status. Bits of XSTATE_BV that name no component are left out.
 func (s *State) Present() iter.Seq2[Feature, Status] {
 	return func(yield func(Feature, Status) bool) {
 		if s.Format == FormatNone {
 			return
 		}
-		for f := range (Legacy | s.BV | s.Recorded()).All() {
+		for f := range (Legacy | s.BV&Known | s.Recorded()).All() {
 			if st := s.Status(f); st != Absent && !yield(f, st) {
 				return
 			}
@@ -232,7 +233,7 @@ func initView(f Feature) []byte {
 func (s *State) isInit(f Feature) bool {
 	if !Legacy.Has(f) {
 		d := s.Data(f)
-		return bytes.Equal(d, zeros[:min(len(d), len(zeros))])
+		return bytes.Equal(d, zeros[:min(len(d), len(zeros))]) || f.Component().paddingOnly(d)
 	}
 	fx := &s.FX
 	if f == SSE {

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -124,9 +125,9 @@ type Target struct {
 	Features *xstate.Features
 	// Host is the machine; its components narrow Features.
 	Host *xstate.CPU
-	// Command is what a user would type to force the state into this target, for
-	// hints; "" gives none.
-	Command string
+	// Command is what a user would type to force the state into this target, and
+	// Input how the checkpoint is named there, for hints; "" gives none.
+	Command, Input string
 }
 
 // Action is what happens to a component.
@@ -198,6 +199,19 @@ func (e *IncompatibleError) Error() string {
 		}
 	}
 	return e.Report.Verdict.String()
+}
+
+// WithoutCommands takes the commands out of the hints, for a checkpoint that no
+// conversion takes.
+func (r *Report) WithoutCommands() {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; strings.Contains(f.Hint, "fpuimg ") {
+			f.Hint = ""
+			if f.Integrity() {
+				f.Hint = takeAgain
+			}
+		}
+	}
 }
 
 // Stripped returns the components whose bits are cleared although the image holds

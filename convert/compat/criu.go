@@ -60,15 +60,37 @@ func refuses(class, format string, args ...any) Prediction {
 type Predictor struct {
 	host *xstate.CPU
 
+	// has is the components that CRIU finds on the host; known is false if the
+	// host does not record them.
+	has   xstate.Features
+	known bool
+
 	unparseable, noFPRegs, short, xsave bool
-	wrongSize                           xstate.Features
+	oddSize, wrongSize                  xstate.Features // on some host, and on this one
 	noXSaveLoss, loss                   xstate.Features // what goes without XSAVE, and with it
 }
 
 // NewPredictor returns a predictor for one host.
-func NewPredictor(host *xstate.CPU) *Predictor { return &Predictor{host: host} }
+func NewPredictor(host *xstate.CPU) *Predictor {
+	p := &Predictor{host: host}
+	// CRIU takes CPUID's word for what the host has, not XCR0's, and knows no
+	// component above PKRU (compel fpu code, compel_fpu_has_feature). Without CPUID
+	// words the usable set is the best there is to go by.
+	var mask uint64
+	if mask, p.known = host.CRIUMask(); p.known {
+		p.has = xstate.Features(mask)
+	} else {
+		p.has, p.known = host.Usable()
+		p.has &= restored
+	}
+	p.has |= xstate.Legacy
+	return p
+}
 
-// AddUnparseable notes a core image that CRIU's parser rejects.
+// restored is the extended components that CRIU restores where the host has them.
+const restored xstate.Features = 1<<xstate.AVX | 1<<xstate.BNDCSR | xstate.AVX512 | 1<<xstate.PKRU
+
+// AddUnparseable notes an image that CRIU's parser rejects.
 func (p *Predictor) AddUnparseable() { p.unparseable = true }
 
 // Add notes the record of one thread.
@@ -82,15 +104,12 @@ func (p *Predictor) Add(s *xstate.State) {
 		return
 	}
 	p.xsave = true
-	// CRIU takes CPUID's word for what the host has, not XCR0's, and knows no
-	// component above PKRU (compel fpu code, compel_fpu_has_feature).
-	features, _ := p.host.CRIUMask()
-	has := xstate.Features(features) | xstate.Legacy
 	for f := range s.Recorded().All() {
-		if n, want := len(s.Data(f)), f.Component().Size; n != want && (n < want || s.BV.Has(f)) && has.Has(f) {
-			p.wrongSize |= f.Mask()
+		if n, want := len(s.Data(f)), f.Component().Size; n != want && (n < want || s.BV.Has(f)) {
+			p.oddSize |= f.Mask()
 		}
 	}
+	p.wrongSize = p.oddSize & p.has
 	for f, status := range s.Present() {
 		matters := status == xstate.InUse || status == xstate.Lost
 		if f == xstate.PKRU && status == xstate.InUse {
@@ -101,7 +120,7 @@ func (p *Predictor) Add(s *xstate.State) {
 			continue
 		}
 		p.noXSaveLoss |= f.Mask()
-		if !has.Has(f) || status == xstate.Lost {
+		if !p.has.Has(f) || status == xstate.Lost {
 			p.loss |= f.Mask()
 		}
 	}
@@ -133,28 +152,19 @@ func (p *Predictor) Predict(source *xstate.CPU, cap Cap) Prediction {
 		return refuses(ClassXSaveRecord, "the images hold XSAVE records, and the host has no XSAVE")
 	case p.xsave && !*hostXSave:
 		return p.loses(p.noXSaveLoss)
+	case p.xsave && !p.known && p.oddSize|p.noXSaveLoss != 0:
+		return Prediction{Unknown, nil, []string{}, "the host's components are not recorded"}
 	case p.wrongSize != 0:
 		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.wrongSize)
 	}
-	if _, known := p.host.CRIUMask(); p.xsave && !known && p.noXSaveLoss != 0 {
-		// Without CPUID words the usable set is the best there is to go by.
-		usable, ok := p.host.Usable()
-		if !ok {
-			return Prediction{Unknown, nil, []string{}, "the host's components are not recorded"}
-		}
-		return p.loses(p.noXSaveLoss & (p.loss&^usable | p.loss&alwaysLost))
-	}
 	return p.loses(p.loss)
 }
-
-// alwaysLost is the components that CRIU never restores, whatever the host has.
-const alwaysLost = ^xstate.Features(1<<xstate.AVX | 1<<xstate.BNDCSR | xstate.AVX512 | 1<<xstate.PKRU)
 
 func (p *Predictor) loses(set xstate.Features) Prediction {
 	if set == 0 {
 		return Prediction{Restores, nil, []string{}, ""}
 	}
-	return Prediction{RestoresLosing, nil, set.Names(), fmt.Sprintf("exit status 0, but %s is dropped without a word", strings.Join(set.Names(), ", "))}
+	return Prediction{RestoresLosing, nil, set.Names(), "exit status 0, but dropped without a word: " + strings.Join(set.Names(), ", ")}
 }
 
 // validateCPU is cpu_validate_features: any explicit value of --cpu-cap but none
@@ -166,6 +176,9 @@ func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 	}
 	if source == nil {
 		return refuses(ClassNoCPUInfo, "the checkpoint has no cpuinfo.img"), true
+	}
+	if source.Vendor == "" {
+		return refuses(ClassNoCPUInfo, "cpuinfo.img names no vendor that CRIU knows"), true
 	}
 	host := p.host
 	words := source.Capability
@@ -182,7 +195,8 @@ func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 	if len(missing) > 0 {
 		return refuses(ClassFPUBits, "the host lacks %s, which cpuinfo.img records", strings.Join(missing, ", ")), true
 	}
-	if source.XSaveSize != nil { // fields 8 to 10; CRIU puts the host's values where they are absent
+	// Where one of the fields 8 to 10 is absent, CRIU puts the host's value.
+	if source.XFeaturesHW != nil {
 		mask, _ := source.CRIUMask()
 		hostMask, known := host.CRIUMask()
 		if !known {
@@ -191,22 +205,27 @@ func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 		if extra := mask &^ hostMask; extra != 0 {
 			return refuses(ClassXFeatures, "xfeatures_mask has bits that the host's lacks: %v (%#x)", xstate.Features(extra), extra), true
 		}
-		size, sizeMax := host.XSaveSize, host.XSaveSizeMax
-		if size == nil || sizeMax == nil {
-			return unknown("its xsave_size")
-		}
-		if *source.XSaveSize != *size {
-			return refuses(ClassXSaveSize, "xsave_size is %d in cpuinfo.img and %d on the host; CRIU wants them equal", *source.XSaveSize, *size), true
-		}
-		if source.XSaveSizeMax != nil && *source.XSaveSizeMax != *sizeMax {
-			return refuses(ClassXSaveSize, "xsave_size_max is %d in cpuinfo.img and %d on the host; CRIU wants them equal", *source.XSaveSizeMax, *sizeMax), true
+	}
+	for _, size := range []struct {
+		field        string
+		source, host *uint32
+	}{
+		{"xsave_size", source.XSaveSize, host.XSaveSize},
+		{"xsave_size_max", source.XSaveSizeMax, host.XSaveSizeMax},
+	} {
+		switch {
+		case size.source == nil:
+		case size.host == nil:
+			return unknown("its " + size.field)
+		case *size.source != *size.host:
+			return refuses(ClassXSaveSize, "%s is %d in cpuinfo.img and %d on the host; CRIU wants them equal", size.field, *size.source, *size.host), true
 		}
 	}
 	ins := xstate.INSMask()
 	var differ []string
 	for i, w := range words {
 		if extra := w & ins[i] &^ host.Capability[i]; extra != 0 {
-			return refuses(ClassINS, "cpuinfo.img records instruction sets that the host lacks: word %d, bits %#x", i, extra), true
+			return refuses(ClassINS, "cpuinfo.img records instruction sets that the host lacks: %s", insNames(i, extra)), true
 		}
 		if w != host.Capability[i] {
 			differ = append(differ, fmt.Sprintf("word %d (%d bits)", i, bits.OnesCount32(w^host.Capability[i])))
@@ -216,4 +235,15 @@ func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 		return refuses(ClassCPU, "capability words differ: %s", strings.Join(differ, ", ")), true
 	}
 	return Prediction{}, false
+}
+
+// insNames spells bits of a capability word.
+func insNames(word int, set uint32) string {
+	var names []string
+	for f := range xstate.AllFlags() {
+		if int(f.Word) == word && set>>f.Bit&1 != 0 {
+			names = append(names, f.Name)
+		}
+	}
+	return strings.Join(names, " ")
 }

@@ -31,13 +31,29 @@ func Decide(s *xstate.State, t Target, p Policy) *Report {
 		}
 	}
 	sub.decide(r)
+	if !r.OnlyLost() {
+		r.WithoutCommands()
+	}
 	r.Verdict = verdict(r.Findings, len(r.Lost) > 0)
 	if r.Verdict == Damaged {
 		r.Refused = !p.Force || !r.OnlyLost()
+		if !r.OnlyLost() {
+			r.withoutCommand(t.Command)
+		}
 	} else {
 		r.Refused = !p.Force && r.Verdict != Compatible
 	}
 	return r
+}
+
+// withoutCommand takes back the hints that promise what force would do: it does
+// nothing for this damage.
+func (r *Report) withoutCommand(command string) {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Hint == command {
+			f.Hint = ""
+		}
+	}
 }
 
 // verdict sums findings up; loses says whether values of intact components go.
@@ -151,10 +167,12 @@ func (sub *subject) decide(r *Report) {
 		} else {
 			for _, d := range r.Decisions {
 				if d.Action == Drop || d.Action == Strip {
-					r.bv &^= d.Component.Mask()
+					// A stripped MXCSR leaves the XMM registers where they are.
+					r.bv &^= d.Component.Mask() &^ xstate.Legacy
 				}
 			}
-			if unknown := r.bv &^ xstate.Known &^ sub.allowed; unknown != 0 && sub.force {
+			// Bits without a name have no data to lose.
+			if unknown := r.bv &^ xstate.Known &^ sub.allowed; unknown != 0 {
 				r.bv &^= unknown
 				r.Changed = true
 			}

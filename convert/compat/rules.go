@@ -2,6 +2,7 @@ package compat
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -117,17 +118,21 @@ func (sub *subject) bvWithoutData() *Finding {
 		return nil
 	}
 	f := finding(Fatal, lost, "XSTATE_BV says in use, but the image holds no data: the values were lost at dump")
+	force := "convert with --force, which clears the bits"
+	if sub.target.Command != "" && !sub.force {
+		force += ": " + sub.target.Command
+	}
 	switch {
 	case lost&xstate.AMX != 0:
 		f.Reason = "XSTATE_BV says in use, but the image holds no tile data: CRIU has no field for AMX, the tiles were lost at dump, " +
 			"and the restored process will die on its next AMX instruction"
 		f.Hint = "checkpoint the process while it uses no AMX tiles; " +
-			"or, if it sets up its tiles anew, convert with --force, which clears the bits"
+			"or, if it sets up its tiles anew, " + force
 	default:
 		if lost.Has(xstate.BNDREGS) {
 			f.Reason += "; CRIU has a field for the MPX bounds but does not write it"
 		}
-		f.Hint = "if the process can do without these values, convert with --force, which clears the bits"
+		f.Hint = "if the process can do without these values, " + force
 	}
 	return f
 }
@@ -154,8 +159,14 @@ func (sub *subject) noFPURecord() *Finding {
 	if sub.state.Format != xstate.FormatNone {
 		return nil
 	}
-	return finding(Risky, 0, "the image has no FPU record; today's CRIU refuses it").
-		hint("fpuimg convert --to=fxsave gives the thread the INIT state")
+	f := finding(Risky, 0, "the image has no FPU record; today's CRIU refuses it")
+	switch {
+	case sub.target.Input != "":
+		f.Hint = "give the thread the INIT state: fpuimg convert --to=fxsave " + sub.target.Input
+	case sub.to == xstate.FormatNone:
+		f.Hint = "fpuimg convert --to=fxsave gives the thread the INIT state"
+	}
+	return f
 }
 
 // missing returns the present components that the target lacks, without PKRU,
@@ -170,23 +181,29 @@ func (sub *subject) missing(inUse bool) xstate.Features {
 	return set
 }
 
-// forced is the hint of every refusal that force lifts.
-func (sub *subject) forced(f *Finding) *Finding {
-	if sub.target.Command != "" && !sub.force {
-		f.Hint = sub.target.Command
+// forced is the hint of every refusal that force lifts. need is the CPU features
+// that a host would have to have.
+func (sub *subject) forced(f *Finding, need ...string) *Finding {
+	if sub.force {
+		return f
 	}
+	var ways []string
+	if sub.target.Host != nil && len(need) > 0 {
+		ways = append(ways, "restore on a host "+withFlags(need))
+	}
+	if sub.target.Command != "" {
+		ways = append(ways, "force it: "+sub.target.Command)
+	}
+	f.Hint = strings.Join(ways, ", or ")
 	return f
 }
 
 // targetName is how reasons speak of the target.
 func (sub *subject) targetName() string {
-	switch {
-	case sub.target.Host != nil && sub.target.Host.Name != "":
-		return sub.target.Host.Name
-	case sub.target.Host != nil:
-		return "the host"
+	if sub.target.Host == nil || sub.target.Format != nil {
+		return "the target" // a format may lack what the host has
 	}
-	return "the target"
+	return hostName(sub.target.Host)
 }
 
 // valid_xsave_frame: "FPU xsave area present, but host cpu doesn't support it".
@@ -195,34 +212,38 @@ func (sub *subject) formatXSave() *Finding {
 		return nil
 	}
 	reason := "has no XSAVE"
-	if sub.target.Host == nil {
+	if sub.target.Format != nil {
 		reason = "has format " + sub.to.String()
 	}
 	f := finding(Fatal, 0, "the record is of format xsave, and %s %s", sub.targetName(), reason)
-	if sub.missing(true) == 0 && !sub.pkruMatters() && !sub.shadowStackGoes() {
+	if sub.missing(true) == 0 && !sub.pkruMatters() && !sub.shadowStackGoes() && sub.badMXCSR() == 0 {
 		f.Reason += "; no register value would be lost"
 	}
-	return sub.forced(f)
+	return sub.forced(f, "xsave")
 }
 
 func (sub *subject) componentMissing() *Finding {
 	set := sub.missing(true)
-	if sub.to == xstate.FormatNone && sub.state.Format != xstate.FormatNone {
-		// Nothing is left of the record, not even where it says INIT.
-		set |= xstate.Legacy
-	}
-	if set == 0 {
+	switch {
+	case set != 0:
+	case sub.to == xstate.FormatNone && sub.state.Format == xstate.FormatFXSave:
+		// formatXSave says the same of the other format.
+		return sub.forced(finding(Fatal, xstate.Legacy, "the record goes, and %s has none; no register value would be lost", sub.targetName()))
+	default:
 		return nil
 	}
-	var parts []string
+	var parts, need []string
 	for f := range set.All() {
+		if name := f.Flag(); name != "" && !slices.Contains(need, name) {
+			need = append(need, name)
+		}
 		part := f.String()
 		if regs := foldRuns(sub.state.Used(f)); len(regs) > 0 {
 			part += " (" + strings.Join(regs, ", ") + ")"
 		}
 		parts = append(parts, part)
 	}
-	return sub.forced(finding(Fatal, set, "in use, and %s lacks it: %s", sub.targetName(), strings.Join(parts, ", ")))
+	return sub.forced(finding(Fatal, set, "in use, and %s lacks it: %s", sub.targetName(), strings.Join(parts, ", ")), need...)
 }
 
 func (sub *subject) componentUnusedMissing() *Finding {
@@ -259,7 +280,7 @@ func (sub *subject) pkruMissing() *Finding {
 		return nil
 	case sub.pkruMatters():
 		return sub.forced(finding(Fatal, xstate.PKRU.Mask(), "PKRU is %#x (%s), and %s has no protection keys: what they guard would be open",
-			v, xstate.PKRUString(v), sub.targetName()))
+			v, xstate.PKRUString(v), sub.targetName()), "pku")
 	}
 	return finding(Note, xstate.PKRU.Mask(), "PKRU is %#x, a value that guards nothing, and %s has no protection keys", v, sub.targetName())
 }
@@ -284,7 +305,7 @@ func (sub *subject) shadowStackMissing() *Finding {
 	f := finding(Fatal, xstate.CETUser.Mask(), "the thread runs with a shadow stack (SSP %#x), and %s cannot give it one",
 		sub.state.ShadowStack.SSP, sub.targetName())
 	f.Features = []string{"user_shstk"}
-	return sub.forced(f)
+	return sub.forced(f, f.Features...)
 }
 
 // badMXCSR returns the bits of MXCSR that the target does not have.

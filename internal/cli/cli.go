@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -166,11 +167,11 @@ func (s *IO) talk(kind string, c color.Attribute, text string) {
 	fmt.Fprintf(s.Err, "%s: %s %s\n", s.Program, s.style(s.errTTY, c, color.Bold).Sprint(kind+":"), Printable(text))
 }
 
-// Printable replaces what would disturb a terminal: file and task names come from
-// other machines.
+// Printable replaces what would disturb a terminal or look like a line of its own:
+// file and task names come from other machines.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+		if !unicode.IsPrint(r) {
 			return '\uFFFD'
 		}
 		return r
@@ -189,11 +190,13 @@ func (s *IO) Finish(code Exit, err error) Exit {
 			s.Hintf("%s", usage.Hint)
 		}
 		code = Usage
+	case errors.Is(err, syscall.EPIPE):
 	default:
 		s.Errorf("%v", err)
 		code = Worst(code, Damaged)
 	}
-	if err := s.Out.Flush(); err != nil {
+	// Who closed the pipe has seen enough; that is no error of ours.
+	if err := s.Out.Flush(); err != nil && !errors.Is(err, syscall.EPIPE) {
 		s.Errorf("standard output: %v", err)
 		code = Worst(code, Damaged)
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -10,18 +11,22 @@ import (
 // Manual is the text of one command. --help and the man page are both made from
 // it, so neither can be newer than the other.
 //
-// Sections are paragraphs separated by blank lines. A line that starts with four
-// spaces is an example and is kept as it is; "term: text" lines that start with two
-// spaces are a list.
+// Body and Exits are blocks separated by blank lines. A block of lines that start
+// with four spaces is an example and is kept as it is; one of "term  text" lines
+// that start with two spaces is a list; any other is a paragraph.
 type Manual struct {
 	Name     string // "fpuimg show"
 	Short    string // one line, no full stop
 	Synopsis string // after the name
 	Body     string
 	Exits    string
-	See      []string // other pages
+	See      []string // other pages, "fpuimg-show" or, of another section, "criu(8)"
 	Flags    *pflag.FlagSet
 }
+
+// manualDate is the date on the man pages. It is that of the text, not of a build,
+// so that a page depends on nothing but its source.
+const manualDate = "2026-11-24"
 
 // Page returns the man page's name: "fpuimg-show".
 func (m *Manual) Page() string { return strings.ReplaceAll(m.Name, " ", "-") }
@@ -29,9 +34,20 @@ func (m *Manual) Page() string { return strings.ReplaceAll(m.Name, " ", "-") }
 // Text returns the manual as --help prints it.
 func (m *Manual) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s - %s\n\nUsage: %s %s\n\n%s\n", m.Name, m.Short, m.Name, m.Synopsis, strings.TrimSpace(m.Body))
-	if m.Flags != nil && m.Flags.HasFlags() {
-		fmt.Fprintf(&b, "\nOptions:\n%s", m.Flags.FlagUsagesWrapped(80))
+	fmt.Fprintf(&b, "%s - %s\n\nUsage: %s %s\n\n%s\n", m.Name, m.Short, m.Name, m.Synopsis, strings.Trim(m.Body, "\n"))
+	if options := m.options(); len(options) > 0 {
+		width := 0
+		for _, o := range options {
+			width = max(width, len(o.spelling()))
+		}
+		b.WriteString("\nOptions:\n")
+		for _, o := range options {
+			head := o.spelling()
+			for _, line := range Wrap(strings.Fields(o.usage), 80-width-4) {
+				fmt.Fprintf(&b, "  %-*s  %s\n", width, head, line)
+				head = ""
+			}
+		}
 	}
 	if m.Exits != "" {
 		fmt.Fprintf(&b, "\nExit status:\n%s\n", strings.Trim(m.Exits, "\n"))
@@ -39,85 +55,175 @@ func (m *Manual) Text() string {
 	return b.String()
 }
 
+// option is a flag as the manual names it.
+type option struct {
+	names    string // "--as" or "-o, --output"
+	value    string // "LANES"; "" for a switch
+	optional bool   // the value may be left out
+	usage    string
+}
+
+func (o *option) spelling() string {
+	switch {
+	case o.value == "":
+		return o.names
+	case o.optional:
+		return o.names + "[=" + o.value + "]"
+	}
+	return o.names + "=" + o.value
+}
+
+func (m *Manual) options() []option {
+	if m.Flags == nil {
+		return nil
+	}
+	var out []option
+	m.Flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		o := option{names: "--" + f.Name, optional: f.NoOptDefVal != ""}
+		if f.Shorthand != "" {
+			o.names = "-" + f.Shorthand + ", " + o.names
+		}
+		o.value, o.usage = pflag.UnquoteUsage(f)
+		o.value = strings.ToUpper(o.value)
+		if f.Value.Type() == "bool" {
+			o.value = ""
+		}
+		out = append(out, o)
+	})
+	return out
+}
+
+// Wrap breaks words into lines of at most width columns, and gives at least one
+// line. A longer word has a line of its own.
+func Wrap(words []string, width int) []string {
+	var lines []string
+	line := ""
+	for _, w := range words {
+		switch {
+		case line == "":
+			line = w
+		case len(line)+1+len(w) > width:
+			lines = append(lines, line)
+			line = w
+		default:
+			line += " " + w
+		}
+	}
+	return append(lines, line)
+}
+
+var placeholder = regexp.MustCompile(`[A-Z]{2,}`)
+
 // Roff returns the manual as a man page of section 1.
 func (m *Manual) Roff() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, ".TH %s 1\n.SH NAME\n%s \\- %s\n", strings.ToUpper(m.Page()), m.Page(), roff(m.Short))
-	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n%s\n.SH DESCRIPTION\n", m.Name, roff(m.Synopsis))
-	roffBody(&b, m.Body)
-	if m.Flags != nil && m.Flags.HasFlags() {
+	program, _, _ := strings.Cut(m.Name, " ")
+	fmt.Fprintf(&b, ".TH %s 1 %s %s \"User Commands\"\n", strings.ToUpper(m.Page()), manualDate, program)
+	b.WriteString(".nh\n.ad l\n") // neither hyphenated nor spread: commands stay as they are typed
+	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(m.Page()), roff(m.Short))
+	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(m.Name))
+	roffLines(&b, placeholder.ReplaceAllString(roff(m.Synopsis), `\fI$0\fP`))
+	b.WriteString(".SH DESCRIPTION\n")
+	roffBlocks(&b, m.Body)
+	if options := m.options(); len(options) > 0 {
 		b.WriteString(".SH OPTIONS\n")
-		m.Flags.VisitAll(func(f *pflag.Flag) {
-			if f.Hidden {
-				return
+		for _, o := range options {
+			value := ""
+			if o.value != "" {
+				value = "=\\fI" + roff(o.value) + "\\fP"
 			}
-			kind, usage := pflag.UnquoteUsage(f)
-			name := "--" + f.Name
-			if f.Shorthand != "" {
-				name = "-" + f.Shorthand + ", " + name
+			if o.optional && value != "" {
+				value = "[" + value + "]"
 			}
-			switch {
-			case f.NoOptDefVal != "" && kind != "":
-				name += "[=" + kind + "]"
-			case kind != "":
-				name += "=" + kind
-			}
-			fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(name), roff(usage))
-		})
+			fmt.Fprintf(&b, ".TP\n\\fB%s\\fP%s\n", roff(o.names), value)
+			roffText(&b, o.usage)
+		}
 	}
 	if m.Exits != "" {
 		b.WriteString(".SH EXIT STATUS\n")
-		roffBody(&b, m.Exits)
+		roffBlocks(&b, m.Exits)
 	}
 	if len(m.See) > 0 {
 		b.WriteString(".SH SEE ALSO\n")
 		for i, page := range m.See {
-			sep := " ,"
-			if i == len(m.See)-1 {
-				sep = ""
+			name, section, ok := strings.Cut(page, "(")
+			if !ok {
+				section = "1)"
 			}
-			fmt.Fprintf(&b, ".BR %s (1)%s\n", roff(page), sep)
+			if i < len(m.See)-1 {
+				section += ","
+			}
+			fmt.Fprintf(&b, ".BR %s (%s\n", roff(name), section)
 		}
 	}
 	return b.String()
 }
 
-func roffBody(b *strings.Builder, body string) {
-	first, example := true, false
-	for line := range strings.SplitSeq(strings.Trim(body, "\n"), "\n") {
-		code := strings.HasPrefix(line, "    ")
-		if code != example {
-			if code {
-				b.WriteString(".PP\n.nf\n.RS 4\n")
-			} else {
-				b.WriteString(".RE\n.fi\n")
-			}
-			example = code
+// roffBlocks writes paragraphs, lists and examples.
+func roffBlocks(b *strings.Builder, body string) {
+	afterList := false
+	for i, block := range strings.Split(strings.Trim(body, "\n"), "\n\n") {
+		lines := strings.Split(block, "\n")
+		example, list := strings.HasPrefix(block, "    "), strings.HasPrefix(block, "  ")
+		// A list brings its own space; after one, text must leave its indentation.
+		if i > 0 && !(list && !example) || afterList {
+			b.WriteString(".PP\n")
 		}
-		switch term, text, isTerm := strings.Cut(strings.TrimPrefix(line, "  "), "  "); {
-		case code:
-			b.WriteString(roff(line[4:]) + "\n")
-		case line == "":
-			if !first {
-				b.WriteString(".PP\n")
+		afterList = list && !example
+		switch {
+		case example:
+			b.WriteString(".RS 4\n.nf\n")
+			for _, line := range lines {
+				line = roff(strings.TrimPrefix(line, "    "))
+				if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
+					line = `\&` + line
+				}
+				b.WriteString(line + "\n")
 			}
-		case strings.HasPrefix(line, "  ") && isTerm:
-			fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff(term), roff(strings.TrimSpace(text)))
+			b.WriteString(".fi\n.RE\n")
+		case list:
+			width := 0
+			for _, line := range lines {
+				term, _, _ := strings.Cut(strings.TrimPrefix(line, "  "), "  ")
+				width = max(width, len(term)+2)
+			}
+			var texts []string // of the item, over its lines
+			flush := func() {
+				roffText(b, strings.Join(texts, " "))
+				texts = nil
+			}
+			for j, line := range lines {
+				term, text, _ := strings.Cut(strings.TrimPrefix(line, "  "), "  ")
+				if term != "" || j == 0 {
+					if j > 0 {
+						flush()
+					}
+					fmt.Fprintf(b, ".TP %d\n.B %s\n", width, roff(term))
+				}
+				texts = append(texts, strings.TrimSpace(text))
+			}
+			flush()
 		default:
-			b.WriteString(roff(strings.TrimSpace(line)) + "\n")
+			roffText(b, block)
 		}
-		first = false
-	}
-	if example {
-		b.WriteString(".RE\n.fi\n")
 	}
 }
 
-// roff escapes what troff would take for its own.
-func roff(s string) string {
-	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
-	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
-		s = `\&` + s
+func roffText(b *strings.Builder, text string) { roffLines(b, roff(text)) }
+
+// roffLines writes running text in lines that are short even with their escapes.
+func roffLines(b *strings.Builder, text string) {
+	for _, line := range Wrap(strings.Fields(text), 78) {
+		if line[:1] == "." || line[:1] == "'" { // a control line, to troff
+			line = `\&` + line
+		}
+		b.WriteString(line + "\n")
 	}
-	return s
 }
+
+// roff escapes what troff would take for its own. Every "-" is one that may be
+// typed, not a hyphen.
+func roff(s string) string { return strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s) }

@@ -1,0 +1,84 @@
+# The commands of this project. `make` alone lists them.
+
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+FUZZTIME ?= 60s
+
+# The race detector needs a C compiler; without one the tests run all the same.
+RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
+
+# Packages whose tests take -update, and pairs of fuzz target and package.
+GOLDEN = $(sort $(dir $(shell grep -rl --include='*_test.go' 'flag.Bool("update"' cmd codec convert internal)))
+DEMO = testdata/images/h-avx512
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the programs into bin/
+	$(GO) build -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## build, and show a real AVX-512 checkpoint and its registers
+	@$(GO) build -o bin/ ./cmd/fpuimg
+	bin/fpuimg show $(DEMO)
+	@echo
+	bin/fpuimg show --regs $(DEMO)
+
+.PHONY: test
+test: ## run all tests, with the race detector where there is a C compiler
+	$(GO) test $(RACE) ./...
+
+.PHONY: check
+check: lint check-generated cross test ## all that continuous integration checks
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, and mandoc on the man pages
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
+		echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	cd bench && $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	@if command -v mandoc >/dev/null; then echo mandoc -Tlint man/*.1; mandoc -Tlint man/*.1; \
+		else echo "mandoc is not installed: the man pages are not checked"; fi
+
+.PHONY: generate
+generate: ## write generated files anew: man pages
+	$(GO) generate ./...
+
+.PHONY: check-generated
+check-generated: ## fail if make generate would change a file
+	@state() { git diff HEAD; git ls-files --others --exclude-standard | git hash-object --stdin-paths; }; \
+	before=$$(state) && $(GO) generate ./... && after=$$(state) && \
+	if [ "$$before" != "$$after" ]; then \
+		echo "generated files are out of date; make generate changes them:"; git status --short; exit 1; fi
+
+.PHONY: cross
+cross: ## build and vet where fpuimg must run besides linux/amd64
+	@for os in darwin linux; do \
+		echo "GOOS=$$os GOARCH=arm64"; \
+		GOOS=$$os GOARCH=arm64 $(GO) build -o /dev/null ./cmd/fpuimg && \
+		GOOS=$$os GOARCH=arm64 $(GO) vet ./... || exit 1; \
+	done
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for a minute; FUZZTIME=10s for less
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+.PHONY: golden
+golden: ## rewrite the golden files; look at the diff
+	$(GO) test $(addprefix ./,$(GOLDEN)) -update
+
+.PHONY: bench
+bench: ## compare the decoder with proto.Unmarshal of go-criu's type
+	cd bench && $(GO) test -run '^$$' -bench . -benchmem
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin out

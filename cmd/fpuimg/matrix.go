@@ -1,0 +1,296 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fatih/color"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+// A matrix has images down and hosts across. Where the terminal is wide enough a
+// cell is a word and the chief reason in short; else a mark and the number of the
+// reason, which is spelled below, and the hosts are broken into blocks.
+
+// cellKind is what a matrix says of one image on one host: the verdict, and of
+// what is compatible whether there is a risk.
+type cellKind int
+
+const (
+	cellOK cellKind = iota
+	cellRisk
+	cellDrop
+	cellLoss
+	cellBad
+)
+
+var cellKinds = [...]struct {
+	word, mark, meaning string
+	style               []color.Attribute
+}{
+	cellOK:   {"ok", "ok", "it fits", []color.Attribute{color.FgGreen}},
+	cellRisk: {"risk", "?", "it fits, but the program may break", []color.Attribute{color.FgYellow}},
+	cellDrop: {"drop", "~", "unused state has to go, no value is lost", []color.Attribute{color.FgYellow}},
+	cellLoss: {"LOSS", "!", "register values are lost", []color.Attribute{color.FgRed, color.Bold}},
+	cellBad:  {"BAD", "x", "damaged", []color.Attribute{color.FgRed, color.Bold}},
+}
+
+// cell is one image on one host.
+type cell struct {
+	kind cellKind
+	tag  string // the chief reason in a word, "" if there is none
+	text string // the chief reason in a line
+}
+
+// cell sums a result up.
+func (r *result) cell() cell {
+	f := r.chief()
+	c := cell{kind: map[compat.Verdict]cellKind{compat.DowngradeLossless: cellDrop, compat.DowngradeLossy: cellLoss, compat.Damaged: cellBad}[r.verdict]}
+	switch {
+	case r.verdict == compat.Damaged && (f == nil || f.Severity < compat.Fatal || !f.Integrity()):
+		return unreadable
+	case f == nil:
+		return c
+	case c.kind == cellOK:
+		c.kind = cellRisk
+	}
+	c.tag, c.text = tagOf(f), f.Severity.String()+" "+string(f.Rule)
+	switch names := reasonNames(f); {
+	case len(names) > 4:
+		c.text += ": " + strings.Join(names[:4], " ") + " and more"
+	case len(names) > 0:
+		c.text += ": " + strings.Join(names, " ")
+	}
+	return c
+}
+
+var unreadable = cell{cellBad, "file", "damaged or unreadable file"}
+
+// chief returns the gravest finding of a result; nil if there is nothing but notes.
+func (r *result) chief() *compat.Finding {
+	var best *compat.Finding
+	consider := func(f *compat.Finding) {
+		if f.Severity > compat.Note && (best == nil || f.Severity > best.Severity ||
+			f.Severity == best.Severity && f.Integrity() && !best.Integrity()) {
+			best = f
+		}
+	}
+	for _, t := range r.threads {
+		for i := range t.Findings {
+			if f := &t.Findings[i]; f.Rule != compat.FormatXSave || t.Verdict != compat.DowngradeLossy {
+				consider(f)
+			}
+		}
+	}
+	for i := range r.machine {
+		consider(&r.machine[i])
+	}
+	return best
+}
+
+// groups are components that come and go together.
+var groups = []struct {
+	set  xstate.Features
+	name string
+}{
+	{xstate.AVX512, "AVX512"}, {xstate.AMX, "AMX"}, {1<<xstate.BNDREGS | 1<<xstate.BNDCSR, "MPX"},
+}
+
+// tagOf spells the reason of a finding in a word: what is missing, if it is one
+// thing that is missing, else what is wrong.
+func tagOf(f *compat.Finding) string {
+	switch f.Rule {
+	case compat.ISAMissing:
+		return strings.TrimSuffix(strings.TrimSuffix(rootFlags(f.Features)[0], "f"), "_tile")
+	case compat.XSaveSizeDiffers:
+		return "size"
+	case compat.FormatXSave:
+		return "xsave"
+	case compat.NoFPURecord:
+		return "record"
+	case compat.MXCSRMask, compat.MXCSRReserved:
+		return "mxcsr"
+	case compat.ComponentMissing, compat.BVWithoutData, compat.PKRUMissing, compat.ShadowStackMissing:
+		names := f.Components
+		for _, g := range groups {
+			if all := g.set.Names(); len(names) > 0 && slices.Contains(all, names[0]) {
+				return g.name
+			}
+		}
+		return names[0]
+	}
+	return string(f.Rule)
+}
+
+// reasonNames names what a finding is about, the most telling first.
+func reasonNames(f *compat.Finding) []string {
+	if f.Rule == compat.ISAMissing {
+		return rootFlags(f.Features)
+	}
+	return append(slices.Clone(f.Components), f.Features...)
+}
+
+// rootFlags leaves out the flags that cannot be there without another one of the
+// list, and puts first those that most programs choose their code by.
+func rootFlags(names []string) []string {
+	rank := []string{"sse4_2", "avx", "avx2", "avx512f", "amx_tile", "xsavec"}
+	under := xstate.DependentsOf(names...)
+	roots := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(under, n) })
+	place := func(name string) int {
+		if i := slices.Index(rank, name); i >= 0 {
+			return i
+		}
+		return len(rank)
+	}
+	slices.SortStableFunc(roots, func(a, b string) int { return place(a) - place(b) })
+	return roots
+}
+
+// matrix prints images down and hosts across.
+func (o *checkOptions) matrix(s *cli.IO, imgs []*checked) error {
+	m := &matrix{s: s}
+	for _, h := range o.hosts {
+		m.hosts = append(m.hosts, cli.Printable(h.short))
+	}
+	for _, img := range imgs {
+		m.images = append(m.images, cli.Printable(img.path))
+		row := make([]cell, len(o.hosts))
+		for i := range row {
+			row[i] = unreadable
+			if img.results != nil {
+				row[i] = img.results[i].cell()
+			}
+		}
+		m.rows = append(m.rows, row)
+	}
+	return m.print()
+}
+
+type matrix struct {
+	s             *cli.IO
+	images, hosts []string
+	rows          [][]cell
+	reasons       []string // numbered from 1, in the narrow form
+}
+
+func (m *matrix) print() error {
+	numbers := make([]string, len(m.hosts))
+	for i := range m.hosts {
+		numbers[i] = fmt.Sprintf("h%d", i+1)
+	}
+	heads, text := m.hosts, m.words
+	if m.fit(heads, text) < len(heads) {
+		heads = numbers
+		for i, name := range m.hosts {
+			fmt.Fprintf(m.s.Out, "%s = %s\n", numbers[i], name)
+		}
+	}
+	narrow := m.fit(heads, text) < len(heads)
+	if narrow {
+		text = m.marks
+		for _, row := range m.rows { // number the reasons as they are read
+			for _, c := range row {
+				m.marks(c)
+			}
+		}
+	}
+	n := m.fit(heads, text)
+	blocks := (len(heads) + n - 1) / n
+	n = (len(heads) + blocks - 1) / blocks
+	for from := 0; from < len(heads); from += n {
+		if from > 0 {
+			fmt.Fprintln(m.s.Out)
+		}
+		if err := m.block(heads, text, from, min(from+n, len(heads))); err != nil {
+			return err
+		}
+	}
+	m.legend(narrow)
+	return nil
+}
+
+// words spells a cell in a wide matrix.
+func (m *matrix) words(c cell) string {
+	return strings.TrimRight(cellKinds[c.kind].word+" "+c.tag, " ")
+}
+
+// marks spells a cell in a narrow matrix.
+func (m *matrix) marks(c cell) string {
+	if c.text == "" {
+		return cellKinds[c.kind].mark
+	}
+	i := slices.Index(m.reasons, c.text)
+	if i < 0 {
+		i = len(m.reasons)
+		m.reasons = append(m.reasons, c.text)
+	}
+	return fmt.Sprintf("%s%d", cellKinds[c.kind].mark, i+1)
+}
+
+// fit returns how many hosts there is room for side by side, at least one.
+func (m *matrix) fit(heads []string, text func(cell) string) int {
+	room := m.s.Width() - len("IMAGE")
+	for _, name := range m.images {
+		room = min(room, m.s.Width()-len([]rune(name)))
+	}
+	for i, head := range heads {
+		width := len([]rune(head))
+		for _, row := range m.rows {
+			width = max(width, len(text(row[i])))
+		}
+		if room -= width + 2; room < 0 {
+			return max(i, 1)
+		}
+	}
+	return len(heads)
+}
+
+// block prints the columns of the hosts from to end.
+func (m *matrix) block(heads []string, text func(cell) string, from, end int) error {
+	var rows [][]string
+	for i, cells := range m.rows {
+		row := []string{m.images[i]}
+		for _, c := range cells[from:end] {
+			row = append(row, m.s.OutStyle(cellKinds[c.kind].style...).Sprint(text(c)))
+		}
+		rows = append(rows, row)
+	}
+	return table(m.s, append([]string{"IMAGE"}, heads[from:end]...), rows)
+}
+
+// legend explains the cells that there are.
+func (m *matrix) legend(narrow bool) {
+	var there [len(cellKinds)]bool
+	for _, row := range m.rows {
+		for _, c := range row {
+			there[c.kind] = true
+		}
+	}
+	fmt.Fprintln(m.s.Out)
+	for i, k := range cellKinds {
+		name := k.word
+		if narrow {
+			name = k.mark
+		}
+		if there[i] {
+			fmt.Fprintf(m.s.Out, "%4s  %s\n", name, k.meaning)
+		}
+	}
+	if len(m.reasons) > 0 {
+		fmt.Fprintln(m.s.Out)
+	}
+	for i, reason := range m.reasons {
+		for j, line := range wrap(strings.Fields(reason), m.s.Width()-6) {
+			lead := fmt.Sprintf("%4d  ", i+1)
+			if j > 0 {
+				lead = "      "
+			}
+			fmt.Fprintln(m.s.Out, lead+line)
+		}
+	}
+	fmt.Fprintln(m.s.Out, "\nA cell names the chief reason; with one --host, check tells all of them.")
+}

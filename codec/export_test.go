@@ -1,0 +1,12 @@
+package codec
+
+// ParsePstree is parsePstree with its tasks as plain numbers: the pid, then the
+// threads.
+func ParsePstree(path string, b []byte) ([][]int, error) {
+	tasks, err := parsePstree(path, b)
+	var out [][]int
+	for _, t := range tasks {
+		out = append(out, append([]int{t.pid}, t.threads...))
+	}
+	return out, err
+}

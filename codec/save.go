@@ -1,0 +1,97 @@
+package codec
+
+import (
+	"encoding/binary"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// SavedThread is a live thread to be written as a core image.
+type SavedThread struct {
+	PID, TID int
+	Comm     string
+	// GPRegs are the general registers in the order of struct user_regs_struct
+	// (arch/x86/include/asm/user_64.h), which is the order of the image's fields.
+	GPRegs [27]uint64
+	State  *xstate.State
+}
+
+// MarshalCore returns a core image with what the schema requires and no more: crit
+// decodes it, fpuimg and fpurestore read it, but CRIU could not restore a process
+// from it. Components that the schema has no field for are left out; their bits in
+// XSTATE_BV stay, and say so.
+func MarshalCore(t SavedThread) ([]byte, error) {
+	var gp []byte
+	for i, v := range t.GPRegs {
+		gp = appendUint(gp, protowire.Number(i+1), v)
+	}
+	mode := uint64(modeNative)
+	if t.State.Compat {
+		mode = modeCompat
+	}
+	info := appendUint(nil, infoClearTID, 0)
+	info = appendSub(info, infoGPRegs, appendUint(gp, gpMode, mode))
+	b := appendUint(nil, coreMtype, mtypeX86)
+	b = appendSub(b, coreThreadInfo, info)
+	if t.PID == t.TID {
+		tc := appendUint(nil, tcTaskState, taskAlive)
+		for num := protowire.Number(2); num < tcComm; num++ { // exit_code, personality, flags, blk_sigset
+			tc = appendUint(tc, num, 0)
+		}
+		b = appendSub(b, coreTC, appendSub(tc, tcComm, []byte(t.Comm)))
+	}
+	thread := appendUint(appendUint(nil, 1, 0), 2, 0) // futex_rla, futex_rla_len
+	b = appendSub(b, coreThreadCore, appendSub(thread, threadCoreComm, []byte(t.Comm)))
+
+	core, err := ParseCore(coreName(t.TID), newFile(magicCore, b))
+	if err != nil {
+		return nil, err
+	}
+	s := t.State.Clone()
+	for f := range (s.Recorded() &^ Storable).All() {
+		s.SetData(f, nil)
+	}
+	return core.Encode(s)
+}
+
+// SavedTask is a live process to be named in pstree.img.
+type SavedTask struct {
+	PID, PPID int
+	TIDs      []int // the leader first
+}
+
+// MarshalPstree returns a pstree.img that names the tasks.
+func MarshalPstree(tasks []SavedTask) []byte {
+	var out []byte
+	for i, t := range tasks {
+		b := appendUint(nil, pstreePID, uint64(t.PID))
+		for num, v := range []int{2: t.PPID, 3: t.PID, 4: t.PID} { // ppid, pgid, sid
+			if num > 1 {
+				b = appendUint(b, protowire.Number(num), uint64(v))
+			}
+		}
+		for _, tid := range t.TIDs {
+			b = appendUint(b, pstreeThreads, uint64(tid))
+		}
+		if i == 0 {
+			out = newFile(magicPstree, b)
+			continue
+		}
+		out = binary.LittleEndian.AppendUint32(out, uint32(len(b)))
+		out = append(out, b...)
+	}
+	return out
+}
+
+// MarshalInventory returns an inventory.img of today's image version
+// (criu/include/image.h, CRTOOLS_IMAGES_V1_1).
+func MarshalInventory() []byte {
+	const imagesV11 = 2
+	// inventory.img has its own magic only, in every version.
+	b := appendUint(nil, 1, imagesV11)
+	out := binary.LittleEndian.AppendUint32(nil, magicInventory)
+	out = binary.LittleEndian.AppendUint32(out, uint32(len(b)))
+	return append(out, b...)
+}

@@ -1,0 +1,256 @@
+package view
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fatih/color"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+// Judged is a thread and what the policy says of it: what check prints and convert
+// carries out.
+type Judged struct {
+	TID int
+	*compat.Report
+}
+
+// LossDoc is the loss of one component in JSON.
+type LossDoc struct {
+	Component string   `json:"component"`
+	Registers []string `json:"registers"`
+}
+
+// LossDocs returns the losses for JSON; never nil.
+func LossDocs(lost []compat.Loss) []LossDoc {
+	out := []LossDoc{}
+	for _, l := range lost {
+		out = append(out, LossDoc{l.Component.String(), append([]string{}, l.Registers...)})
+	}
+	return out
+}
+
+// Fold groups threads by key, in the order in which the keys first occur.
+func Fold(ts []Judged, key func(Judged) string) [][]Judged {
+	var order []string
+	groups := map[string][]Judged{}
+	for _, t := range ts {
+		k := key(t)
+		if groups[k] == nil {
+			order = append(order, k)
+		}
+		groups[k] = append(groups[k], t)
+	}
+	out := make([][]Judged, len(order))
+	for i, k := range order {
+		out[i] = groups[k]
+	}
+	return out
+}
+
+// TIDs names the threads of a group: one, or the range and how many.
+func TIDs(ts []Judged) string {
+	list := make([]int, len(ts))
+	for i, t := range ts {
+		list[i] = t.TID
+	}
+	return Range(list)
+}
+
+// Range names threads: one, or the range and how many.
+func Range(list []int) string {
+	first, last := slices.Min(list), slices.Max(list)
+	switch {
+	case last == 0:
+		return "?"
+	case len(list) == 1:
+		return fmt.Sprint(first)
+	}
+	return fmt.Sprintf("%d-%d (%d)", first, last, len(list))
+}
+
+// Threads is the noun for n threads.
+func Threads(n int) string {
+	if n == 1 {
+		return "thread"
+	}
+	return "threads"
+}
+
+// Findings prints the findings of all threads, equal ones once, then those
+// of the checkpoint.
+func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
+	type placed struct {
+		finding compat.Finding
+		tids    []int
+	}
+	var all []*placed
+	byKey := map[string]*placed{}
+	for _, t := range ts {
+		for _, f := range t.Findings {
+			key := string(f.Rule) + f.Reason
+			p := byKey[key]
+			if p == nil {
+				p = &placed{finding: f}
+				byKey[key] = p
+				all = append(all, p)
+			}
+			p.tids = append(p.tids, t.TID)
+		}
+	}
+	for _, p := range all {
+		Finding(s, Threads(len(p.tids))+" "+Range(p.tids), &p.finding)
+	}
+	for i := range checkpoint {
+		Finding(s, "checkpoint", &checkpoint[i])
+	}
+}
+
+// AllFindings returns the findings of a checkpoint and of its threads, equal ones
+// once.
+func AllFindings(ts []Judged, checkpoint []compat.Finding) []compat.Finding {
+	out := append([]compat.Finding{}, checkpoint...)
+	seen := map[string]bool{}
+	for _, t := range ts {
+		for _, f := range t.Findings {
+			if key := string(f.Rule) + f.Reason; !seen[key] {
+				seen[key] = true
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+// VerdictStyle is the colour of a verdict on standard output.
+func VerdictStyle(s *cli.IO, v compat.Verdict) *color.Color {
+	switch v {
+	case compat.Compatible:
+		return s.OutStyle(color.FgGreen)
+	case compat.DowngradeLossless:
+		return s.OutStyle(color.FgYellow)
+	}
+	return s.OutStyle(color.FgRed, color.Bold)
+}
+
+// ActionLines groups the decisions of a report by action.
+func ActionLines(r *compat.Report) [][2]string {
+	var lines [][2]string
+	for _, a := range []compat.Action{compat.Refuse, compat.Strip, compat.Drop, compat.Init, compat.Extend, compat.Keep} {
+		var set xstate.Features
+		for _, d := range r.Decisions {
+			if d.Action == a {
+				set |= d.Component.Mask()
+			}
+		}
+		if set != 0 {
+			lines = append(lines, [2]string{a.String(), strings.Join(set.Names(), " ")})
+		}
+	}
+	return lines
+}
+
+// Finding prints one finding: severity, rule and place first, then the reason
+// in words, and the hint.
+func Finding(s *cli.IO, where string, f *compat.Finding) {
+	style := map[compat.Severity]*color.Color{
+		compat.Note:  s.OutStyle(color.Faint),
+		compat.Risky: s.OutStyle(color.FgYellow, color.Bold),
+		compat.Fatal: s.OutStyle(color.FgRed, color.Bold),
+	}[f.Severity]
+	head := where
+	if len(f.Components) > 0 {
+		head += ", " + strings.Join(f.Components, " ")
+	}
+	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(f.Severity), f.Rule, head)
+	for _, text := range []string{f.Reason, f.Hint} {
+		if text == "" {
+			continue
+		}
+		if text == f.Hint {
+			text = "hint: " + text
+		}
+		for _, line := range Wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
+			fmt.Fprintln(s.Out, "    "+line)
+		}
+	}
+}
+
+// ActionDoc is what happens to one component, in JSON.
+type ActionDoc struct {
+	Component string        `json:"component"`
+	Action    compat.Action `json:"action"`
+	Lossless  bool          `json:"lossless"`
+}
+
+// ActionDocs returns the decisions of a report for JSON; never nil.
+func ActionDocs(r *compat.Report) []ActionDoc {
+	out := []ActionDoc{}
+	for _, d := range r.Decisions {
+		out = append(out, ActionDoc{d.Component.String(), d.Action, d.Lossless})
+	}
+	return out
+}
+
+// Actions prints a table of what happens to each thread, those of the same fate in
+// one row.
+func Actions(s *cli.IO, ts []Judged) error {
+	var rows [][]string
+	for _, group := range Fold(ts, func(t Judged) string { return fmt.Sprint(t.From, t.To, ActionLines(t.Report)) }) {
+		r := group[0].Report
+		first := []string{TIDs(group), r.From.String(), r.To.String()}
+		for _, l := range ActionLines(r) {
+			rows = append(rows, append(first, l[0], l[1]))
+			first = []string{"", "", ""}
+		}
+		if first[0] != "" {
+			rows = append(rows, append(first, "keep", "-"))
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return Table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows)
+}
+
+// Losses warns of every loss that force lets happen, and says what it means for the
+// process. prefix names the checkpoint or process, verb is "loses" or "would lose".
+func Losses(s *cli.IO, prefix, verb string, ts []Judged) {
+	for _, group := range Fold(ts, func(t Judged) string { return fmt.Sprint(t.Lost, t.Stripped()) }) {
+		who := fmt.Sprintf("%s: %s %s", prefix, Threads(len(group)), TIDs(group))
+		if lost := group[0].Lost; len(lost) > 0 {
+			s.Warnf("%s %s %s: %s", who, verb, strings.Join(compat.LossNames(lost), ", "), compat.Consequence(lost))
+		}
+		if bits := group[0].Stripped(); bits != 0 {
+			s.Warnf("%s: the bits of %s are cleared: the image lacks their values, and the process will see INIT", who, strings.Join(bits.Names(), ", "))
+		}
+	}
+}
+
+// Quote makes a word safe to paste into a shell.
+func Quote(word string) string {
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:@+", r)
+	}) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// LostNames names the registers whose values are lost, or would be, over all
+// threads.
+func LostNames(ts []Judged) []string {
+	var names []string
+	for _, t := range ts {
+		for _, name := range compat.LossNames(t.Lost) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}

@@ -1,0 +1,39 @@
+package guest
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"testing"
+)
+
+// Require returns the guest for a test that needs one. It skips the test
+// unless FPU_VM is 1 in the environment. With FPU_VM=1 it fails the test if
+// something is missing, and says what to install; with FPU_VM_INSTALL=1 too,
+// it installs that.
+func Require(t testing.TB) *Image {
+	t.Helper()
+	if os.Getenv("FPU_VM") != "1" {
+		t.Skip("boots qemu guests; set FPU_VM=1 to run it")
+	}
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		t.Fatalf("FPU_VM=1 needs linux/amd64, this is %s/%s", runtime.GOOS, runtime.GOARCH)
+	}
+	cache, err := CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv("FPU_VM_INSTALL") == "1" {
+		if err := Install(t.Context(), cache, t.Output()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	im, err := Build(t.Context(), cache)
+	if missing := (*MissingError)(nil); errors.As(err, &missing) {
+		t.Fatalf("FPU_VM=1, but %v; install them, or set FPU_VM_INSTALL=1 to have it done (as root)", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return im
+}

@@ -1,0 +1,66 @@
+package testprog
+
+import (
+	_ "embed"
+	"fmt"
+	"path"
+)
+
+// Lib is the shell functions start, pids, alive, await, dump, restore and
+// stop, to be put before a step's own lines.
+//
+//go:embed lib.sh
+var Lib string
+
+// Program is a test program in a guest. Its methods give the scripts of the
+// steps in its life, in one guest or several: a step succeeds if what it is
+// named after did. The file it keeps its status in is the same everywhere, as
+// the checkpoint has its path.
+type Program struct {
+	// Name is that of its status file in /tmp.
+	Name string
+
+	// PID is the process it is to be, some 100 apart from the next program's,
+	// and above 100000.
+	PID int
+
+	// Command is the shell words to start it, in which $STATUS stands for the
+	// status file: "/job/fpuhold auto $STATUS 8".
+	Command string
+}
+
+// Start is the script that starts the program. It prints the program's last
+// lines when it has ticked twice.
+func (p Program) Start() string {
+	return p.script("start %d $STATUS %s\nawait 2 $STATUS %[1]d\n", p.PID, p.Command)
+}
+
+// Dump is the script that has CRIU checkpoint the program into $OUT, with
+// further options for CRIU.
+func (p Program) Dump(options string) string {
+	return p.script("dump %d $OUT %s\n", p.PID, options)
+}
+
+// Restore is the script that has CRIU restore the checkpoint in the guest's
+// directory images, with further options for CRIU. CRIU's log goes to
+// $OUT/restore.log. The step exits with CRIU's status if that is not 0, else
+// prints the program's last lines when it has ticked three times, and fails if
+// it does not live so long.
+func (p Program) Restore(images, options string) string {
+	return p.script("restore %s $OUT/restore.log %s\nawait 3 $STATUS %d\n", images, options, p.PID)
+}
+
+// Await is the script that prints the program's last lines when it has ticked
+// n times more, and fails if it does not live so long.
+func (p Program) Await(n int) string {
+	return p.script("await %d $STATUS %d\n", n, p.PID)
+}
+
+// Stop is the script that ends the program, if it lives.
+func (p Program) Stop() string {
+	return p.script("stop %d\n", p.PID)
+}
+
+func (p Program) script(format string, args ...any) string {
+	return Lib + "set -e\nSTATUS=" + path.Join("/tmp", p.Name) + "\n" + fmt.Sprintf(format, args...)
+}

@@ -1,0 +1,74 @@
+// Package testprog holds the programs that the guests checkpoint and restore,
+// and the scripts of the steps in their lives.
+//
+// fpuhold holds known values in the FPU registers and says ten times a second
+// whether they are still there. It is freestanding: no libc, no Go runtime,
+// since both choose AVX code when they start. lazycall is the opposite, a
+// plain glibc program that does what ordinary programs do. The comments at the
+// top of src/fpuhold.c and src/lazycall.c are their manuals. Both append lines to
+// a status file, which [ParseStatus] reads.
+//
+// A [Program] is one of them in a guest.
+package testprog
+
+import (
+	"context"
+	_ "embed" // for the sources
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+//go:embed src/fpuhold.c
+var fpuhold []byte
+
+//go:embed src/lazycall.c
+var lazycall []byte
+
+// Tunables is the environment under which lazycall survives the move to a CPU
+// without XSAVE and AVX. It counts when the program starts; at restore it is
+// too late. The first two settings are for the lazy resolver, the third for
+// glibc's choice of memmove, which the others do not change (glibc 2.36,
+// sysdeps/x86_64/multiarch/ifunc-memmove.h).
+const Tunables = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-XSAVEC,-XSAVE,-AVX_Fast_Unaligned_Load"
+
+// Binaries are the paths of the compiled programs.
+type Binaries struct {
+	FPUHold  string // static
+	LazyCall string // needs libc.so.6
+}
+
+// Build compiles the programs for amd64 into dir, which must exist. The error
+// is of the file system or of gcc, with what it said.
+func Build(ctx context.Context, dir string) (Binaries, error) {
+	p := Binaries{filepath.Join(dir, "fpuhold"), filepath.Join(dir, "lazycall")}
+	// No FPU instruction but those in the source, no calls into a libc that is
+	// not there, and a build id, by which CRIU tells that the program it
+	// restores is the one it dumped.
+	err := compile(ctx, p.FPUHold, fpuhold, "-O1", "-mgeneral-regs-only", "-ffreestanding", "-nostdlib", "-static",
+		"-fno-pie", "-no-pie", "-fno-stack-protector", "-fno-tree-loop-distribute-patterns",
+		"-fcf-protection=none", "-Wl,--build-id")
+	if err != nil {
+		return Binaries{}, err
+	}
+	err = compile(ctx, p.LazyCall, lazycall, "-O1", "-march=x86-64", "-fno-builtin", "-Wl,-z,lazy", "-Wl,--build-id")
+	if err != nil {
+		return Binaries{}, err
+	}
+	return p, nil
+}
+
+func compile(ctx context.Context, to string, source []byte, flags ...string) error {
+	src := to + ".c"
+	if err := os.WriteFile(src, source, 0o644); err != nil {
+		return err
+	}
+	args := append([]string{"-Wall", "-Wextra", "-Werror", "-m64", "-o", to, src}, flags...)
+	cmd := exec.CommandContext(ctx, "gcc", args...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return nil
+}
