@@ -55,7 +55,7 @@ type archived struct {
 
 // readArchive reads the checkpoints of an archive. size is that of the file if r can
 // seek, else -1.
-func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c rawtar.Compression) ([]*Checkpoint, error) {
+func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c rawtar.Compression, whole bool) ([]*Checkpoint, error) {
 	a := &archive{path: name, dirs: map[string]*archiveDir{}, notes: map[string][]byte{}}
 	var tr *rawtar.Reader
 	seekable := c == rawtar.None && file != nil
@@ -69,7 +69,7 @@ func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c raw
 		defer dec.Close()
 		tr = rawtar.NewReader(dec)
 	}
-	err := a.walk(tr, seekable)
+	err := a.walk(tr, seekable || whole)
 	ckpts := a.checkpoints()
 	switch {
 	case err != nil && len(ckpts) == 0:
@@ -119,7 +119,7 @@ func memberName(name string) (clean string, ok bool) {
 
 // walk reads the archive. Where data must be decompressed to be skipped, it stops
 // once nothing is to come that would be used.
-func (a *archive) walk(tr *rawtar.Reader, seekable bool) error {
+func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 	last := ""
 	for {
 		m, _, err := tr.Next()
@@ -132,7 +132,7 @@ func (a *archive) walk(tr *rawtar.Reader, seekable bool) error {
 		base := path.Base(m.Name)
 		config := base == "config.dump" || base == "spec.dump"
 		if !isImage(base) && !config {
-			if dir := path.Dir(path.Clean(m.Name)); !seekable && m.Type != rawtar.TypeDir && dir != last && a.complete(last) {
+			if dir := path.Dir(path.Clean(m.Name)); !whole && m.Type != rawtar.TypeDir && dir != last && a.complete(last) {
 				return nil
 			}
 			continue

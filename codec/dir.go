@@ -96,7 +96,7 @@ func Open(path string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return only(path, all)
+	return Only(path, all)
 }
 
 // OpenReader reads one core image from r; name stands for its path.

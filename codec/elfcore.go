@@ -412,7 +412,7 @@ func (e *elfCore) fxsave(b []byte, field string, tid int) (*xstate.State, error)
 func (e *elfCore) xstate(t *elfThread) (*xstate.State, error) {
 	layout := e.layout
 	if layout == nil {
-		layout = guessLayout(t.xstate)
+		layout = guessLayout(t.xstate, xstate.AreaXCR0(t.xstate))
 	}
 	if layout == nil {
 		return nil, e.fail(t.xstateAt, noteName(ntX86XState), "thread %d: nothing says where the components of an area of %d bytes lie: no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", t.tid, len(t.xstate), xstate.AreaXCR0(t.xstate))
@@ -434,22 +434,22 @@ func areaError(path string, off int64, field string, err error) error {
 }
 
 // usualXCR0 is the masks that machines have, for an area that does not name its
-// own: CRIU's coredump script and signal frames write none.
+// own: CRIU's coredump script writes none, nor does the XSAVE instruction.
 var usualXCR0 = []xstate.Features{0x7, 0x1f, 0xe7, 0xff, 0x207, 0x21f, 0x2e7, 0x2ff, 0x600e7, 0x602e7, 0x200e7, 0x202e7}
 
-// guessLayout finds the layout of a standard-format area, by its XCR0 word or, if
-// it has none, by what machines of its size have. It returns nil if nothing fits.
-func guessLayout(b []byte) xstate.Layout {
+// guessLayout finds the layout of a standard-format area by XCR0, or if that is 0 by
+// what machines of its size have. It returns nil if nothing fits.
+func guessLayout(b []byte, xcr0 xstate.Features) xstate.Layout {
 	if len(b) < xstate.MinArea {
-		return xstate.Layout{}
+		return xstate.Layout{} // decoding says what is wrong
 	}
 	bv := xstate.AreaBV(b)
-	candidates := []xstate.Features{xstate.AreaXCR0(b)}
-	if candidates[0] == 0 {
+	candidates := []xstate.Features{xcr0}
+	if xcr0 == 0 {
 		candidates = append([]xstate.Features{bv | xstate.Legacy}, usualXCR0...)
 	}
 	for _, xcr0 := range candidates {
-		if (bv&xstate.Known)&^(xcr0|xstate.Legacy) != 0 {
+		if bv&xstate.Known&^(xcr0|xstate.Legacy) != 0 {
 			continue
 		}
 		if l := xstate.GuessLayout(xcr0, len(b)); l != nil {

@@ -23,6 +23,9 @@ type Options struct {
 	// Layout places the components of a bare area, and of an ELF core that does not
 	// place them; nil guesses from the size.
 	Layout xstate.Layout
+	// Whole reads an archive to its end, even where nothing that is needed can be
+	// expected after what was read.
+	Whole bool
 }
 
 // OpenAll opens every checkpoint that path holds: one for an images directory, a
@@ -131,7 +134,7 @@ func (s *stream) open(name string, o Options) (c []*Checkpoint, ok bool, err err
 			r, file = s.file, s.file
 		}
 		if isTar {
-			c, err = readArchive(name, r, file, s.size, compression)
+			c, err = readArchive(name, r, file, s.size, compression, o.Whole)
 			return c, true, err
 		}
 		one, err = openELF(name, r, file, s.size, o.Layout)
@@ -228,8 +231,8 @@ func holdsImages(dir string) bool {
 	return len(cores) > 0
 }
 
-// only returns the one checkpoint of a list.
-func only(path string, all []*Checkpoint) (*Checkpoint, error) {
+// Only returns the one checkpoint that path holds, or an error that names all.
+func Only(path string, all []*Checkpoint) (*Checkpoint, error) {
 	if len(all) == 1 {
 		return all[0], nil
 	}

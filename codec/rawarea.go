@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 
@@ -26,7 +27,8 @@ func openArea(name string, r io.Reader, layout xstate.Layout) (*Checkpoint, erro
 		s, err = xstate.ParseFXArea(b)
 	} else {
 		if layout == nil && !xstate.AreaCompacted(b) {
-			if layout = guessLayout(b); layout == nil {
+			b, layout = guessArea(b)
+			if layout == nil {
 				return nil, &FormatError{name, int64(len(b)), "area", fmt.Errorf("nothing says where the components of an area of %d bytes lie", len(b))}
 			}
 		}
@@ -41,3 +43,30 @@ func openArea(name string, r io.Reader, layout xstate.Layout) (*Checkpoint, erro
 }
 
 const fxsaveSize = 512
+
+// Words that the kernel puts into the area of a signal frame (struct _fpx_sw_bytes,
+// arch/x86/include/uapi/asm/sigcontext.h).
+const (
+	swMagic1     = 0x46505853 // at 464
+	swOffset     = 464
+	swXFeatures  = 472
+	swXStateSize = 480
+)
+
+// guessArea finds the layout of a standard-format area from a signal frame, from the
+// kernel's ptrace or from the XSAVE instruction, which leaves the words that tell
+// them apart as they were. What follows the area of a signal frame is cut off.
+func guessArea(b []byte) ([]byte, xstate.Layout) {
+	if len(b) >= xstate.MinArea && le32(b[swOffset:]) == swMagic1 {
+		size := int64(le32(b[swXStateSize:]))
+		if size < xstate.MinArea || size > int64(len(b)) {
+			return b, nil
+		}
+		b = b[:size]
+		return b, guessLayout(b, xstate.Features(binary.LittleEndian.Uint64(b[swXFeatures:])))
+	}
+	if l := guessLayout(b, xstate.AreaXCR0(b)); l != nil {
+		return b, l
+	}
+	return b, guessLayout(b, 0)
+}
