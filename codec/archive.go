@@ -212,8 +212,12 @@ func expand(label string, m *rawtar.Member, b []byte) ([]byte, error) {
 	return out, nil
 }
 
-// label names a file in the archive for messages: "x.tar:checkpoint/core-1.img".
-func (a *archive) label(dir, base string) string { return a.path + ":" + path.Join(dir, base) }
+// label names a file in the archive for messages.
+func (a *archive) label(dir, base string) string { return inArchive(a.path, dir, base) }
+
+// inArchive names a file in an archive: "x.tar:checkpoint/core-1.img". At the root it
+// is "x.tar:./core-1.img", whose last element is the file's name too.
+func inArchive(archive, dir, base string) string { return archive + ":" + dir + "/" + base }
 
 // complete reports whether the rest of a compressed archive can be left unread: the
 // directory is where Podman, CRI-O and containerd put the one checkpoint of an

@@ -9,7 +9,6 @@ import (
 	"iter"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -204,7 +203,7 @@ func coreName(tid int) string { return "core-" + strconv.Itoa(tid) + ".img" }
 // file names one of the checkpoint's files, for messages too.
 func (c *Checkpoint) file(name string) string {
 	if c.archive != "" {
-		return c.archive + ":" + path.Join(c.dir, name)
+		return inArchive(c.archive, c.dir, name)
 	}
 	return filepath.Join(c.dir, name)
 }

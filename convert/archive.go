@@ -12,6 +12,9 @@ import (
 	"github.com/fpuimg/fpuimg/internal/rawtar"
 )
 
+// ErrNoWriter is a compression that can be read but not written.
+var ErrNoWriter = rawtar.ErrNoWriter
+
 // ArchiveOptions are the choices of [WriteArchive] and [CopyArchive].
 type ArchiveOptions struct {
 	// Compression of the result: none, gzip, zstd or xz; "" keeps that of the
@@ -45,7 +48,7 @@ func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
 	}
 	err = CopyArchive(plans, f, o)
 	if err == nil {
-		err = copyMeta(stage, archive)
+		err = copyMeta(stage, resolved(archive))
 	}
 	if err == nil {
 		err = f.Sync()
@@ -64,6 +67,14 @@ func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
 		return err
 	}
 	return syncDir(filepath.Dir(out))
+}
+
+// resolved returns the file that a path leads to.
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
 }
 
 // CopyArchive writes the converted archive to w. See [WriteArchive].

@@ -61,7 +61,7 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		return nil, fmt.Errorf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", c.Path, c.Kind)
 	}
 	if archive, _ := c.Archive(); archive != "" {
-		p.remember(archive)
+		p.remember(resolved(archive))
 	}
 	for th, err := range c.Threads() {
 		if err != nil {

@@ -49,8 +49,8 @@ func resizePax(b []byte, size int64) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if key == "size" && value != "" {
-			out = append(out, newPaxRecord(key, strconv.FormatInt(size, 10))...)
+		if v := strconv.FormatInt(size, 10); key == "size" && value != "" && value != v {
+			out = append(out, newPaxRecord(key, v)...)
 		} else {
 			out = append(out, b[:n]...)
 		}
