@@ -154,7 +154,7 @@ func TestSparse(t *testing.T) {
 		"pages-2.img": {1 << 20, 4 << 20, 16 << 20},
 		"pages-3.img": {0, 2 << 20},
 		"pages-4.img": {2 << 20}, // only a hole
-		"pages-5.img": {0},        // empty
+		"pages-5.img": {0},       // empty
 	}
 	for name, at := range files {
 		f, err := os.Create(filepath.Join(dir, name))

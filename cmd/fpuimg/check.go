@@ -33,6 +33,9 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		if hint := forgottenEquals(args); hint != "" && slices.Contains(o.hostArgs, liveHost) {
+			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
 		if len(o.hostArgs) == 0 {
 			o.hostArgs = []string{liveHost}
 		}

@@ -309,13 +309,16 @@ func (o *convertOptions) refuse(s *cli.IO, path string, plan *convert.Plan) cli.
 
 // warn names every loss that force lets happen, and what it means.
 func (o *convertOptions) warn(s *cli.IO, path string, plan *convert.Plan) {
-	verb := "loses"
-	if o.dryRun {
-		verb = "would lose"
-	}
 	ts := judgedThreads(plan)
 	for _, group := range foldThreads(ts, func(t judged) string { return fmt.Sprint(t.Lost, t.Stripped()) }) {
 		who := fmt.Sprintf("%s: %s %s", path, threadWord(len(group)), tids(group))
+		verb := "loses"
+		switch {
+		case o.dryRun:
+			verb = "would lose"
+		case len(group) > 1:
+			verb = "lose"
+		}
 		if lost := group[0].Lost; len(lost) > 0 {
 			s.Warnf("%s %s %s: %s", who, verb, strings.Join(compat.LossNames(lost), ", "), compat.Consequence(lost))
 		}

@@ -112,6 +112,12 @@ func tagOf(f *compat.Finding) string {
 		return "xsave"
 	case compat.NoFPURecord:
 		return "record"
+	case compat.LegacyShort, compat.ComponentShort, compat.ComponentLong:
+		return "array"
+	case compat.BVUnknown:
+		return "bv"
+	case compat.ValueTooWide:
+		return "width"
 	case compat.MXCSRMask, compat.MXCSRReserved:
 		return "mxcsr"
 	case compat.ComponentMissing, compat.BVWithoutData, compat.PKRUMissing, compat.ShadowStackMissing:
@@ -292,5 +298,8 @@ func (m *matrix) legend(narrow bool) {
 			fmt.Fprintln(m.s.Out, lead+line)
 		}
 	}
-	fmt.Fprintln(m.s.Out, "\nA cell names the chief reason; with one --host, check tells all of them.")
+	fmt.Fprintln(m.s.Out)
+	for _, line := range wrap(strings.Fields("A cell names the chief reason; with one --host, check tells all of them."), m.s.Width()-1) {
+		fmt.Fprintln(m.s.Out, line)
+	}
 }

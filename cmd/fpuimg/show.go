@@ -426,7 +426,7 @@ func printFinding(s *cli.IO, where string, f *compat.Finding) {
 		compat.Risky: s.OutStyle(color.FgYellow, color.Bold),
 		compat.Fatal: s.OutStyle(color.FgRed, color.Bold),
 	}[f.Severity]
-	head := strings.TrimSuffix(where, " ?") // of a core image whose name has no number
+	head := strings.Replace(where, "thread ?", "this thread", 1) // its file name has no number
 	if len(f.Components) > 0 {
 		head += ", " + strings.Join(f.Components, " ")
 	}

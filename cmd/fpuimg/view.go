@@ -1,48 +1,14 @@
 package main
 
 import (
-	"bytes"
-
-	"github.com/fatih/color"
-	"github.com/olekukonko/tablewriter"
-	"github.com/olekukonko/tablewriter/renderer"
-	"github.com/olekukonko/tablewriter/tw"
-
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // table prints rows under a header, without boxes. Cells must fit: it does not
 // wrap them.
 func table(s *cli.IO, header []string, rows [][]string) error {
-	off := tw.Off
-	var buf bytes.Buffer
-	t := tablewriter.NewTable(&buf,
-		tablewriter.WithRenderer(renderer.NewBlueprint(tw.Rendition{
-			Borders:  tw.BorderNone,
-			Settings: tw.Settings{Lines: tw.LinesNone, Separators: tw.SeparatorsNone},
-		})),
-		tablewriter.WithHeaderAutoFormat(off),
-		tablewriter.WithHeaderAlignment(tw.AlignLeft),
-		tablewriter.WithRowAlignment(tw.AlignLeft),
-		tablewriter.WithRowAutoWrap(tw.WrapNone),
-		tablewriter.WithHeaderAutoWrap(tw.WrapNone),
-		tablewriter.WithPadding(tw.Padding{Right: "  ", Overwrite: true}),
-	)
-	head := make([]any, len(header))
-	for i, h := range header {
-		head[i] = s.OutStyle(color.Bold).Sprint(h)
-	}
-	t.Header(head...)
-	if err := t.Bulk(rows); err != nil {
-		return err
-	}
-	if err := t.Render(); err != nil {
-		return err
-	}
-	for line := range bytes.Lines(buf.Bytes()) {
-		s.Out.Write(bytes.TrimRight(line, " \n"))
-		s.Out.WriteByte('\n')
-	}
+	view.Table(s, header, rows)
 	return nil
 }
 

@@ -102,7 +102,11 @@ func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
 			p.tids = append(p.tids, t.TID)
 		}
 	}
-	for _, p := range all {
+	slices.SortStableFunc(all, func(a, b *placed) int { return int(b.finding.Severity) - int(a.finding.Severity) })
+	for i, p := range all {
+		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.finding.Hint == p.finding.Hint }) {
+			p.finding.Hint = "" // said once, below
+		}
 		Finding(s, Threads(len(p.tids))+" "+Range(p.tids), &p.finding)
 	}
 	for i := range checkpoint {
@@ -167,16 +171,22 @@ func Finding(s *cli.IO, where string, f *compat.Finding) {
 		head += ", " + strings.Join(f.Components, " ")
 	}
 	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(f.Severity), f.Rule, head)
-	for _, text := range []string{f.Reason, f.Hint} {
-		if text == "" {
-			continue
-		}
-		if text == f.Hint {
-			text = "hint: " + text
-		}
+	paragraph := func(text string) {
 		for _, line := range Wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
 			fmt.Fprintln(s.Out, "    "+line)
 		}
+	}
+	paragraph(f.Reason)
+	if f.Hint == "" {
+		return
+	}
+	hint, command := f.Hint, ""
+	if i := strings.Index(hint, "fpuimg "); i > 0 { // on a line of its own, to copy
+		hint, command = hint[:i], hint[i:]
+	}
+	paragraph("hint: " + hint)
+	if command != "" {
+		fmt.Fprintln(s.Out, "        "+cli.Printable(command))
 	}
 }
 
@@ -214,7 +224,8 @@ func Actions(s *cli.IO, ts []Judged) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	return Table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows)
+	Table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows)
+	return nil
 }
 
 // Losses warns of every loss that force lets happen, and says what it means for the
