@@ -15,6 +15,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 type checkOptions struct {
@@ -30,6 +31,9 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.Lookup("host").NoOptDefVal = liveHost
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		if hint := forgottenEquals(args); hint != "" && slices.Contains(o.hostArgs, liveHost) {
+			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
 		if len(o.hostArgs) == 0 {
 			o.hostArgs = []string{liveHost}
 		}
@@ -56,7 +60,7 @@ type result struct {
 	host    *host
 	verdict compat.Verdict
 	machine []compat.Finding // about the machines, and trailing data
-	threads []judged
+	threads []view.Judged
 	criu    map[compat.Cap]compat.Prediction
 }
 
@@ -93,16 +97,14 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			if i > 0 {
 				fmt.Fprintln(s.Out)
 			}
-			if err := img.text(s); err != nil {
-				return code, err
-			}
+			img.text(s)
 		}
 	}
 	switch {
 	case o.json:
 		return code, writeJSON(s, doc)
 	case len(o.hosts) > 1:
-		return code, o.matrix(s, all)
+		o.matrix(s, all)
 	}
 	return code, nil
 }
@@ -154,11 +156,11 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 			continue
 		}
 		for i, r := range img.results {
-			target := compat.Target{Host: r.host.CPU, Input: quote(path),
-				Command: "fpuimg convert " + quote(r.host.option) + " --force " + quote(path)}
+			target := compat.Target{Host: r.host.CPU, Input: view.Quote(path),
+				Command: "fpuimg convert " + view.Quote(r.host.option) + " --force " + view.Quote(path)}
 			report := compat.Decide(&th.Core.State, target, compat.Policy{})
 			beyondForce = beyondForce || !report.OnlyLost()
-			r.threads = append(r.threads, judged{th.TID, report})
+			r.threads = append(r.threads, view.Judged{TID: th.TID, Report: report})
 			r.verdict = max(r.verdict, report.Verdict)
 			if th.Core.Trailing > 0 {
 				r.machine = append(r.machine, compat.Trailing(th.Core.Path, th.Core.Trailing))
@@ -187,16 +189,16 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 }
 
 // text prints the verdict on one host: the threads, why, and what CRIU will do.
-func (img *checked) text(s *cli.IO) error {
+func (img *checked) text(s *cli.IO) {
 	r := img.results[0]
 	fmt.Fprintf(s.Out, "%s on %s: %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(img.path)), cli.Printable(r.host.Name),
-		verdictStyle(s, r.verdict).Sprint(r.verdict))
+		view.VerdictStyle(s, r.verdict).Sprint(r.verdict))
 	var rows [][]string
-	for _, group := range foldThreads(r.threads, func(t judged) string { return fmt.Sprint(t.From, t.Verdict, actionLines(t.Report)) }) {
+	for _, group := range view.Fold(r.threads, func(t view.Judged) string { return fmt.Sprint(t.From, t.Verdict, view.ActionLines(t.Report)) }) {
 		t := group[0]
-		first := []string{tids(group), t.From.String(), t.Verdict.String()}
+		first := []string{view.TIDs(group), t.From.String(), t.Verdict.String()}
 		for _, l := range checkLines(t.Report) {
-			for _, part := range wrap(strings.Fields(l[1]), max(s.Width()-len(tids(group))-40, 20)) {
+			for _, part := range cli.Wrap(strings.Fields(l[1]), max(s.Width()-len(view.TIDs(group))-40, 20)) {
 				rows = append(rows, append(first, l[0], part))
 				first, l[0] = []string{"", "", ""}, ""
 			}
@@ -206,17 +208,15 @@ func (img *checked) text(s *cli.IO) error {
 		}
 	}
 	if len(rows) > 0 {
-		if err := table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows); err != nil {
-			return err
-		}
+		view.Table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows)
 	}
-	printFindings(s, r.threads, r.machine)
-	return r.predictions(s)
+	view.Findings(s, r.threads, r.machine)
+	r.predictions(s)
 }
 
 // predictions prints what CRIU will do; values of --cpu-cap with the same outcome
 // share a row.
-func (r *result) predictions(s *cli.IO) error {
+func (r *result) predictions(s *cli.IO) {
 	var order []string
 	caps := map[string][]string{}
 	width := len("--cpu-cap")
@@ -238,18 +238,18 @@ func (r *result) predictions(s *cli.IO) error {
 	var rows [][]string
 	for _, what := range order {
 		first := strings.Join(caps[what], ", ")
-		for _, line := range wrap(strings.Fields(what), max(s.Width()-width-2, 20)) {
+		for _, line := range cli.Wrap(strings.Fields(what), max(s.Width()-width-2, 20)) {
 			rows = append(rows, []string{first, line})
 			first = ""
 		}
 	}
-	return table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, rows)
+	view.Table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, rows)
 }
 
 // checkLines groups the components by what becomes of them on the host, in words
 // that promise no conversion.
 func checkLines(r *compat.Report) [][2]string {
-	lines := actionLines(r)
+	lines := view.ActionLines(r)
 	for i, l := range lines {
 		lines[i][0] = map[string]string{"refuse": "lost", "strip": "lost", "drop": "unused", "keep": "fits", "init": "INIT", "extend": "INIT"}[l[0]]
 	}
@@ -290,7 +290,7 @@ type checkThread struct {
 	TID      int              `json:"tid"`
 	Verdict  compat.Verdict   `json:"verdict"`
 	Findings []compat.Finding `json:"findings"`
-	Lost     []lossDoc        `json:"lost"`
+	Lost     []view.LossDoc   `json:"lost"`
 }
 
 func (img *checked) document() checkImage {
@@ -303,7 +303,7 @@ func (img *checked) document() checkImage {
 		rd := checkResult{Host: i, Verdict: r.verdict, Findings: append([]compat.Finding{}, r.machine...), Threads: []checkThread{},
 			CRIU: criuDoc{c[compat.CapDefault], c[compat.CapNone], c[compat.CapFPU], c[compat.CapINS], c[compat.CapCPU]}}
 		for _, t := range r.threads {
-			rd.Threads = append(rd.Threads, checkThread{t.tid, t.Verdict, append([]compat.Finding{}, t.Findings...), lossDocs(t.Lost)})
+			rd.Threads = append(rd.Threads, checkThread{t.TID, t.Verdict, append([]compat.Finding{}, t.Findings...), view.LossDocs(t.Lost)})
 		}
 		d.Results = append(d.Results, rd)
 	}

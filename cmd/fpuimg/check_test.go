@@ -19,6 +19,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/testimg"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // The documents as the contract describes them, apart from the structs that print
@@ -477,9 +478,13 @@ func TestHintsRun(t *testing.T) {
 	if _, err := exec.LookPath("sh"); err != nil {
 		t.Skip("no sh")
 	}
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "fpuimg"), ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	bin := t.TempDir() // the test program is fpuimg where it is called so
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(bin, "fpuimg")); err != nil {
+		t.Fatal(err)
 	}
 	work := t.TempDir()
 	for _, name := range []string{"h-avx512", "h-amx", "h-init", "g-max-criu42-auto", "g-max-criu42-pkru4", "old-nofpregs", "h-avx512 it's"} {
@@ -509,7 +514,7 @@ func TestHintsRun(t *testing.T) {
 			continue
 		}
 		for _, host := range []string{"x86-64-v2", "x86-64-v3", "my $HOST.json"} {
-			out, _ := sh("fpuimg check --json " + quote("--host="+host) + " " + quote(e.Name()))
+			out, _ := sh("fpuimg check --json " + view.Quote("--host="+host) + " " + view.Quote(e.Name()))
 			doc := strict[checkContract](t, []byte(out))
 			r := (*(*doc.Images)[0].Results)[0]
 			hinted := false
@@ -539,7 +544,7 @@ func TestHintsRun(t *testing.T) {
 						continue
 					}
 					made, _, _ := strings.Cut(rest, "\n")
-					out, err = sh("fpuimg check --json " + quote("--host="+host) + " " + quote(made))
+					out, err = sh("fpuimg check --json " + view.Quote("--host="+host) + " " + view.Quote(made))
 					if err != nil {
 						t.Errorf("%s: the result does not fit: %v\n%s", command, err, out)
 						continue
