@@ -139,9 +139,12 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 		source = ckpt.CPUInfo.CPU()
 	}
 	predictors := make([]*compat.Predictor, len(o.hosts))
+	targets := make([]compat.Target, len(o.hosts))
 	for i, h := range o.hosts {
 		img.results = append(img.results, &result{host: h, machine: compat.Machine(source, h.CPU)})
 		predictors[i] = compat.NewPredictor(h.CPU)
+		targets[i] = compat.Target{Host: h.CPU, Input: quote(path),
+			Command: "fpuimg convert " + quote(h.option) + " --force " + quote(path)}
 		if broken {
 			predictors[i].AddUnparseable()
 		}
@@ -157,9 +160,7 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 			continue
 		}
 		for i, r := range img.results {
-			target := compat.Target{Host: r.host.CPU, Input: quote(path),
-				Command: "fpuimg convert " + quote(r.host.option) + " --force " + quote(path)}
-			report := compat.Decide(&th.Core.State, target, compat.Policy{})
+			report := compat.Decide(&th.Core.State, targets[i], compat.Policy{})
 			beyondForce = beyondForce || !report.OnlyLost()
 			r.threads = append(r.threads, judged{th.TID, report})
 			r.verdict = max(r.verdict, report.Verdict)
