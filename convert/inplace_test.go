@@ -143,7 +143,7 @@ func TestLinkedLeftovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := copyImage(t, "h-sse")
-	for _, name := range []string{".core-20000.img.fpuimg-new", ".cpuinfo.img.fpuimg-new", "..fpuimg-redo.fpuimg-new"} {
+	for _, name := range []string{".core-20600.img.fpuimg-new", ".cpuinfo.img.fpuimg-new", "..fpuimg-redo.fpuimg-new"} {
 		if err := os.Symlink(victim, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

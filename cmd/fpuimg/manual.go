@@ -78,7 +78,8 @@ Going up is safe: a thread without a record gets the INIT state, and an FXSAVE
 record becomes an XSAVE record whose extended components are in INIT. Going down
 is not: nobody knows what the program does with registers that are gone. So a
 conversion that takes something away is refused, and says what would be lost,
-unless --force is given; then every loss is named.
+unless --force is given; then every loss is named. Of damage, --force gets over
+one kind: components whose values CRIU lost at the dump. Their bits are cleared.
 
 With --to=xsave alone the AVX component is added, which every CRIU reads;
 --features names others, and takes away what it does not name. --host takes away
@@ -89,12 +90,14 @@ x86-64-v2, x86-64-v3, x86-64-v4.
 
 Only FPU records and the length words around them change; all other bytes of
 every image stay. A new directory ckpt.fxsave, or core-7.fxsave.img for a single
-image, appears beside the input, by one rename; --in-place changes the checkpoint
-itself and keeps the originals as NAME.orig. A conversion in place that was cut
-off is reported by every command and completed by the next convert.
+image, appears beside the input, by one rename; with --host alone it has the
+machine's name, and -o names another place. What is there already is never
+replaced. --in-place changes the checkpoint itself and keeps the originals as
+NAME.orig. A conversion in place that was cut off is reported by every command and
+completed by the next convert.
 
-A cpuinfo.img is adapted too, unless --keep-cpuinfo is given: by --to=fxsave it
-loses XSAVE and what depends on it, by --host=PROFILE --force it becomes what
+A cpuinfo.img is adapted too, unless --keep-cpuinfo is given: by --to=fxsave or
+none it loses XSAVE and what depends on it, by --host=PROFILE --force it becomes what
 that machine satisfies, so that criu restore --cpu-cap=fpu accepts it there. That
 erases what it said of the source, and the report says so.
 

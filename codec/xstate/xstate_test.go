@@ -413,6 +413,16 @@ func TestUsed(t *testing.T) {
 			t.Errorf("%v: %q, want %q", f, got, want)
 		}
 	}
+	for name, set := range map[string]func(a *FXArea){
+		"fcw": func(a *FXArea) { a.SetFCW(0x27f) }, "fsw": func(a *FXArea) { a.SetFSW(1) }, "ftw": func(a *FXArea) { a.SetFTWRaw(1) },
+		"fop": func(a *FXArea) { a.SetFOP(1) }, "fip": func(a *FXArea) { a.SetFIP(1 << 40) }, "fdp": func(a *FXArea) { a.SetFDP(1) },
+		"st7": func(a *FXArea) { a.STSpace()[112] = 1 }} {
+		one := NewState(FormatFXSave)
+		set(&one.FX)
+		if got := one.Used(X87); !slices.Equal(got, []string{name}) || one.Status(X87) != InUse || one.Status(SSE) != Init {
+			t.Errorf("%s set: %v in use", name, got)
+		}
+	}
 	for _, tt := range []struct {
 		status Status
 		want   Features
