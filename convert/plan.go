@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -35,6 +37,10 @@ type Plan struct {
 	// read are hashes of the files that the plan was made from, by path, to notice
 	// that another program changes them meanwhile.
 	read map[string]uint64
+	// archive is the one that the plan was made from, and what it was then; too
+	// large to be hashed.
+	archive     string
+	archiveInfo fs.FileInfo
 }
 
 // ThreadPlan is what happens to one thread.
@@ -60,7 +66,12 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		return nil, fmt.Errorf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", c.Path, c.Kind)
 	}
 	if archive, _ := c.Archive(); archive != "" {
-		p.remember(resolved(archive))
+		p.archive = resolved(archive)
+		info, err := os.Stat(p.archive)
+		if err != nil {
+			return nil, err
+		}
+		p.archiveInfo = info
 	}
 	for th, err := range c.Threads() {
 		if err != nil {
@@ -100,6 +111,16 @@ func hash(b []byte) uint64 { return maphash.Bytes(seed, b) }
 
 // stale returns an error if a file is not the one that the plan was made from.
 func (p *Plan) stale() error {
+	if was := p.archiveInfo; was != nil {
+		now, err := os.Stat(p.archive)
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
+			return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", p.archive)
+		}
+		return nil
+	}
 	for path, was := range p.read {
 		b, err := codec.ReadFile(path)
 		if err != nil {

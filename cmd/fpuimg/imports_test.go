@@ -24,11 +24,12 @@ var edges = []struct {
 	{"cmd/fpurestore/internal/ptrace", "codec/xstate sys"},
 	{"internal/view", "codec/xstate convert/compat internal/cli color tablewriter"},
 	{"internal/cli", "color go-isatty pflag sys"},
-	{"convert", "codec codec/xstate convert/compat sys"},
+	{"convert", "codec codec/xstate convert/compat internal/rawtar sys"},
 	{"convert/compat", "codec/xstate"},
-	{"codec", "codec/xstate protobuf compress"},
+	{"codec", "codec/xstate internal/rawtar protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/xstate", ""},
+	{"internal/rawtar", "compress xz"},
 	// For tests only.
 	{"internal/sysfault", "sys"},
 	{"internal/testimg", "protobuf"},
@@ -47,6 +48,7 @@ var others = map[string]string{
 	"protobuf":    "google.golang.org/protobuf",
 	"sys":         "golang.org/x/sys",
 	"tablewriter": "github.com/olekukonko/tablewriter",
+	"xz":          "github.com/ulikunitz/xz",
 }
 
 func TestImports(t *testing.T) {
