@@ -4,6 +4,9 @@ GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 60s
 
+# The programs need no C: static binaries start faster and run anywhere.
+BUILD = CGO_ENABLED=0 $(GO) build -o bin/
+
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
 
@@ -17,11 +20,11 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build the programs into bin/
-	$(GO) build -o bin/ ./cmd/...
+	$(BUILD) ./cmd/...
 
 .PHONY: demo
 demo: ## build, and show a real AVX-512 checkpoint and its registers
-	@$(GO) build -o bin/ ./cmd/fpuimg
+	@$(BUILD) ./cmd/fpuimg
 	bin/fpuimg show $(DEMO)
 	@echo
 	bin/fpuimg show --regs $(DEMO)

@@ -341,3 +341,47 @@ func TestOpenReader(t *testing.T) {
 	_, err = codec.OpenReader("-", bytes.NewReader(b[:100]))
 	typed(t, "-", 100, err)
 }
+
+// TestReadFile: what is no image file is refused before it is read.
+func TestReadFile(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "core-1.img", nil)
+	big := filepath.Join(dir, "big.img")
+	write(t, dir, "big.img", nil)
+	if err := os.Truncate(big, 64<<20+1); err != nil { // sparse
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link.img")
+	if err := os.Symlink("core-1.img", link); err != nil {
+		t.Skip(err)
+	}
+	tests := []struct{ path, want string }{
+		{dir, "offset 0x0: file: not a regular file"},
+		{link, "offset 0x0: file: not a regular file"},
+		{big, "offset 0x4000000: file: larger than 64 MiB, which no such image is"},
+	}
+	for _, tt := range tests {
+		if _, err := codec.ReadFile(tt.path); err == nil || err.Error() != tt.path+": "+tt.want {
+			t.Errorf("error %v, want %s: %s", err, tt.path, tt.want)
+		}
+	}
+	if b, err := codec.ReadFile(filepath.Join(dir, "core-1.img")); err != nil || len(b) != 0 {
+		t.Errorf("%d bytes, error %v", len(b), err)
+	}
+	if _, err := codec.ReadFile(filepath.Join(dir, "absent")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v, want one of a missing file", err)
+	}
+}
+
+func TestFieldName(t *testing.T) {
+	want := map[xstate.Feature]string{xstate.AVX: "ymmh_space", xstate.BNDREGS: "bndreg_state", xstate.BNDCSR: "bndcsr_state",
+		xstate.Opmask: "opmask_reg", xstate.ZMMHi256: "zmm_upper", xstate.Hi16ZMM: "hi16_zmm", xstate.PKRU: "pkru"}
+	for f := range xstate.Feature(64) {
+		if got := codec.FieldName(f); got != want[f] {
+			t.Errorf("%v: field %q, want %q", f, got, want[f])
+		}
+		if got, want := xstate.Features(codec.Storable).Has(f), want[f] != ""; got != want {
+			t.Errorf("%v: storable %v, want %v", f, got, want)
+		}
+	}
+}

@@ -174,7 +174,8 @@ func (c *Core) decode() error {
 			c.threadInfo(m.sub("thread_info"), &s)
 		case coreTC:
 			c.Leader = true
-			for sub := m.sub("tc"); sub.next(); {
+			sub := m.sub("tc")
+			for sub.next() {
 				switch sub.num {
 				case tcTaskState:
 					c.Dead = sub.uint("tc.task_state") == taskDead
@@ -183,7 +184,8 @@ func (c *Core) decode() error {
 				}
 			}
 		case coreThreadCore:
-			for sub := m.sub("thread_core"); sub.next(); {
+			sub := m.sub("thread_core")
+			for sub.next() {
 				if sub.num == threadCoreComm {
 					c.Comm = sub.text("thread_core.comm")
 				}
@@ -201,7 +203,8 @@ func (c *Core) threadInfo(m message, s *seen) {
 		s.thread |= 1 << m.num
 		switch m.num {
 		case infoGPRegs:
-			for gp := m.sub("gpregs"); gp.next(); {
+			gp := m.sub("gpregs")
+			for gp.next() {
 				s.gp |= 1 << gp.num
 				if gp.num == gpMode {
 					c.State.Compat = gp.uint("gpregs.mode") == modeCompat
@@ -281,7 +284,8 @@ func (c *Core) xsave(m message, s *seen) {
 			if c.State.ShadowStack == nil {
 				c.State.ShadowStack = new(xstate.ShadowStack)
 			}
-			for cet := m.sub("xsave.cet"); cet.next(); {
+			cet := m.sub("xsave.cet")
+			for cet.next() {
 				s.cet |= 1 << cet.num
 				switch cet.num {
 				case cetStatus:

@@ -77,12 +77,14 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 	entries := 0
 	var have uint64
 	var words []byte
-	for m := c.root(); m.next(); {
+	m := c.root()
+	for m.next() {
 		if m.num != cpuinfoX86 {
 			continue
 		}
 		entries++
-		for x := m.sub("x86_entry"); x.next(); {
+		x := m.sub("x86_entry")
+		for x.next() {
 			have |= 1 << x.num
 			switch x.num {
 			case cpuVendor:

@@ -19,6 +19,8 @@ import (
 func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	old := &c.State
 	switch {
+	case c.img.raw == nil:
+		return nil, fmt.Errorf("%s: no core image, and only those can be changed", c.Path)
 	case c.Dead:
 		return nil, fmt.Errorf("%s: a dead task has no FPU record", c.Path)
 	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone && !sameButMXCSR(old.FX, s.FX):
@@ -32,15 +34,18 @@ func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 		return &message{img: &img, name: "core", base: c.entry.start, b: c.entry.payload}
 	}
 	// What is added goes into the last piece of a message that is split.
-	for m := root(); m.next(); {
+	m := root()
+	for m.next() {
 		if m.num == coreThreadInfo {
-			for ti := m.sub("thread_info"); ti.next(); {
+			ti := m.sub("thread_info")
+			for ti.next() {
 				switch ti.num {
 				case infoGPRegs:
 					e.lastGP = ti.base + ti.start
 				case infoFPRegs:
 					e.lastFP = ti.base + ti.start
-					for fp := ti.sub("fpregs"); fp.next(); {
+					fp := ti.sub("fpregs")
+					for fp.next() {
 						if fp.num == fpXSave {
 							e.lastXSave = fp.base + fp.start
 						}

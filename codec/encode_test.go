@@ -473,7 +473,11 @@ func TestCPUInfoErrors(t *testing.T) {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
 		}
 	}
-	for _, payload := range []string{"", "\x0a\x00\x0a\x00", "\x12\x00"} {
+	x86 := string(sub(1, []byte(one+words)))
+	if _, err := codec.ParseCPUInfo("cpuinfo.img", entry(0x61404013, []byte(x86))); err != nil {
+		t.Error(err)
+	}
+	for _, payload := range []string{"", "\x0a\x00\x0a\x00", "\x12\x00", x86 + string(sub(1, []byte(one)))} {
 		if _, err := codec.ParseCPUInfo("cpuinfo.img", entry(0x61404013, []byte(payload))); err == nil {
 			t.Errorf("entry %q: no error", payload)
 		}

@@ -28,7 +28,8 @@ func parsePstree(path string, b []byte) ([]task, error) {
 		}
 		var t task
 		hasPID := false
-		for m := (message{img: &img, name: "pstree", base: e.start, b: e.payload}); m.next(); {
+		m := (message{img: &img, name: "pstree", base: e.start, b: e.payload})
+		for m.next() {
 			switch m.num {
 			case pstreePID:
 				hasPID = true

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,11 +16,13 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 type checkOptions struct {
 	hostArgs []string
 	json     bool
+	area     bool
 
 	hosts []*host
 }
@@ -29,7 +32,11 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringArrayVar(&o.hostArgs, "host", nil, "check against this machine or `PROFILE`: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3; may be repeated")
 	fs.Lookup("host").NoOptDefVal = liveHost
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		if hint := forgottenEquals(args); hint != "" && slices.Contains(o.hostArgs, liveHost) {
+			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
 		if len(o.hostArgs) == 0 {
 			o.hostArgs = []string{liveHost}
 		}
@@ -47,6 +54,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 // checked is one image against every host.
 type checked struct {
 	path    string
+	ckpt    *codec.Checkpoint // nil if it cannot be read
 	errs    []error
 	results []*result
 }
@@ -56,7 +64,7 @@ type result struct {
 	host    *host
 	verdict compat.Verdict
 	machine []compat.Finding // about the machines, and trailing data
-	threads []judged
+	threads []view.Judged
 	criu    map[compat.Cap]compat.Prediction
 }
 
@@ -67,8 +75,9 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		doc.Hosts = append(doc.Hosts, cpuid.NewProfile(h.CPU))
 	}
 	var all []*checked
-	for i, path := range paths {
-		img := o.check(s, path)
+	printed := false
+	for img := range o.images(s, paths) {
+		path := img.path
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
 			if hint := inputHint(err); hint != "" {
@@ -90,19 +99,18 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		case len(o.hosts) > 1:
 			all = append(all, img)
 		case len(img.results) > 0:
-			if i > 0 {
+			if printed {
 				fmt.Fprintln(s.Out)
 			}
-			if err := img.text(s); err != nil {
-				return code, err
-			}
+			printed = true
+			img.text(s)
 		}
 	}
 	switch {
 	case o.json:
 		return code, writeJSON(s, doc)
 	case len(o.hosts) > 1:
-		return code, o.matrix(s, all)
+		o.matrix(s, all)
 	}
 	return code, nil
 }
@@ -117,14 +125,41 @@ func exitOf(v compat.Verdict) cli.Exit {
 	return cli.Refused
 }
 
-// check reads an image once and holds it against every host.
-func (o *checkOptions) check(s *cli.IO, path string) *checked {
-	img := &checked{path: path}
-	ckpt, err := open(s, path)
-	if err != nil {
-		img.errs = append(img.errs, err)
-		return img
+// images checks what the paths hold, one after the other.
+func (o *checkOptions) images(s *cli.IO, paths []string) iter.Seq[*checked] {
+	return func(yield func(*checked) bool) {
+		for _, path := range paths {
+			for _, img := range o.load(s, path) {
+				if !yield(img) {
+					return
+				}
+			}
+		}
 	}
+}
+
+// load checks what a path holds.
+func (o *checkOptions) load(s *cli.IO, path string) []*checked {
+	all, err := openAll(s, path, codec.Options{XSaveArea: o.area})
+	if err != nil {
+		return []*checked{{path: path, errs: []error{err}}}
+	}
+	var out []*checked
+	for _, ckpt := range all {
+		out = append(out, o.check(ckpt))
+	}
+	return out
+}
+
+// criu reports whether CRIU reads such an input, and convert changes it.
+func (img *checked) criu() bool {
+	return img.ckpt.Kind == codec.KindCRIU || img.ckpt.Kind == codec.KindArchive
+}
+
+// check reads an image once and holds it against every host.
+func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
+	path := ckpt.Path
+	img := &checked{path: path, ckpt: ckpt}
 	img.errs = append(img.errs, ckpt.Problems...)
 	// CRIU reads cpuinfo.img only where --cpu-cap asks for it.
 	broken := slices.ContainsFunc(ckpt.Problems, func(err error) bool {
@@ -136,9 +171,15 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 		source = ckpt.CPUInfo.CPU()
 	}
 	predictors := make([]*compat.Predictor, len(o.hosts))
+	targets := make([]compat.Target, len(o.hosts))
 	for i, h := range o.hosts {
 		img.results = append(img.results, &result{host: h, machine: compat.Machine(source, h.CPU)})
 		predictors[i] = compat.NewPredictor(h.CPU)
+		targets[i] = compat.Target{Host: h.CPU}
+		if img.criu() { // convert takes it
+			targets[i].Input = view.Quote(path)
+			targets[i].Command = "fpuimg convert " + view.Quote(h.option) + " --force " + view.Quote(path)
+		}
 		if broken {
 			predictors[i].AddUnparseable()
 		}
@@ -154,11 +195,9 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 			continue
 		}
 		for i, r := range img.results {
-			target := compat.Target{Host: r.host.CPU, Input: quote(path),
-				Command: "fpuimg convert " + quote(r.host.option) + " --force " + quote(path)}
-			report := compat.Decide(&th.Core.State, target, compat.Policy{})
+			report := compat.Decide(&th.Core.State, targets[i], compat.Policy{})
 			beyondForce = beyondForce || !report.OnlyLost()
-			r.threads = append(r.threads, judged{th.TID, report})
+			r.threads = append(r.threads, view.Judged{TID: th.TID, Report: report})
 			r.verdict = max(r.verdict, report.Verdict)
 			if th.Core.Trailing > 0 {
 				r.machine = append(r.machine, compat.Trailing(th.Core.Path, th.Core.Trailing))
@@ -180,23 +219,27 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 		}
 		r.criu = map[compat.Cap]compat.Prediction{}
 		for _, c := range compat.Caps() {
-			r.criu[c] = predictors[i].Predict(source, c)
+			if img.criu() {
+				r.criu[c] = predictors[i].Predict(source, c)
+			} else {
+				r.criu[c] = compat.Prediction{Outcome: compat.Unknown, Loses: []string{}, Reason: "this is no CRIU checkpoint"}
+			}
 		}
 	}
 	return img
 }
 
 // text prints the verdict on one host: the threads, why, and what CRIU will do.
-func (img *checked) text(s *cli.IO) error {
+func (img *checked) text(s *cli.IO) {
 	r := img.results[0]
 	fmt.Fprintf(s.Out, "%s on %s: %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(img.path)), cli.Printable(r.host.Name),
-		verdictStyle(s, r.verdict).Sprint(r.verdict))
+		view.VerdictStyle(s, r.verdict).Sprint(r.verdict))
 	var rows [][]string
-	for _, group := range foldThreads(r.threads, func(t judged) string { return fmt.Sprint(t.From, t.Verdict, actionLines(t.Report)) }) {
+	for _, group := range view.Fold(r.threads, func(t view.Judged) string { return fmt.Sprint(t.From, t.Verdict, view.ActionLines(t.Report)) }) {
 		t := group[0]
-		first := []string{tids(group), t.From.String(), t.Verdict.String()}
+		first := []string{view.TIDs(group), t.From.String(), t.Verdict.String()}
 		for _, l := range checkLines(t.Report) {
-			for _, part := range wrap(strings.Fields(l[1]), max(s.Width()-len(tids(group))-40, 20)) {
+			for _, part := range cli.Wrap(strings.Fields(l[1]), max(s.Width()-len(view.TIDs(group))-40, 20)) {
 				rows = append(rows, append(first, l[0], part))
 				first, l[0] = []string{"", "", ""}, ""
 			}
@@ -206,17 +249,17 @@ func (img *checked) text(s *cli.IO) error {
 		}
 	}
 	if len(rows) > 0 {
-		if err := table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows); err != nil {
-			return err
-		}
+		view.Table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows)
 	}
-	printFindings(s, r.threads, r.machine)
-	return r.predictions(s)
+	view.Findings(s, r.threads, r.machine)
+	if img.criu() {
+		r.predictions(s)
+	}
 }
 
 // predictions prints what CRIU will do; values of --cpu-cap with the same outcome
 // share a row.
-func (r *result) predictions(s *cli.IO) error {
+func (r *result) predictions(s *cli.IO) {
 	var order []string
 	caps := map[string][]string{}
 	width := len("--cpu-cap")
@@ -238,18 +281,18 @@ func (r *result) predictions(s *cli.IO) error {
 	var rows [][]string
 	for _, what := range order {
 		first := strings.Join(caps[what], ", ")
-		for _, line := range wrap(strings.Fields(what), max(s.Width()-width-2, 20)) {
+		for _, line := range cli.Wrap(strings.Fields(what), max(s.Width()-width-2, 20)) {
 			rows = append(rows, []string{first, line})
 			first = ""
 		}
 	}
-	return table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, rows)
+	view.Table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, rows)
 }
 
 // checkLines groups the components by what becomes of them on the host, in words
 // that promise no conversion.
 func checkLines(r *compat.Report) [][2]string {
-	lines := actionLines(r)
+	lines := view.ActionLines(r)
 	for i, l := range lines {
 		lines[i][0] = map[string]string{"refuse": "lost", "strip": "lost", "drop": "unused", "keep": "fits", "init": "INIT", "extend": "INIT"}[l[0]]
 	}
@@ -290,11 +333,14 @@ type checkThread struct {
 	TID      int              `json:"tid"`
 	Verdict  compat.Verdict   `json:"verdict"`
 	Findings []compat.Finding `json:"findings"`
-	Lost     []lossDoc        `json:"lost"`
+	Lost     []view.LossDoc   `json:"lost"`
 }
 
 func (img *checked) document() checkImage {
-	d := checkImage{Path: img.path, Kind: "criu", Results: []checkResult{}}
+	d := checkImage{Path: img.path, Kind: string(codec.KindCRIU), Results: []checkResult{}}
+	if img.ckpt != nil {
+		d.Kind = string(img.ckpt.Kind)
+	}
 	if len(img.errs) > 0 {
 		d.Error = newErrorDoc(img.path, img.errs[0])
 	}
@@ -303,7 +349,7 @@ func (img *checked) document() checkImage {
 		rd := checkResult{Host: i, Verdict: r.verdict, Findings: append([]compat.Finding{}, r.machine...), Threads: []checkThread{},
 			CRIU: criuDoc{c[compat.CapDefault], c[compat.CapNone], c[compat.CapFPU], c[compat.CapINS], c[compat.CapCPU]}}
 		for _, t := range r.threads {
-			rd.Threads = append(rd.Threads, checkThread{t.tid, t.Verdict, append([]compat.Finding{}, t.Findings...), lossDocs(t.Lost)})
+			rd.Threads = append(rd.Threads, checkThread{t.TID, t.Verdict, append([]compat.Finding{}, t.Findings...), view.LossDocs(t.Lost)})
 		}
 		d.Results = append(d.Results, rd)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 type convertOptions struct {
@@ -27,6 +28,7 @@ type convertOptions struct {
 	inPlace     bool
 	keepCPUInfo bool
 	json        bool
+	compress    string
 
 	target compat.Target
 	named  *host
@@ -43,6 +45,7 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVarP(&o.output, "output", "o", "", "write to this `path` instead of beside the input; - is standard output")
 	fs.BoolVar(&o.inPlace, "in-place", false, "change the checkpoint itself and keep the originals as NAME.orig")
 	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")
+	fs.StringVar(&o.compress, "compress", "", "how to compress a converted archive: none, gzip, zstd or xz; as it was if not given")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		args = paths(args)
@@ -75,6 +78,9 @@ func (o *convertOptions) complete(args []string) error {
 		return &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: forgottenEquals(args)}
 	case o.json && !o.dryRun && (o.output == "-" || o.output == "" && slices.Contains(args, "-")):
 		return &cli.UsageError{Err: errors.New("--json and the image would both go to standard output"), Hint: "-o FILE"}
+	}
+	if o.compress != "" && !slices.Contains([]string{"none", "gzip", "zstd", "xz"}, o.compress) {
+		return &cli.UsageError{Err: fmt.Errorf("--compress=%s: unknown compression", o.compress), Hint: "none, gzip, zstd or xz"}
 	}
 	if o.to != "" {
 		f, ok := xstate.ParseFormat(o.to)
@@ -113,6 +119,9 @@ func isDir(path string) bool {
 // space, "" if none is. It would be converted for this machine instead.
 func forgottenEquals(args []string) string {
 	for _, arg := range args {
+		if strings.HasPrefix(filepath.Base(arg), "core-") {
+			continue // there may be thousands
+		}
 		if hint := misplacedProfile(arg); hint != "" {
 			return hint
 		}
@@ -130,7 +139,7 @@ func (o *convertOptions) command(path string) string {
 		words = append(words, "--features="+strings.Join(o.features, ","))
 	}
 	if o.named != nil {
-		words = append(words, quote(o.named.option))
+		words = append(words, view.Quote(o.named.option))
 	}
 	words = append(words, "--force")
 	if o.keepCPUInfo {
@@ -140,34 +149,30 @@ func (o *convertOptions) command(path string) string {
 		words = append(words, "--in-place")
 	}
 	if o.output != "" {
-		words = append(words, "-o "+quote(o.output))
+		words = append(words, "-o "+view.Quote(o.output))
 	}
-	return strings.Join(append(words, quote(path)), " ")
-}
-
-// quote makes a word safe to paste into a shell.
-func quote(word string) string {
-	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:@+", r)
-	}) {
-		return word
+	if o.compress != "" {
+		words = append(words, "--compress="+o.compress)
 	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	return strings.Join(append(words, view.Quote(path)), " ")
 }
 
 func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
 	doc := convertDoc{Schema: "fpuimg.convert/1", Images: []convertImage{}}
 	for _, path := range paths {
-		c, img, err := o.one(s, path)
+		c, images, err := o.path(s, path)
+		if usage, ok := errors.AsType[*cli.UsageError](err); ok {
+			return 0, usage
+		}
 		if err != nil {
 			s.Errorf("%v", err)
 			o.hint(s, path, err)
 			c = cli.Damaged
-			img.Error = newErrorDoc(path, err)
+			images[len(images)-1].Error = newErrorDoc(path, err)
 		}
 		code = cli.Worst(code, c)
-		doc.Images = append(doc.Images, img)
+		doc.Images = append(doc.Images, images...)
 	}
 	if o.json {
 		return code, writeJSON(s, doc)
@@ -183,44 +188,73 @@ func (o *convertOptions) hint(s *cli.IO, path string, err error) {
 		s.Hintf("run the conversion again without --dry-run: it completes the interrupted one first")
 	case errors.Is(err, os.ErrExist):
 		s.Hintf("remove it, or name another output with -o")
+	case errors.Is(err, convert.ErrNoWriter):
+		s.Hintf("choose another with --compress=none, gzip, zstd or xz")
 	case misplacedProfile(path) != "":
 		s.Hintf("%s", misplacedProfile(path))
 	}
 }
 
-// one converts one checkpoint.
-func (o *convertOptions) one(s *cli.IO, path string) (cli.Exit, convertImage, error) {
-	img := convertImage{Path: path, Findings: []compat.Finding{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
+// path converts what a path holds.
+func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage, error) {
+	failed := func(err error) (cli.Exit, []convertImage, error) {
+		return cli.Damaged, []convertImage{newConvertImage(path)}, err
+	}
 	if path != "-" && !o.dryRun {
 		completed, err := convert.Recover(path)
 		if err != nil {
-			return cli.Damaged, img, err
+			return failed(err)
 		}
 		if completed {
 			s.Warnf("%s: a conversion of it was interrupted; it is complete now", path)
 		}
 	}
-	ckpt, err := open(s, path)
+	all, err := openAll(s, path, codec.Options{Whole: true})
 	if err != nil {
-		return cli.Damaged, img, err
+		return failed(err)
 	}
+	if all[0].Kind == codec.KindArchive {
+		return o.archive(s, path, all)
+	}
+	if o.compress != "" {
+		return failed(&cli.UsageError{Err: fmt.Errorf("%s: --compress goes with an archive", path)})
+	}
+	ckpt, err := codec.Only(path, all)
+	if err != nil {
+		return failed(err)
+	}
+	c, img, err := o.one(s, ckpt)
+	return c, []convertImage{img}, err
+}
+
+func newConvertImage(path string) convertImage {
+	return convertImage{Path: path, Findings: []compat.Finding{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
+}
+
+// plan works out the conversion of one checkpoint.
+func (o *convertOptions) plan(ckpt *codec.Checkpoint) (*convert.Plan, error) {
 	opts := convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force}, KeepCPUInfo: o.keepCPUInfo}
-	opts.Target.Command = o.command(path)
-	plan, err := convert.NewPlan(ckpt, opts)
+	opts.Target.Command = o.command(ckpt.Path)
+	return convert.NewPlan(ckpt, opts)
+}
+
+// one converts one checkpoint that is not in an archive.
+func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint) (cli.Exit, convertImage, error) {
+	path := ckpt.Path
+	img := newConvertImage(path)
+	plan, err := o.plan(ckpt)
 	if err != nil {
 		return cli.Damaged, img, err
 	}
 	img.fill(plan)
 	filter := !o.dryRun && (o.output == "-" || path == "-" && o.output == "")
 	if !o.json && !filter {
-		if err := o.report(s, plan); err != nil {
-			return cli.Damaged, img, err
-		}
+		o.report(s, plan)
 	}
 	if plan.Refused() {
 		return o.refuse(s, path, plan), img, nil
 	}
-	o.warn(s, path, plan)
+	view.Losses(s, path, o.dryRun, judgedThreads(plan))
 	switch {
 	case filter:
 		b, err := plan.Bytes()
@@ -265,24 +299,6 @@ func (o *convertOptions) refuse(s *cli.IO, path string, plan *convert.Plan) cli.
 	return cli.Refused
 }
 
-// warn names every loss that force lets happen, and what it means.
-func (o *convertOptions) warn(s *cli.IO, path string, plan *convert.Plan) {
-	verb := "loses"
-	if o.dryRun {
-		verb = "would lose"
-	}
-	ts := judgedThreads(plan)
-	for _, group := range foldThreads(ts, func(t judged) string { return fmt.Sprint(t.Lost, t.Stripped()) }) {
-		who := fmt.Sprintf("%s: %s %s", path, threadWord(len(group)), tids(group))
-		if lost := group[0].Lost; len(lost) > 0 {
-			s.Warnf("%s %s %s: %s", who, verb, strings.Join(compat.LossNames(lost), ", "), compat.Consequence(lost))
-		}
-		if bits := group[0].Stripped(); bits != 0 {
-			s.Warnf("%s: the bits of %s are cleared: the image lacks their values, and the process will see INIT", who, strings.Join(bits.Names(), ", "))
-		}
-	}
-}
-
 // write carries the plan out and returns where the result is.
 func (o *convertOptions) write(s *cli.IO, path string, plan *convert.Plan) (string, error) {
 	if o.inPlace {
@@ -304,13 +320,18 @@ func (o *convertOptions) write(s *cli.IO, path string, plan *convert.Plan) (stri
 	})
 }
 
+// suffix is what the name of a result says of it.
+func (o *convertOptions) suffix() string {
+	if o.to != "" {
+		return o.to
+	}
+	return o.named.short
+}
+
 // outputName is the place beside the input: ckpt -> ckpt.fxsave, core-7.img ->
 // core-7.fxsave.img.
 func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, error) {
-	suffix := o.to
-	if suffix == "" {
-		suffix = o.named.short
-	}
+	suffix := o.suffix()
 	path = filepath.Clean(path)
 	if base := filepath.Base(path); base == "." || base == ".." {
 		abs, err := filepath.Abs(path)
@@ -328,41 +349,24 @@ func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, er
 	return path + "." + suffix, nil
 }
 
-func judgedThreads(plan *convert.Plan) []judged {
-	out := make([]judged, len(plan.Threads))
+func judgedThreads(plan *convert.Plan) []view.Judged {
+	out := make([]view.Judged, len(plan.Threads))
 	for i, t := range plan.Threads {
-		out[i] = judged{t.TID, t.Report}
+		out[i] = view.Judged{TID: t.TID, Report: t.Report}
 	}
 	return out
 }
 
 // report prints what happens to each thread, then the findings.
-func (o *convertOptions) report(s *cli.IO, plan *convert.Plan) error {
+func (o *convertOptions) report(s *cli.IO, plan *convert.Plan) {
 	ts := judgedThreads(plan)
 	fmt.Fprintf(s.Out, "%s: %s, %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(plan.Checkpoint.Path)),
-		count(len(ts), "thread"), verdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
-	var rows [][]string
-	for _, group := range foldThreads(ts, func(t judged) string { return fmt.Sprint(t.From, t.To, actionLines(t.Report)) }) {
-		r := group[0].Report
-		first := []string{tids(group), r.From.String(), r.To.String()}
-		for _, l := range actionLines(r) {
-			rows = append(rows, append(first, l[0], l[1]))
-			first = []string{"", "", ""}
-		}
-		if first[0] != "" {
-			rows = append(rows, append(first, "keep", "-"))
-		}
-	}
-	if len(rows) > 0 {
-		if err := table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows); err != nil {
-			return err
-		}
-	}
-	printFindings(s, ts, plan.Findings)
+		count(len(ts), "thread"), view.VerdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
+	view.Actions(s, ts)
+	view.Findings(s, ts, plan.Findings)
 	for _, c := range plan.CPUInfo {
 		fmt.Fprintf(s.Out, "cpuinfo.img %s: %s -> %s\n", c.Field, orAbsent(c.From), orAbsent(c.To))
 	}
-	return nil
 }
 
 func orAbsent(v string) string {
@@ -396,31 +400,22 @@ type fieldDoc struct {
 }
 
 type convertThread struct {
-	TID     int         `json:"tid"`
-	From    string      `json:"from"`
-	To      string      `json:"to"`
-	Actions []actionDoc `json:"actions"`
-	Lost    []lossDoc   `json:"lost"`
-}
-
-type actionDoc struct {
-	Component string        `json:"component"`
-	Action    compat.Action `json:"action"`
-	Lossless  bool          `json:"lossless"`
+	TID     int              `json:"tid"`
+	From    string           `json:"from"`
+	To      string           `json:"to"`
+	Actions []view.ActionDoc `json:"actions"`
+	Lost    []view.LossDoc   `json:"lost"`
 }
 
 func (img *convertImage) fill(plan *convert.Plan) {
 	img.Verdict = &plan.Verdict
 	img.Changed = plan.Changed() && !plan.Refused()
-	img.Findings = allFindings(judgedThreads(plan), plan.Findings)
+	img.Findings = view.AllFindings(judgedThreads(plan), plan.Findings)
 	for _, c := range plan.CPUInfo {
 		img.CPUInfo = append(img.CPUInfo, fieldDoc{c.Field, orNull(c.From), orNull(c.To)})
 	}
 	for _, t := range plan.Threads {
-		d := convertThread{TID: t.TID, From: t.From.String(), To: t.To.String(), Actions: []actionDoc{}, Lost: lossDocs(t.Lost)}
-		for _, dec := range t.Decisions {
-			d.Actions = append(d.Actions, actionDoc{dec.Component.String(), dec.Action, dec.Lossless})
-		}
+		d := convertThread{TID: t.TID, From: t.From.String(), To: t.To.String(), Actions: view.ActionDocs(t.Report), Lost: view.LossDocs(t.Lost)}
 		img.Threads = append(img.Threads, d)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec"
@@ -23,11 +24,17 @@ type host struct {
 	*xstate.CPU
 	option string // how to name it again: "--host" or "--host=haswell.json"
 	short  string // for file names and table heads: "haswell"
+	// recorded is the name that the profile gives itself, "" if it has none. Reports
+	// use that of the file, which the user typed.
+	recorded string
 }
 
-// loadHost resolves the value of --host: this machine, a file or directory if the
-// value has a slash or exists, else the name of a level.
-func loadHost(value string) (*host, error) {
+// loadHost resolves the value of --host.
+func loadHost(value string) (*host, error) { return loadMachine("--host=", value) }
+
+// loadMachine resolves a PROFILE: this machine, a file or directory if the value
+// has a slash or exists, else the name of a level. flag is what stands before it.
+func loadMachine(flag, value string) (*host, error) {
 	h := &host{option: "--host=" + value, short: value}
 	var err error
 	switch _, stat := os.Stat(value); {
@@ -41,21 +48,45 @@ func loadHost(value string) (*host, error) {
 		if h.CPU, err = readProfile(value); err != nil {
 			return nil, err
 		}
+		if h.Name != h.ModelName { // a cpuinfo.img names the model only
+			h.recorded = h.Name
+		}
 		h.short = profileName(value)
 		h.Name = h.short
 	default:
 		cpu, ok := xstate.ByName(value)
 		if !ok {
-			usage := &cli.UsageError{Err: fmt.Errorf("--host=%s: no such file, and no such level", value),
-				Hint: "the levels are " + strings.Join(xstate.LevelNames(), ", ")}
-			if near := cli.Nearest(value, xstate.LevelNames()); near != "" {
-				usage.Hint = "did you mean --host=" + near + "?"
+			levels := xstate.LevelNames()
+			usage := &cli.UsageError{Err: fmt.Errorf("%s%s: no such file, and no such level", flag, value),
+				Hint: "the levels are " + strings.Join(levels, ", ")}
+			slices.Reverse(levels) // of equally near ones, the highest
+			if near := cli.Nearest(value, levels); near != "" {
+				usage.Hint = "did you mean " + flag + near + "?"
 			}
 			return nil, usage
 		}
 		h.CPU = cpu
 	}
 	return h, nil
+}
+
+// hostLayout returns the layout of XSAVE areas on a machine: its own, or, where
+// that was not recorded, the usual one of its vendor and components.
+func hostLayout(value string) (xstate.Layout, error) {
+	h, err := loadHost(value)
+	if err != nil {
+		return nil, err
+	}
+	set, known := h.Usable()
+	switch {
+	case h.Layout != nil:
+		return h.Layout, nil
+	case !known:
+		return nil, &cli.UsageError{Err: fmt.Errorf("%s: the profile does not tell the layout of XSAVE areas", h.option), Hint: "fpuimg profile on that machine records it"}
+	case h.Vendor == "amd" || h.Vendor == "hygon":
+		return xstate.AMDLayout(set), nil
+	}
+	return xstate.IntelLayout(set), nil
 }
 
 // profileName is what to call the machine of a profile file.
@@ -83,11 +114,14 @@ func readProfile(path string) (*xstate.CPU, error) {
 	if err != nil {
 		return nil, err
 	}
+	starts := func(prefixes ...string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return bytes.HasPrefix(bytes.TrimSpace(b), []byte(p)) })
+	}
 	switch {
-	case bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")):
+	case starts("{"):
 		cpu, err := cpuid.ParseProfile(b)
 		return cpu, atPath(path, err)
-	case bytes.HasPrefix(bytes.TrimSpace(b), []byte("CPU")):
+	case starts("CPU", "0x", "#"):
 		dump, err := cpuid.ParseDump(b)
 		if err != nil {
 			return nil, atPath(path, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/pflag"
@@ -54,7 +55,13 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		_, err = s.Out.Write(b)
 		return cli.OK, err
 	}
-	return cli.OK, writeNew(o.output, b)
+	err = writeNew(o.output, b)
+	if errors.Is(err, fs.ErrExist) {
+		s.Errorf("%v", err)
+		s.Hintf("remove it, or name another output with -o")
+		return cli.Damaged, nil
+	}
+	return cli.OK, err
 }
 
 // machine returns the machine to describe: this one, a named one, or what several
@@ -69,9 +76,12 @@ func (o *profileOptions) machine(args []string) (*xstate.CPU, error) {
 	}
 	cpus := make([]*xstate.CPU, len(args))
 	for i, arg := range args {
-		h, err := loadHost(arg)
+		h, err := loadMachine("", arg)
 		if err != nil {
 			return nil, err
+		}
+		if h.recorded != "" {
+			h.Name = h.recorded
 		}
 		cpus[i] = h.CPU
 	}

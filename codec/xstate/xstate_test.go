@@ -413,6 +413,16 @@ func TestUsed(t *testing.T) {
 			t.Errorf("%v: %q, want %q", f, got, want)
 		}
 	}
+	for name, set := range map[string]func(a *FXArea){
+		"fcw": func(a *FXArea) { a.SetFCW(0x27f) }, "fsw": func(a *FXArea) { a.SetFSW(1) }, "ftw": func(a *FXArea) { a.SetFTWRaw(1) },
+		"fop": func(a *FXArea) { a.SetFOP(1) }, "fip": func(a *FXArea) { a.SetFIP(1 << 40) }, "fdp": func(a *FXArea) { a.SetFDP(1) },
+		"st7": func(a *FXArea) { a.STSpace()[112] = 1 }} {
+		one := NewState(FormatFXSave)
+		set(&one.FX)
+		if got := one.Used(X87); !slices.Equal(got, []string{name}) || one.Status(X87) != InUse || one.Status(SSE) != Init {
+			t.Errorf("%s set: %v in use", name, got)
+		}
+	}
 	for _, tt := range []struct {
 		status Status
 		want   Features
@@ -474,9 +484,10 @@ func TestControlWords(t *testing.T) {
 		{MXCSRString(0x2001), "IE RC=down"},
 		{MXCSRString(0x26000), "RC=zero MM"},
 		{PKRUString(0), "all keys open"},
-		{PKRUString(0x55555554), "key1=AD key2=AD key3=AD key4=AD key5=AD key6=AD key7=AD key8=AD key9=AD key10=AD key11=AD key12=AD key13=AD key14=AD key15=AD"},
-		{PKRUString(0x80000002), "key0=WD key15=WD"},
-		{PKRUString(0xc), "key1=AD"}, // AD denies writes as well
+		{PKRUString(0x55555554), "AD 1-15"},
+		{PKRUString(0x80000002), "WD 0 15"},
+		{PKRUString(0x9c), "AD 1-2, WD 3"}, // AD denies writes as well
+		{PKRUString(0xc0000041), "AD 0 3 15"},
 	}
 	for _, tt := range tests {
 		if tt.got != tt.want {

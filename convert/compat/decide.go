@@ -37,23 +37,10 @@ func Decide(s *xstate.State, t Target, p Policy) *Report {
 	r.Verdict = verdict(r.Findings, len(r.Lost) > 0)
 	if r.Verdict == Damaged {
 		r.Refused = !p.Force || !r.OnlyLost()
-		if !r.OnlyLost() {
-			r.withoutCommand(t.Command)
-		}
 	} else {
 		r.Refused = !p.Force && r.Verdict != Compatible
 	}
 	return r
-}
-
-// withoutCommand takes back the hints that promise what force would do: it does
-// nothing for this damage.
-func (r *Report) withoutCommand(command string) {
-	for i := range r.Findings {
-		if f := &r.Findings[i]; f.Hint == command {
-			f.Hint = ""
-		}
-	}
 }
 
 // verdict sums findings up; loses says whether values of intact components go.

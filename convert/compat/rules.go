@@ -314,11 +314,8 @@ func (sub *subject) badMXCSR() uint32 {
 	if host == nil || host.MXCSRMask == nil || sub.state.Format == xstate.FormatNone {
 		return 0
 	}
-	mask := *host.MXCSRMask
-	if mask == 0 {
-		mask = xstate.DefaultMXCSRMask
-	}
-	return sub.state.FX.MXCSR() &^ mask
+	// The default mask is what every CPU has; a recorded 0 stands for it.
+	return sub.state.FX.MXCSR() &^ (*host.MXCSRMask | xstate.DefaultMXCSRMask)
 }
 
 func (sub *subject) mxcsrMask() *Finding {

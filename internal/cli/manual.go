@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -115,8 +114,6 @@ func Wrap(words []string, width int) []string {
 	return append(lines, line)
 }
 
-var placeholder = regexp.MustCompile(`[A-Z]{2,}`)
-
 // Roff returns the manual as a man page of section 1.
 func (m *Manual) Roff() string {
 	var b strings.Builder
@@ -125,7 +122,7 @@ func (m *Manual) Roff() string {
 	b.WriteString(".nh\n.ad l\n") // neither hyphenated nor spread: commands stay as they are typed
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(m.Page()), roff(m.Short))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(m.Name))
-	roffLines(&b, placeholder.ReplaceAllString(roff(m.Synopsis), `\fI$0\fP`))
+	roffLines(&b, roff(m.Synopsis))
 	b.WriteString(".SH DESCRIPTION\n")
 	roffBlocks(&b, m.Body)
 	if options := m.options(); len(options) > 0 {

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/fpuimg/fpuimg/"
+
+// edges lists what each package may import besides the standard library. Imports
+// go down this list only, and what decides, reads and models knows nothing of
+// flags, colours and processes.
+var edges = []struct {
+	pkg     string
+	imports string // of this module without its path, then modules of others
+}{
+	{"cmd/fpuimg", "codec codec/cpuid codec/xstate convert convert/compat internal/cli internal/view color pflag"},
+	{"cmd/fpurestore", "codec codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace internal/cli internal/view color pflag"},
+	{"cmd/fpurestore/internal/ptrace", "codec/xstate sys"},
+	{"internal/view", "codec/xstate convert/compat internal/cli color tablewriter"},
+	{"internal/cli", "color go-isatty pflag sys"},
+	{"convert", "codec codec/xstate convert/compat internal/rawtar sys"},
+	{"convert/compat", "codec/xstate"},
+	{"codec", "codec/xstate internal/rawtar protobuf"},
+	{"codec/cpuid", "codec/xstate sys"},
+	{"codec/xstate", ""},
+	{"internal/rawtar", "compress xz"},
+	// For tests only.
+	{"internal/sysfault", "sys"},
+	{"internal/testimg", "protobuf"},
+	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
+	{"vmtest/guest/internal/agent", ""},
+	{"vmtest/guest/internal/guestinit", "vmtest/guest/internal/agent sys"},
+	{"vmtest/testprog", ""},
+}
+
+// others names the modules that edges speaks of.
+var others = map[string]string{
+	"color":       "github.com/fatih/color",
+	"compress":    "github.com/klauspost/compress",
+	"go-isatty":   "github.com/mattn/go-isatty",
+	"pflag":       "github.com/spf13/pflag",
+	"protobuf":    "google.golang.org/protobuf",
+	"sys":         "golang.org/x/sys",
+	"tablewriter": "github.com/olekukonko/tablewriter",
+	"xz":          "github.com/ulikunitz/xz",
+}
+
+func TestImports(t *testing.T) {
+	for pkg, imports := range listImports(t) {
+		i := slices.IndexFunc(edges, func(e struct{ pkg, imports string }) bool { return e.pkg == pkg })
+		if i < 0 {
+			t.Errorf("%s: which imports it may have is not listed", pkg)
+			continue
+		}
+		for _, imp := range imports {
+			if !slices.ContainsFunc(strings.Fields(edges[i].imports), func(allowed string) bool {
+				if other := others[allowed]; other != "" {
+					return imp == other || strings.HasPrefix(imp, other+"/")
+				}
+				return imp == module+allowed
+			}) {
+				t.Errorf("%s imports %s", pkg, imp)
+			}
+		}
+	}
+}
+
+// listImports asks the go command for the module's packages, on every platform
+// that files are made for, and what they import outside the standard library.
+func listImports(t *testing.T) map[string][]string {
+	t.Helper()
+	pkgs := map[string][]string{}
+	for _, platform := range []string{"linux/amd64", "darwin/arm64"} {
+		goos, goarch, _ := strings.Cut(platform, "/")
+		cmd := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...")
+		cmd.Env = append(cmd.Environ(), "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=0")
+		out, err := cmd.Output()
+		if err != nil {
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				t.Fatalf("go list: %s", exit.Stderr)
+			}
+			t.Fatal(err)
+		}
+		dec := json.NewDecoder(strings.NewReader(string(out)))
+		for {
+			var p struct {
+				ImportPath string
+				Imports    []string
+			}
+			if err := dec.Decode(&p); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			name := strings.TrimPrefix(p.ImportPath, module)
+			pkgs[name] = append(pkgs[name], nil...)
+			for _, imp := range p.Imports {
+				if first, _, _ := strings.Cut(imp, "/"); strings.Contains(first, ".") && !slices.Contains(pkgs[name], imp) {
+					pkgs[name] = append(pkgs[name], imp)
+				}
+			}
+		}
+	}
+	if len(pkgs) < 5 {
+		t.Fatalf("go list found %d packages", len(pkgs))
+	}
+	return pkgs
+}

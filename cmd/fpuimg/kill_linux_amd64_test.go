@@ -1,0 +1,350 @@
+package main
+
+import (
+	"bytes"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/internal/sysfault"
+	"github.com/fpuimg/fpuimg/internal/testimg"
+)
+
+// A killCase is one conversion that is cut off everywhere. Its work directory holds
+// ckpt; the arguments name paths in it.
+type killCase struct {
+	name    string
+	args    []string
+	inPlace bool
+	setup   func(t *testing.T, work string) // beyond the checkpoint itself
+	kills   bool                            // kills only, no failing calls
+}
+
+var killCases = []killCase{
+	{name: "new directory", args: []string{"--to=fxsave", "--force", "ckpt"}},
+	{name: "single image", args: []string{"--to=fxsave", "--force", "ckpt/core-20000.img"}},
+	{name: "in place", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true},
+	{name: "single image in place", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt/core-20000.img"}, inPlace: true},
+	{name: "in place, with backups", kills: true, args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
+		mustRun(t, 0, work, "convert", "--host=x86-64-v3", "--force", "--in-place", "ckpt")
+	}},
+	{name: "completing", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
+		cutOff(t, work, []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, func(c sysfault.Call) bool {
+			return c.Name == "renameat" && strings.HasSuffix(c.Dest, "core-20000.img")
+		})
+	}},
+	{name: "over a stage", kills: true, args: []string{"--to=fxsave", "--force", "ckpt"}, setup: func(t *testing.T, work string) {
+		cutOff(t, work, []string{"--to=fxsave", "--force", "ckpt"}, func(c sysfault.Call) bool { return c.Name == "syncfs" })
+	}},
+}
+
+// ramDir returns an empty directory, in memory where the system has that.
+func ramDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "fpuimg-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// newWork makes a work directory with a small checkpoint of every kind of file.
+func newWork(t *testing.T, k *killCase) string {
+	t.Helper()
+	work := ramDir(t)
+	ckpt := filepath.Join(work, "ckpt")
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(os.MkdirAll(filepath.Join(ckpt, "sub"), 0o755))
+	for _, name := range []string{"core-20000.img", "cpuinfo.img", "pstree.img"} {
+		check(os.WriteFile(filepath.Join(ckpt, name), testimg.Read(t, "h-avx512", name), 0o640))
+	}
+	check(os.WriteFile(filepath.Join(ckpt, "sub", "pages-1.img"), bytes.Repeat([]byte("page"), 2048), 0o600))
+	check(os.Link(filepath.Join(ckpt, "sub", "pages-1.img"), filepath.Join(ckpt, "pages-2.img")))
+	check(os.Symlink("../older", filepath.Join(ckpt, "parent")))
+	if err := unix.Lsetxattr(filepath.Join(ckpt, "core-20000.img"), "user.note", []byte("kept"), 0); err != nil && err != unix.ENOTSUP {
+		t.Fatal(err)
+	}
+	if k.setup != nil {
+		k.setup(t, work)
+	}
+	return work
+}
+
+// program returns a command that is fpuimg convert.
+func program(work string, args []string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{"fpuimg", "convert"}, args...) // the test binary is what its name says
+	cmd.Dir = work
+	return cmd
+}
+
+// mustRun runs a verb of this process's fpuimg on paths in the work directory.
+func mustRun(t *testing.T, want int, work string, args ...string) (stderr string) {
+	t.Helper()
+	args = slices.Clone(args)
+	for i, a := range args {
+		if i > 0 && !strings.HasPrefix(a, "-") {
+			args[i] = filepath.Join(work, a)
+		}
+	}
+	var out, errs bytes.Buffer
+	if got := run(args, strings.NewReader(""), &out, &errs); got != want {
+		t.Errorf("fpuimg %s: exit status %d, want %d: %s", strings.Join(args, " "), got, want, errs.String())
+	}
+	return errs.String()
+}
+
+// cutOff kills a conversion before the first call that is wanted.
+func cutOff(t *testing.T, work string, args []string, wanted func(sysfault.Call) bool) {
+	t.Helper()
+	res, err := sysfault.Run(t.Context(), program(work, args), sysfault.Options{Under: work}, func(c sysfault.Call) sysfault.Action {
+		return sysfault.Action{Kill: wanted(c)}
+	})
+	if err != nil || res.Hit == nil {
+		t.Fatalf("cutting off: hit %v, %v", res.Hit, err)
+	}
+}
+
+// tree returns all that is in a directory: names, modes and contents.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		content := info.Mode().String() + " "
+		switch {
+		case info.Mode().IsRegular():
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			content += string(b)
+		case info.Mode().Type() == fs.ModeSymlink:
+			to, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			content += to
+		}
+		name, err := filepath.Rel(dir, path)
+		files[name] = content
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// leftover reports whether a name is one that a conversion at work uses.
+func leftover(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if part == codec.RedoName || strings.HasSuffix(part, ".fpuimg-new") || strings.HasSuffix(part, ".fpuimg-stage") {
+			return true
+		}
+	}
+	return false
+}
+
+func withoutLeftovers(files map[string]string) map[string]string {
+	files = maps.Clone(files)
+	maps.DeleteFunc(files, func(name, _ string) bool { return leftover(name) })
+	return files
+}
+
+// A fault is what happens to the n-th mutating call, or from it on.
+type fault struct {
+	name   string
+	decide func(n int) func(sysfault.Call) sysfault.Action
+}
+
+func failing(errno syscall.Errno) fault {
+	return fault{errno.Error(), func(n int) func(sysfault.Call) sysfault.Action {
+		return func(c sysfault.Call) sysfault.Action {
+			if c.N == n {
+				return sysfault.Action{Errno: errno}
+			}
+			return sysfault.Action{}
+		}
+	}}
+}
+
+// allocates are the calls that need space.
+var allocates = []string{"open", "openat", "mkdirat", "write", "pwrite64", "copy_file_range", "sendfile", "ioctl", "fallocate",
+	"linkat", "symlinkat", "renameat", "renameat2", "lsetxattr", "syncfs", "fsync"}
+
+var faults = []fault{
+	{"SIGKILL", func(n int) func(sysfault.Call) sysfault.Action {
+		return func(c sysfault.Call) sysfault.Action { return sysfault.Action{Kill: c.N == n} }
+	}},
+	failing(unix.ENOSPC),
+	failing(unix.EIO),
+	{"full disk", func(n int) func(sysfault.Call) sysfault.Action {
+		return func(c sysfault.Call) sysfault.Action {
+			if c.N >= n && slices.Contains(allocates, c.Name) {
+				return sysfault.Action{Errno: unix.ENOSPC}
+			}
+			return sysfault.Action{}
+		}
+	}},
+}
+
+// TestAllOrNothing kills conversions before every one of their changes to the file
+// system, and lets every one fail: what is left is the old checkpoint, the new one,
+// or one that every verb recognises and the next conversion completes.
+func TestAllOrNothing(t *testing.T) {
+	var mu sync.Mutex
+	points, total := map[string]int{}, 0
+	t.Cleanup(func() { t.Logf("%d points: %v", total, points) })
+	for i := range killCases {
+		k := &killCases[i]
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			work := newWork(t, k)
+			old := tree(t, work)
+			res, err := sysfault.Trace(t.Context(), program(work, k.args), sysfault.Options{Under: work})
+			if err != nil || res.ExitCode != 0 {
+				t.Fatalf("exit status %d, %v: %s", res.ExitCode, err, res.Stderr)
+			}
+			done := tree(t, work)
+			calls := len(res.Calls)
+			if calls < 7 {
+				t.Fatalf("only %d calls: %v", calls, res.Calls)
+			}
+			for name := range done {
+				if leftover(name) {
+					t.Errorf("a whole run left %s", name)
+				}
+			}
+			for _, f := range faults {
+				if k.kills && f.name != "SIGKILL" {
+					continue
+				}
+				for n := 1; n <= calls; n++ {
+					work := newWork(t, k)
+					res, err := sysfault.Run(t.Context(), program(work, k.args), sysfault.Options{Under: work}, f.decide(n))
+					if err != nil {
+						t.Fatal(err)
+					}
+					mu.Lock()
+					points[f.name]++
+					total++
+					mu.Unlock()
+					if res.Hit == nil {
+						if f.name == "full disk" {
+							continue // no call after this one needs space
+						}
+						t.Fatalf("%s at %d: not reached", f.name, n)
+					}
+					checkFault(t, k, f.name, work, &res, old, done)
+					os.RemoveAll(work)
+					if t.Failed() {
+						t.Fatalf("stopped at %s at call %v of %d", f.name, res.Hit, calls)
+					}
+				}
+			}
+			t.Logf("%d calls", calls)
+		})
+	}
+}
+
+// checkFault looks at what a fault left, then runs the same conversion again.
+func checkFault(t *testing.T, k *killCase, fault, work string, res *sysfault.Result, old, done map[string]string) {
+	t.Helper()
+	left := tree(t, work)
+	killed := fault == "SIGKILL"
+	_, interrupted := left["ckpt/"+codec.RedoName]
+	bare, oldBare := withoutLeftovers(left), withoutLeftovers(old)
+	isOld, isNew := maps.Equal(bare, oldBare), maps.Equal(bare, done)
+	switch {
+	case !killed && res.ExitCode != 0 && res.ExitCode != 3:
+		t.Errorf("exit status %d: %s", res.ExitCode, res.Stderr)
+	case !killed && res.ExitCode == 0 && !maps.Equal(left, done):
+		t.Errorf("exit status 0, and the result is not whole: %v", slices.Sorted(maps.Keys(left)))
+	case interrupted:
+		// Each verb says so, and does nothing.
+		for _, verb := range []string{"show", "check --host=x86-64-v3", "convert --to=xsave --dry-run"} {
+			stderr := mustRun(t, 3, work, append(strings.Fields(verb), "ckpt")...)
+			if !strings.Contains(stderr, "interrupted") || !strings.Contains(stderr, "hint: ") {
+				t.Errorf("%s of an interrupted checkpoint says %q", verb, stderr)
+			}
+		}
+		if !maps.Equal(tree(t, work), left) {
+			t.Error("a verb that only reads changed the interrupted checkpoint")
+		}
+	case !isOld && !isNew:
+		t.Errorf("neither old nor new: %v", slices.Sorted(maps.Keys(left)))
+	case !killed && !maps.Equal(left, bare) && k.setup == nil:
+		t.Errorf("a run that could clean up left %v", slices.Sorted(maps.Keys(left)))
+	default:
+		mustRun(t, 0, work, "show", "ckpt")
+	}
+	if t.Failed() {
+		return
+	}
+	want := 0
+	if isNew && !k.inPlace {
+		want = 3 // the output is there
+	}
+	mustRun(t, want, work, append([]string{"convert"}, k.args...)...)
+	if again := tree(t, work); !maps.Equal(again, done) {
+		t.Errorf("after the next run: %v, want %v", slices.Sorted(maps.Keys(again)), slices.Sorted(maps.Keys(done)))
+		for name := range done {
+			if again[name] != done[name] {
+				t.Errorf("%s: %.40q, want %.40q", name, again[name], done[name])
+			}
+		}
+	}
+}
+
+// TestDurableOrder checks what no kill can show, since the page cache outlives the
+// process: that everything is durable before the rename that makes it count.
+func TestDurableOrder(t *testing.T) {
+	const prepare = `((mkdirat|openat|write|ioctl|ftruncate|copy_file_range|linkat|symlinkat|lchown|fchownat|lsetxattr|chmod|fchmodat|utimensat) )+`
+	want := map[string]string{
+		"new directory": prepare + "syncfs renameat2 fsync",
+		"single image":  prepare + "fsync renameat2 fsync",
+		"in place":      prepare + "syncfs renameat fsync (renameat )+fsync unlinkat fsync",
+	}
+	for i := range killCases {
+		k := &killCases[i]
+		if want[k.name] == "" {
+			continue
+		}
+		work := newWork(t, k)
+		res, err := sysfault.Trace(t.Context(), program(work, k.args), sysfault.Options{Under: work})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, c := range res.Calls {
+			names = append(names, c.Name)
+		}
+		if got := strings.Join(names, " "); !regexp.MustCompile("^" + want[k.name] + "$").MatchString(got) {
+			t.Errorf("%s: calls are\n%s\nwant\n%s", k.name, got, want[k.name])
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/internal/testimg"
+)
+
+// showGoldens has one real checkpoint of each kind. The text is that of --regs,
+// except where many threads would say nothing new.
+var showGoldens = []struct {
+	name string
+	args []string // for both forms, after "show"
+}{
+	{"avx512", []string{"--regs", "h-avx512"}},
+	{"avx", []string{"--regs", "h-avx"}},
+	{"init", []string{"--regs", "h-init"}},
+	{"special", []string{"--regs", "h-special"}},
+	{"special-f64", []string{"--as=f64", "h-special"}},
+	{"x87top", []string{"--regs", "h-x87top"}},
+	{"compat32", []string{"--regs", "h-compat32"}},
+	{"threads200", []string{"h-threads200"}},
+	{"threads8", []string{"--regs", "--tid=22100,22160", "h-threads8"}},
+	{"tree3", []string{"h-tree3"}},
+	{"amx", []string{"--regs", "h-amx"}},
+	{"pkru", []string{"--regs", "--component=pkru,BNDCSR", "g-max-criu42-pkru4"}},
+	{"mpx", []string{"--regs", "g-max-criu42-auto"}},
+	{"fxsave", []string{"--regs", "g-qemu64-criu42-auto"}},
+	{"old-v10", []string{"--regs", "old-v10-sse"}},
+	{"old-nofpregs", []string{"--regs", "old-nofpregs"}},
+	{"old-ymmonly", []string{"--regs", "old-ymmonly"}},
+	{"pidns", []string{"--regs", "h-pidns1"}},
+	{"redact", []string{"--regs", "--redact", "g-max-criu42-auto"}},
+	{"archive-gzip", []string{"--regs", "p-gzip/p-gzip.tar.gz"}},
+	{"archive-zstd", []string{"p-zstd/p-zstd.tar.zst"}},
+	{"archive-none", []string{"p-none/p-none.tar"}},
+	{"core-gcore", []string{"--regs", "core-gcore/core.27521"}},
+	{"core-kernel", []string{"core-kernel/core.27620"}},
+	{"bad", nil}, // every file of bad/
+}
+
+func TestShowGolden(t *testing.T) {
+	for _, tt := range showGoldens {
+		t.Run(tt.name, func(t *testing.T) {
+			args := tt.args
+			if tt.name == "bad" {
+				for _, path := range testimg.Glob(t, "bad/*.img") {
+					args = append(args, testimg.Name(t, path))
+				}
+			}
+			dir, err := filepath.Abs(filepath.Join("testdata", "show"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout, stderr, code := capture(t, append([]string{"show"}, args...)...)
+			text := fmt.Appendf(stdout, "-- stderr --\n%s-- exit %d --\n", stderr, code)
+			golden(t, filepath.Join(dir, tt.name+".txt.golden"), text)
+			for n, line := range bytes.Split(stdout, []byte("\n")) {
+				if len(line) > 80 && tt.name != "special" && tt.name != "special-f64" {
+					t.Errorf("line %d is wider than 80 columns: %s", n+1, line)
+				}
+			}
+
+			stdout, _, jsonCode := capture(t, append([]string{"show", "--json"}, args...)...)
+			golden(t, filepath.Join(dir, tt.name+".json.golden"), stdout)
+			if jsonCode != code {
+				t.Errorf("exit code %d with --json, %d without", jsonCode, code)
+			}
+		})
+	}
+}
+
+// TestShowTextOnAnyWidth looks for lines that are wider than the terminal, with
+// and without colour.
+func TestShowTextOnAnyWidth(t *testing.T) {
+	names := []string{"h-avx512", "h-amx", "h-threads200", "h-tree3", "g-max-criu42-pkru4", "old-nofpregs"}
+	plain, _, _ := capture(t, append([]string{"show"}, names...)...)
+	coloured, _, _ := capture(t, append([]string{"show", "--color=always"}, names...)...)
+	if bytes.Contains(plain, []byte("\x1b")) {
+		t.Error("colour where standard output is no terminal")
+	}
+	stripped := coloured
+	for _, attrs := range [][]string{{"1", "2", "31;1", "33;1", "32", "0", "22", "0;22"}} {
+		for _, a := range attrs {
+			stripped = bytes.ReplaceAll(stripped, []byte("\x1b["+a+"m"), nil)
+		}
+	}
+	if !bytes.Equal(stripped, plain) {
+		t.Errorf("colour changes more than colour:\n%s\nwant:\n%s", stripped, plain)
+	}
+	for line := range strings.Lines(string(plain)) {
+		if len(line) > 81 {
+			t.Errorf("wider than 80 columns: %s", line)
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package xstate
+
+import "testing"
+
+func TestCPU(t *testing.T) {
+	yes, no := new(true), new(false)
+	tests := []struct {
+		name        string
+		cpu         CPU
+		format      Format
+		formatKnown bool
+		usable      Features
+		usableKnown bool
+	}{
+		{"nothing known", CPU{}, FormatNone, false, Legacy, false},
+		{"xsave", CPU{XSave: yes, XFeatures: new(Features(0x205))}, FormatXSave, true, 0x207, true},
+		{"xsave, features unknown", CPU{XSave: yes}, FormatXSave, true, Legacy, false},
+		{"no xsave", CPU{XSave: no}, FormatFXSave, true, Legacy, true},
+		{"no xsave, whatever the features", CPU{XSave: no, FXSave: yes, XFeatures: new(Features(7))}, FormatFXSave, true, Legacy, true},
+		{"no fxsave", CPU{FXSave: no}, FormatNone, true, 0, true},
+		{"fxsave only known", CPU{FXSave: yes}, FormatNone, false, Legacy, false},
+	}
+	for _, tt := range tests {
+		if f, known := tt.cpu.Format(); f != tt.format || known != tt.formatKnown {
+			t.Errorf("%s: format %v, %v, want %v, %v", tt.name, f, known, tt.format, tt.formatKnown)
+		}
+		if set, known := tt.cpu.Usable(); set != tt.usable || known != tt.usableKnown {
+			t.Errorf("%s: usable %v, %v, want %v, %v", tt.name, set, known, tt.usable, tt.usableKnown)
+		}
+	}
+	cpu := &CPU{Flags: []string{"avx", "avx2", "sse"}}
+	for _, tt := range []struct {
+		cpu        *CPU
+		flag       string
+		has, known bool
+	}{{cpu, "avx2", true, true}, {cpu, "avx5", false, true}, {&CPU{}, "avx", false, false}, {nil, "avx", false, false}} {
+		if has, known := tt.cpu.HasFlag(tt.flag); has != tt.has || known != tt.known {
+			t.Errorf("%s: %v, %v, want %v, %v", tt.flag, has, known, tt.has, tt.known)
+		}
+	}
+}
