@@ -18,10 +18,12 @@
 //   - or it restores, and the program lives on and finds exactly the predicted
 //     components gone;
 //   - or it restores, and the program dies of SIGILL, having met one of the
-//     instructions that check named as missing on that machine.
+//     instructions that check named as missing on that machine;
+//   - or it restores, and the program finds its stack overwritten, as check warned,
+//     where XSAVE writes more than on the machine it started on.
 //
-// For the last, each program is known to use certain instructions: see
-// program.needs.
+// For the last two, each program is known to use certain instructions: see
+// program.needs and program.buffer.
 //
 // Like all tests that boot guests it needs FPU_VM=1; "make vmtest" sees to the
 // rest.

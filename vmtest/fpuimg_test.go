@@ -130,17 +130,17 @@ func (r *checkResult) all() []finding {
 	return out
 }
 
-// warned returns what the findings that are no mere notes name as missing: flags
-// of instruction sets, and components.
-func (r *checkResult) warned() []string {
-	var names []string
-	for _, f := range r.all() {
-		if f.Severity != "note" {
-			names = append(append(names, f.Features...), f.Components...)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+// warned reports whether a finding that is no mere note names the flag of an
+// instruction set, or the component, as missing.
+func (r *checkResult) warned(name string) bool {
+	return slices.ContainsFunc(r.all(), func(f finding) bool {
+		return f.Severity != "note" && (slices.Contains(f.Features, name) || slices.Contains(f.Components, name))
+	})
+}
+
+// risks reports whether there is a finding of the rule that is no mere note.
+func (r *checkResult) risks(rule string) bool {
+	return slices.ContainsFunc(r.all(), func(f finding) bool { return f.Severity != "note" && f.Rule == rule })
 }
 
 func (r *checkResult) has(rule string) bool {

@@ -14,6 +14,7 @@ type machine struct {
 
 	// What phase one leaves on the host.
 	profile string // path of the JSON profile that fpuimg wrote there
+	vendor  string
 	flags   []string
 }
 
@@ -47,7 +48,11 @@ type program struct {
 
 	// needs returns the instruction sets without which the program dies of
 	// SIGILL, of those that the machine it started on has.
-	needs func(flags []string) []string
+	needs func(*machine) []string
+
+	// buffer is that it saves registers with XSAVE into a buffer of the size that
+	// was right on the machine it started on.
+	buffer bool
 }
 
 // kinds are the programs by name, with the machines whose checkpoints of it
@@ -61,10 +66,12 @@ var kinds = []struct {
 	{"blind", "/job/fpuhold -b auto $STATUS", 1, 1, nil},
 	{"plain", "/job/lazycall $STATUS /tmp/go", 1, 1, nil},
 	{"tuned", "env " + testprog.Tunables + " /job/lazycall $STATUS /tmp/go", 1, 1, []string{"haswell", "max", "epyc"}},
+	{"tuned-amd", "env " + testprog.TunablesAMD + " /job/lazycall $STATUS /tmp/go", 1, 1, []string{"max", "epyc"}},
 	{"sse", "/job/fpuhold sse $STATUS", 1, 1, []string{"haswell", "max", "epyc", "qemu64"}},
 	{"threads", "/job/fpuhold auto $STATUS 8", 1, 8, []string{"haswell", "max", "epyc", "qemu64"}},
 	{"tree", "/job/fpuhold auto $STATUS 2 3", 3, 2, []string{"haswell", "max", "epyc", "qemu64"}},
 	{"erased", "/job/fpuhold erased $STATUS 2", 1, 2, []string{"haswell", "qemu64"}},
+	{"live", "/job/fpuhold auto $STATUS 2", 1, 2, liveMachines},
 	{"pkru", "/job/fpuhold pkru $STATUS 4", 1, 4, []string{"max"}},
 	{"mpx", "/job/fpuhold mpx $STATUS", 1, 1, []string{"max"}},
 }
@@ -80,13 +87,16 @@ func programs(all []*machine) []*program {
 			}
 			p := &program{kind: k.name, on: m, processes: k.processes, threads: k.threads, ticks: 2}
 			p.Program = testprog.Program{Name: m.name + "-" + k.name, PID: 100000 + 100*len(out), Command: k.command}
-			switch {
-			case k.name == "blind":
-				p.needs = blindNeeds
-			case k.name == "plain":
-				p.needs, p.ticks = plainNeeds, 16
-			case strings.Contains(k.command, "lazycall"):
+			if strings.Contains(k.command, "lazycall") {
 				p.ticks = 16
+			}
+			switch k.name {
+			case "blind":
+				p.needs = blindNeeds
+			case "plain":
+				p.needs, p.buffer = plainNeeds, true
+			case "tuned":
+				p.needs = tunedNeeds
 			}
 			out = append(out, p)
 		}
@@ -96,13 +106,23 @@ func programs(all []*machine) []*program {
 
 // blindNeeds: fpuhold -b goes on to use XSAVE itself, but no instruction of the
 // components that it loaded.
-func blindNeeds(flags []string) []string { return had(flags, "xsave") }
+func blindNeeds(on *machine) []string { return had(on, "xsave") }
 
 // plainNeeds: glibc 2.36 saves registers with XSAVE in its lazy resolver where it
 // finds it (sysdeps/x86/cpu-features.c), and chooses the AVX2 variants of memcpy,
 // strlen and others where it finds that.
-func plainNeeds(flags []string) []string { return had(flags, "xsave", "xsavec", "avx2") }
+func plainNeeds(on *machine) []string { return had(on, "xsave", "xsavec", "avx2") }
 
-func had(flags []string, names ...string) []string {
-	return slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(flags, name) })
+// tunedNeeds: without the others, glibc chooses the SSSE3 variant of memmove, but
+// not on a CPU that it knows to have fast unaligned copies, as Intel's
+// (sysdeps/x86_64/multiarch/ifunc-memmove.h, Fast_Unaligned_Copy).
+func tunedNeeds(on *machine) []string {
+	if on.vendor == "intel" {
+		return nil
+	}
+	return had(on, "ssse3")
+}
+
+func had(on *machine, names ...string) []string {
+	return slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(on.flags, name) })
 }
