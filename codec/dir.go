@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,21 +15,45 @@ import (
 	"strings"
 )
 
-// Checkpoint is a set of core images: a CRIU images directory, or one core image.
+// Kind is the container that a checkpoint was read from.
+type Kind string
+
+const (
+	KindCRIU      Kind = "criu"       // an images directory, or one core image
+	KindArchive   Kind = "archive"    // an images directory inside a tar archive
+	KindELFCore   Kind = "elf-core"   // an ELF core file
+	KindXSaveArea Kind = "xsave-area" // a bare XSAVE area
+)
+
+// Checkpoint is the FPU states of some threads, and where they were found: a CRIU
+// images directory, one core image, a checkpoint in an archive, an ELF core or a
+// bare XSAVE area.
 type Checkpoint struct {
 	Path string
+	Kind Kind
 	// CPUInfo is the CPU that the checkpoint was taken on; nil if not recorded.
 	CPUInfo *CPUInfo
+	// Container is what an engine recorded beside the images; nil if nothing.
+	Container *Container
 	// Problems are faults outside the core images: a missing pstree.img, a
 	// damaged cpuinfo.img. What could be read is there all the same.
 	Problems []error
 
-	dir   string // "" for a single image
+	dir   string // "" for a single image; of an archive's checkpoint, the place in it
 	tasks []task
 	// A directory without a pstree.img: which task a thread belongs to is known
 	// only where the core image describes the task too.
 	orphans bool
 	single  *Core
+	list    []listed // the threads of a container that was decoded at once
+	archive string   // the archive that holds dir, "" if none does
+	files   map[string]archived
+}
+
+// listed is a thread that was decoded already, or why it could not be.
+type listed struct {
+	Thread
+	err error
 }
 
 // Single returns the core image of a checkpoint that is one, nil for a directory.
@@ -61,31 +86,16 @@ type Thread struct {
 	Core *Core
 }
 
-// Open opens a CRIU images directory or a single core image. The error is a
-// [*FormatError] if the bytes are malformed, an [*InterruptedError], or from the
-// file system.
+// Open opens the one checkpoint that path holds: a CRIU images directory or one
+// above it, a core image, an archive, an ELF core. The error is a [*FormatError] if
+// the bytes are malformed, an [*InterruptedError], or from the file system; or it
+// says that there are several (see [OpenAll]).
 func Open(path string) (*Checkpoint, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) { // the image may be between its two names
-		if err := interrupted(filepath.Dir(path)); err != nil {
-			return nil, err
-		}
-	}
+	all, err := OpenAll(path, Options{})
 	if err != nil {
 		return nil, err
 	}
-	if info.IsDir() {
-		return OpenDir(path)
-	}
-	b, err := ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	c, err := openCore(path, b)
-	if err == nil {
-		c.problem(interrupted(filepath.Dir(path)))
-	}
-	return c, err
+	return Only(path, all)
 }
 
 // OpenReader reads one core image from r; name stands for its path.
@@ -105,16 +115,24 @@ func openCore(path string, b []byte) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Checkpoint{Path: path, single: core}, nil
+	return &Checkpoint{Path: path, Kind: KindCRIU, single: core}, nil
 }
 
 // OpenDir opens a CRIU images directory. The core images are not read before
 // [Checkpoint.Threads] asks for them.
 func OpenDir(path string) (*Checkpoint, error) {
-	c := &Checkpoint{Path: path, dir: path}
+	c := &Checkpoint{Path: path, Kind: KindCRIU, dir: path}
 	c.problem(interrupted(path))
-	if err := c.readPstree(); err != nil {
+	if err := c.readAll(); err != nil {
 		return nil, err
+	}
+	return c, nil
+}
+
+// readAll reads the images that are about the checkpoint as a whole.
+func (c *Checkpoint) readAll() error {
+	if err := c.readPstree(); err != nil {
+		return err
 	}
 	b, err := c.read("cpuinfo.img")
 	if err == nil {
@@ -125,7 +143,7 @@ func OpenDir(path string) (*Checkpoint, error) {
 		_, err = newImage(c.file("inventory.img"), b, magicInventory)
 	}
 	c.problem(err)
-	return c, nil
+	return nil
 }
 
 // problem notes an error, unless it is that an optional file is not there.
@@ -145,13 +163,13 @@ func (c *Checkpoint) readPstree() error {
 	if err == nil {
 		return nil
 	}
-	entries, direrr := os.ReadDir(c.dir)
+	names, direrr := c.names()
 	if direrr != nil {
 		return direrr
 	}
 	c.tasks, c.orphans = nil, true
-	for _, e := range entries {
-		if tid, ok := coreTID(e.Name()); ok {
+	for _, name := range names {
+		if tid, ok := coreTID(name); ok {
 			c.tasks = append(c.tasks, task{pid: tid})
 		}
 	}
@@ -182,13 +200,40 @@ func coreTID(name string) (int, bool) {
 
 func coreName(tid int) string { return "core-" + strconv.Itoa(tid) + ".img" }
 
-func (c *Checkpoint) file(name string) string { return filepath.Join(c.dir, name) }
+// file names one of the checkpoint's files, for messages too.
+func (c *Checkpoint) file(name string) string {
+	if c.archive != "" {
+		return inArchive(c.archive, c.dir, name)
+	}
+	return filepath.Join(c.dir, name)
+}
 
-func (c *Checkpoint) read(name string) ([]byte, error) { return ReadFile(c.file(name)) }
+func (c *Checkpoint) read(name string) ([]byte, error) {
+	if c.archive != "" {
+		return c.fileInArchive(name)
+	}
+	return ReadFile(c.file(name))
+}
+
+// names lists the checkpoint's files.
+func (c *Checkpoint) names() ([]string, error) {
+	if c.archive != "" {
+		return slices.Collect(maps.Keys(c.files)), nil
+	}
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
 
 func (c *Checkpoint) core(tid int) (*Core, error) {
 	path := c.file(coreName(tid))
-	b, err := ReadFile(path)
+	b, err := c.read(coreName(tid))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &MissingError{path, "pstree.img names this thread"}
 	}
@@ -205,6 +250,11 @@ func (c *Checkpoint) core(tid int) (*Core, error) {
 // have no threads: pstree.img holds rubbish for them.
 func (c *Checkpoint) Threads() iter.Seq2[Thread, error] {
 	return func(yield func(Thread, error) bool) {
+		for _, l := range c.list {
+			if !yield(l.Thread, l.err) {
+				return
+			}
+		}
 		if c.single != nil {
 			tid, _ := coreTID(filepath.Base(c.Path))
 			if c.single.Dead {

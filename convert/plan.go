@@ -56,6 +56,12 @@ type FieldChange struct {
 func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 	p := &Plan{Checkpoint: c, Findings: []compat.Finding{}, files: map[string][]byte{}, read: map[string]uint64{}}
 	errs := append([]error(nil), c.Problems...)
+	if c.Kind != codec.KindCRIU && c.Kind != codec.KindArchive {
+		return nil, fmt.Errorf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", c.Path, c.Kind)
+	}
+	if archive, _ := c.Archive(); archive != "" {
+		p.remember(resolved(archive))
+	}
 	for th, err := range c.Threads() {
 		if err != nil {
 			errs = append(errs, err)

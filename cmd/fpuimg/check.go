@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 type checkOptions struct {
 	hostArgs []string
 	json     bool
+	area     bool
 
 	hosts []*host
 }
@@ -30,6 +32,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringArrayVar(&o.hostArgs, "host", nil, "check against this machine or `PROFILE`: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3; may be repeated")
 	fs.Lookup("host").NoOptDefVal = liveHost
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		if hint := forgottenEquals(args); hint != "" && slices.Contains(o.hostArgs, liveHost) {
 			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
@@ -51,6 +54,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 // checked is one image against every host.
 type checked struct {
 	path    string
+	ckpt    *codec.Checkpoint // nil if it cannot be read
 	errs    []error
 	results []*result
 }
@@ -71,8 +75,9 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		doc.Hosts = append(doc.Hosts, cpuid.NewProfile(h.CPU))
 	}
 	var all []*checked
-	for i, path := range paths {
-		img := o.check(s, path)
+	printed := false
+	for img := range o.images(s, paths) {
+		path := img.path
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
 			if hint := inputHint(err); hint != "" {
@@ -94,9 +99,10 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		case len(o.hosts) > 1:
 			all = append(all, img)
 		case len(img.results) > 0:
-			if i > 0 {
+			if printed {
 				fmt.Fprintln(s.Out)
 			}
+			printed = true
 			img.text(s)
 		}
 	}
@@ -119,14 +125,41 @@ func exitOf(v compat.Verdict) cli.Exit {
 	return cli.Refused
 }
 
-// check reads an image once and holds it against every host.
-func (o *checkOptions) check(s *cli.IO, path string) *checked {
-	img := &checked{path: path}
-	ckpt, err := open(s, path)
-	if err != nil {
-		img.errs = append(img.errs, err)
-		return img
+// images checks what the paths hold, one after the other.
+func (o *checkOptions) images(s *cli.IO, paths []string) iter.Seq[*checked] {
+	return func(yield func(*checked) bool) {
+		for _, path := range paths {
+			for _, img := range o.load(s, path) {
+				if !yield(img) {
+					return
+				}
+			}
+		}
 	}
+}
+
+// load checks what a path holds.
+func (o *checkOptions) load(s *cli.IO, path string) []*checked {
+	all, err := openAll(s, path, codec.Options{XSaveArea: o.area})
+	if err != nil {
+		return []*checked{{path: path, errs: []error{err}}}
+	}
+	var out []*checked
+	for _, ckpt := range all {
+		out = append(out, o.check(ckpt))
+	}
+	return out
+}
+
+// criu reports whether CRIU reads such an input, and convert changes it.
+func (img *checked) criu() bool {
+	return img.ckpt.Kind == codec.KindCRIU || img.ckpt.Kind == codec.KindArchive
+}
+
+// check reads an image once and holds it against every host.
+func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
+	path := ckpt.Path
+	img := &checked{path: path, ckpt: ckpt}
 	img.errs = append(img.errs, ckpt.Problems...)
 	// CRIU reads cpuinfo.img only where --cpu-cap asks for it.
 	broken := slices.ContainsFunc(ckpt.Problems, func(err error) bool {
@@ -138,9 +171,15 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 		source = ckpt.CPUInfo.CPU()
 	}
 	predictors := make([]*compat.Predictor, len(o.hosts))
+	targets := make([]compat.Target, len(o.hosts))
 	for i, h := range o.hosts {
 		img.results = append(img.results, &result{host: h, machine: compat.Machine(source, h.CPU)})
 		predictors[i] = compat.NewPredictor(h.CPU)
+		targets[i] = compat.Target{Host: h.CPU}
+		if img.criu() { // convert takes it
+			targets[i].Input = view.Quote(path)
+			targets[i].Command = "fpuimg convert " + view.Quote(h.option) + " --force " + view.Quote(path)
+		}
 		if broken {
 			predictors[i].AddUnparseable()
 		}
@@ -156,9 +195,7 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 			continue
 		}
 		for i, r := range img.results {
-			target := compat.Target{Host: r.host.CPU, Input: view.Quote(path),
-				Command: "fpuimg convert " + view.Quote(r.host.option) + " --force " + view.Quote(path)}
-			report := compat.Decide(&th.Core.State, target, compat.Policy{})
+			report := compat.Decide(&th.Core.State, targets[i], compat.Policy{})
 			beyondForce = beyondForce || !report.OnlyLost()
 			r.threads = append(r.threads, view.Judged{TID: th.TID, Report: report})
 			r.verdict = max(r.verdict, report.Verdict)
@@ -182,7 +219,11 @@ func (o *checkOptions) check(s *cli.IO, path string) *checked {
 		}
 		r.criu = map[compat.Cap]compat.Prediction{}
 		for _, c := range compat.Caps() {
-			r.criu[c] = predictors[i].Predict(source, c)
+			if img.criu() {
+				r.criu[c] = predictors[i].Predict(source, c)
+			} else {
+				r.criu[c] = compat.Prediction{Outcome: compat.Unknown, Loses: []string{}, Reason: "this is no CRIU checkpoint"}
+			}
 		}
 	}
 	return img
@@ -211,7 +252,9 @@ func (img *checked) text(s *cli.IO) {
 		view.Table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows)
 	}
 	view.Findings(s, r.threads, r.machine)
-	r.predictions(s)
+	if img.criu() {
+		r.predictions(s)
+	}
 }
 
 // predictions prints what CRIU will do; values of --cpu-cap with the same outcome
@@ -294,7 +337,10 @@ type checkThread struct {
 }
 
 func (img *checked) document() checkImage {
-	d := checkImage{Path: img.path, Kind: "criu", Results: []checkResult{}}
+	d := checkImage{Path: img.path, Kind: string(codec.KindCRIU), Results: []checkResult{}}
+	if img.ckpt != nil {
+		d.Kind = string(img.ckpt.Kind)
+	}
 	if len(img.errs) > 0 {
 		d.Error = newErrorDoc(img.path, img.errs[0])
 	}

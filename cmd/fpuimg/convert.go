@@ -28,6 +28,7 @@ type convertOptions struct {
 	inPlace     bool
 	keepCPUInfo bool
 	json        bool
+	compress    string
 
 	target compat.Target
 	named  *host
@@ -44,6 +45,7 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVarP(&o.output, "output", "o", "", "write to this `path` instead of beside the input; - is standard output")
 	fs.BoolVar(&o.inPlace, "in-place", false, "change the checkpoint itself and keep the originals as NAME.orig")
 	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")
+	fs.StringVar(&o.compress, "compress", "", "how to compress a converted archive: none, gzip, zstd or xz; as it was if not given")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		args = paths(args)
@@ -76,6 +78,9 @@ func (o *convertOptions) complete(args []string) error {
 		return &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: forgottenEquals(args)}
 	case o.json && !o.dryRun && (o.output == "-" || o.output == "" && slices.Contains(args, "-")):
 		return &cli.UsageError{Err: errors.New("--json and the image would both go to standard output"), Hint: "-o FILE"}
+	}
+	if o.compress != "" && !slices.Contains([]string{"none", "gzip", "zstd", "xz"}, o.compress) {
+		return &cli.UsageError{Err: fmt.Errorf("--compress=%s: unknown compression", o.compress), Hint: "none, gzip, zstd or xz"}
 	}
 	if o.to != "" {
 		f, ok := xstate.ParseFormat(o.to)
@@ -114,6 +119,9 @@ func isDir(path string) bool {
 // space, "" if none is. It would be converted for this machine instead.
 func forgottenEquals(args []string) string {
 	for _, arg := range args {
+		if strings.HasPrefix(filepath.Base(arg), "core-") {
+			continue // there may be thousands
+		}
 		if hint := misplacedProfile(arg); hint != "" {
 			return hint
 		}
@@ -143,6 +151,9 @@ func (o *convertOptions) command(path string) string {
 	if o.output != "" {
 		words = append(words, "-o "+view.Quote(o.output))
 	}
+	if o.compress != "" {
+		words = append(words, "--compress="+o.compress)
+	}
 	return strings.Join(append(words, view.Quote(path)), " ")
 }
 
@@ -150,15 +161,18 @@ func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
 	doc := convertDoc{Schema: "fpuimg.convert/1", Images: []convertImage{}}
 	for _, path := range paths {
-		c, img, err := o.one(s, path)
+		c, images, err := o.path(s, path)
+		if usage, ok := errors.AsType[*cli.UsageError](err); ok {
+			return 0, usage
+		}
 		if err != nil {
 			s.Errorf("%v", err)
 			o.hint(s, path, err)
 			c = cli.Damaged
-			img.Error = newErrorDoc(path, err)
+			images[len(images)-1].Error = newErrorDoc(path, err)
 		}
 		code = cli.Worst(code, c)
-		doc.Images = append(doc.Images, img)
+		doc.Images = append(doc.Images, images...)
 	}
 	if o.json {
 		return code, writeJSON(s, doc)
@@ -174,30 +188,61 @@ func (o *convertOptions) hint(s *cli.IO, path string, err error) {
 		s.Hintf("run the conversion again without --dry-run: it completes the interrupted one first")
 	case errors.Is(err, os.ErrExist):
 		s.Hintf("remove it, or name another output with -o")
+	case errors.Is(err, convert.ErrNoWriter):
+		s.Hintf("choose another with --compress=none, gzip, zstd or xz")
 	case misplacedProfile(path) != "":
 		s.Hintf("%s", misplacedProfile(path))
 	}
 }
 
-// one converts one checkpoint.
-func (o *convertOptions) one(s *cli.IO, path string) (cli.Exit, convertImage, error) {
-	img := convertImage{Path: path, Findings: []compat.Finding{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
+// path converts what a path holds.
+func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage, error) {
+	failed := func(err error) (cli.Exit, []convertImage, error) {
+		return cli.Damaged, []convertImage{newConvertImage(path)}, err
+	}
 	if path != "-" && !o.dryRun {
 		completed, err := convert.Recover(path)
 		if err != nil {
-			return cli.Damaged, img, err
+			return failed(err)
 		}
 		if completed {
 			s.Warnf("%s: a conversion of it was interrupted; it is complete now", path)
 		}
 	}
-	ckpt, err := open(s, path)
+	all, err := openAll(s, path, codec.Options{Whole: true})
 	if err != nil {
-		return cli.Damaged, img, err
+		return failed(err)
 	}
+	if all[0].Kind == codec.KindArchive {
+		return o.archive(s, path, all)
+	}
+	if o.compress != "" {
+		return failed(&cli.UsageError{Err: fmt.Errorf("%s: --compress goes with an archive", path)})
+	}
+	ckpt, err := codec.Only(path, all)
+	if err != nil {
+		return failed(err)
+	}
+	c, img, err := o.one(s, ckpt)
+	return c, []convertImage{img}, err
+}
+
+func newConvertImage(path string) convertImage {
+	return convertImage{Path: path, Findings: []compat.Finding{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
+}
+
+// plan works out the conversion of one checkpoint.
+func (o *convertOptions) plan(ckpt *codec.Checkpoint) (*convert.Plan, error) {
 	opts := convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force}, KeepCPUInfo: o.keepCPUInfo}
-	opts.Target.Command = o.command(path)
-	plan, err := convert.NewPlan(ckpt, opts)
+	opts.Target.Command = o.command(ckpt.Path)
+	return convert.NewPlan(ckpt, opts)
+}
+
+// one converts one checkpoint that is not in an archive.
+func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint) (cli.Exit, convertImage, error) {
+	path := ckpt.Path
+	img := newConvertImage(path)
+	plan, err := o.plan(ckpt)
 	if err != nil {
 		return cli.Damaged, img, err
 	}
@@ -275,13 +320,18 @@ func (o *convertOptions) write(s *cli.IO, path string, plan *convert.Plan) (stri
 	})
 }
 
+// suffix is what the name of a result says of it.
+func (o *convertOptions) suffix() string {
+	if o.to != "" {
+		return o.to
+	}
+	return o.named.short
+}
+
 // outputName is the place beside the input: ckpt -> ckpt.fxsave, core-7.img ->
 // core-7.fxsave.img.
 func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, error) {
-	suffix := o.to
-	if suffix == "" {
-		suffix = o.named.short
-	}
+	suffix := o.suffix()
 	path = filepath.Clean(path)
 	if base := filepath.Base(path); base == "." || base == ".." {
 		abs, err := filepath.Abs(path)

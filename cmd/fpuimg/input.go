@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"strings"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/internal/cli"
@@ -16,12 +17,46 @@ func paths(args []string) []string {
 	return args
 }
 
-// open reads what a path argument names; "-" is standard input.
+// open reads the one checkpoint that a path argument names; "-" is standard input.
 func open(s *cli.IO, path string) (*codec.Checkpoint, error) {
-	if path == "-" {
-		return codec.OpenReader("-", s.In)
+	all, err := openAll(s, path, codec.Options{})
+	if err != nil {
+		return nil, err
 	}
-	return codec.Open(path)
+	return codec.Only(path, all)
+}
+
+// openAll reads every checkpoint that a path argument holds.
+func openAll(s *cli.IO, path string, o codec.Options) ([]*codec.Checkpoint, error) {
+	if path == "-" {
+		return codec.ReadAll("-", s.In, o)
+	}
+	return codec.OpenAll(path, o)
+}
+
+// kindNames are the kinds of inputs as a title spells them.
+var kindNames = map[codec.Kind]string{codec.KindELFCore: "ELF core, ", codec.KindXSaveArea: "XSAVE area, "}
+
+// containerText describes the container that a checkpoint was taken of: "container
+// web (Podman, runc)".
+func containerText(c *codec.Container) string {
+	if c == nil {
+		return ""
+	}
+	text := "container"
+	if c.Name != "" {
+		text += " " + cli.Printable(c.Name)
+	}
+	var by []string
+	for _, word := range []string{c.Engine, c.Runtime} {
+		if word != "" {
+			by = append(by, cli.Printable(word))
+		}
+	}
+	if len(by) > 0 {
+		text += " (" + strings.Join(by, ", ") + ")"
+	}
+	return text
 }
 
 // errorDoc is an error in JSON.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -23,7 +24,11 @@ type showOptions struct {
 	as                 string
 	component          []string
 	tid                []int
+	area               bool
+	host               string
+	elfCore            string
 
+	input    codec.Options
 	features xstate.Features // of --component; all if it is not given
 	lanes    laneFormat
 	unseen   map[int]bool // threads of --tid that no input has had yet
@@ -37,16 +42,30 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.IntSliceVar(&o.tid, "tid", nil, "only these threads: `TID`[,TID]...")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.BoolVar(&o.redact, "redact", false, "print states, no register values")
+	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
+	fs.StringVar(&o.host, "host", "", "with --xsave-area, or an ELF core that does not say so, the machine whose layout it has: this one or `PROFILE`")
+	fs.Lookup("host").NoOptDefVal = liveHost
+	fs.StringVar(&o.elfCore, "elf-core", "", "write the registers of all threads as an ELF core to `FILE`, for a debugger")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		o.regs = o.regs || fs.Changed("as")
 		if err := o.complete(); err != nil {
 			return 0, err
 		}
-		return o.run(s, paths(args))
+		args = paths(args)
+		if o.elfCore != "" && (len(args) != 1 || o.redact) {
+			return 0, cli.Usagef("--elf-core takes one input, and writes every register")
+		}
+		return o.run(s, args)
 	}
 }
 
 func (o *showOptions) complete() (err error) {
+	o.input.XSaveArea = o.area
+	if o.host != "" {
+		if o.input.Layout, err = hostLayout(o.host); err != nil {
+			return err
+		}
+	}
 	if o.lanes, err = parseLanes(o.as); err != nil {
 		return err
 	}
@@ -78,6 +97,7 @@ func parseComponents(names []string) (xstate.Features, error) {
 // shown is one image after it was read.
 type shown struct {
 	path     string
+	ckpt     *codec.Checkpoint // nil if it cannot be read
 	cpu      *xstate.CPU
 	threads  []shownThread
 	findings []compat.Finding
@@ -93,8 +113,13 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
 	doc := showDoc{Schema: "fpuimg.show/1", Images: []showImage{}}
 	printed := false
-	for _, path := range paths {
-		img := o.load(s, path)
+	var export []codec.Thread
+	for img := range o.images(s, paths) {
+		if o.elfCore != "" {
+			for _, t := range img.threads {
+				export = append(export, t.Thread)
+			}
+		}
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
 			if hint := inputHint(err); hint != "" {
@@ -126,6 +151,11 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			return code, err
 		}
 	}
+	if o.elfCore != "" {
+		if err := o.export(s, export); err != nil {
+			return code, err
+		}
+	}
 	for _, tid := range o.tid {
 		if o.unseen[tid] {
 			s.Errorf("no thread %d in %s", tid, strings.Join(paths, " "))
@@ -135,14 +165,35 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	return code, nil
 }
 
-// load reads one image and judges each thread by itself, without a target.
-func (o *showOptions) load(s *cli.IO, path string) *shown {
-	img := &shown{path: path}
-	ckpt, err := open(s, path)
-	if err != nil {
-		img.errs = append(img.errs, err)
-		return img
+// images reads what the paths hold, one after the other.
+func (o *showOptions) images(s *cli.IO, paths []string) iter.Seq[*shown] {
+	return func(yield func(*shown) bool) {
+		for _, path := range paths {
+			for _, img := range o.load(s, path) {
+				if !yield(img) {
+					return
+				}
+			}
+		}
 	}
+}
+
+// load reads what a path holds.
+func (o *showOptions) load(s *cli.IO, path string) []*shown {
+	all, err := openAll(s, path, o.input)
+	if err != nil {
+		return []*shown{{path: path, errs: []error{err}}}
+	}
+	var out []*shown
+	for _, ckpt := range all {
+		out = append(out, o.read(ckpt))
+	}
+	return out
+}
+
+// read reads one image and judges each thread by itself, without a target.
+func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
+	img := &shown{path: ckpt.Path, ckpt: ckpt}
 	img.errs = append(img.errs, ckpt.Problems...)
 	if ckpt.CPUInfo != nil {
 		img.cpu = ckpt.CPUInfo.CPU()
@@ -225,20 +276,35 @@ func (o *showOptions) title(s *cli.IO, img *shown) {
 		tasks[t.PID] = true
 	}
 	path := cli.Printable(img.path)
-	text := ": " + count(len(img.threads), "thread")
+	text := ": "
+	var container string
+	if img.ckpt != nil {
+		text += kindNames[img.ckpt.Kind]
+		container = containerText(img.ckpt.Container)
+	}
 	switch {
 	case len(img.threads) == 0:
-		text = ": no threads"
-	case !tasks[0]:
-		text += " in " + count(len(tasks), "task")
+		text += "no threads"
+	case tasks[0]:
+		text += count(len(img.threads), "thread")
+	default:
+		text += count(len(img.threads), "thread") + " in " + count(len(tasks), "task")
 	}
 	fmt.Fprint(s.Out, s.OutStyle(color.Bold).Sprint(path), text)
+	var more []string
+	if container != "" {
+		more = append(more, container)
+	}
 	if img.cpu != nil {
-		source := "dumped on " + cpuName(img.cpu)
-		if utf8.RuneCountInString(path+text+", "+source) < s.Width() {
-			fmt.Fprint(s.Out, ", "+source)
+		more = append(more, "dumped on "+cpuName(img.cpu))
+	}
+	at := utf8.RuneCountInString(path + text)
+	for _, part := range more {
+		if at += len(", ") + utf8.RuneCountInString(part); at < s.Width() {
+			fmt.Fprint(s.Out, ", "+part)
 		} else {
-			fmt.Fprint(s.Out, "\n"+source)
+			fmt.Fprint(s.Out, "\n"+part)
+			at = utf8.RuneCountInString(part)
 		}
 	}
 	fmt.Fprintln(s.Out)
@@ -355,12 +421,21 @@ type showDoc struct {
 }
 
 type showImage struct {
-	Path     string           `json:"path"`
-	Kind     string           `json:"kind"`
-	Error    *errorDoc        `json:"error"`
-	CPU      json.RawMessage  `json:"cpu"`
-	Findings []compat.Finding `json:"findings"`
-	Threads  []showThread     `json:"threads"`
+	Path  string    `json:"path"`
+	Kind  string    `json:"kind"`
+	Error *errorDoc `json:"error"`
+	// Container is there for what an engine packed or left a description of.
+	Container *containerDoc    `json:"container,omitempty"`
+	CPU       json.RawMessage  `json:"cpu"`
+	Findings  []compat.Finding `json:"findings"`
+	Threads   []showThread     `json:"threads"`
+}
+
+type containerDoc struct {
+	Name    string `json:"name"`
+	Image   string `json:"image"`
+	Engine  string `json:"engine"`
+	Runtime string `json:"runtime"`
 }
 
 type showThread struct {
@@ -384,7 +459,11 @@ type componentDoc struct {
 }
 
 func (o *showOptions) document(img *shown) (showImage, error) {
-	d := showImage{Path: img.path, Kind: "criu", Findings: o.findings(img.findings), Threads: []showThread{}}
+	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Findings: o.findings(img.findings), Threads: []showThread{}}
+	if img.ckpt != nil {
+		d.Kind = string(img.ckpt.Kind)
+		d.Container = (*containerDoc)(img.ckpt.Container)
+	}
 	if len(img.errs) > 0 {
 		d.Error = newErrorDoc(img.path, img.errs[0])
 	}

@@ -34,6 +34,23 @@ func AreaXCR0(b []byte) Features {
 	return Features(binary.LittleEndian.Uint64(b[offSWReserved:]))
 }
 
+// MinArea is the size of the smallest XSAVE area: legacy area and header.
+const MinArea = headerEnd
+
+// AreaBV returns XSTATE_BV of an XSAVE area, 0 if b is too short for one.
+func AreaBV(b []byte) Features {
+	if len(b) < headerEnd {
+		return 0
+	}
+	return Features(binary.LittleEndian.Uint64(b[offXStateBV:]))
+}
+
+// AreaCompacted reports whether an XSAVE area is of compacted format, whose layout
+// follows from its own header.
+func AreaCompacted(b []byte) bool {
+	return len(b) >= headerEnd && Features(binary.LittleEndian.Uint64(b[offXCompBV:]))&compacted != 0
+}
+
 // ParseFXArea reads a 512-byte FXSAVE area. The error is an [*AreaError].
 func ParseFXArea(b []byte) (*State, error) {
 	if len(b) < legacySize {

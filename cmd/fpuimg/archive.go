@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/convert"
+	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
+)
+
+// archive converts the checkpoints of one archive into a new archive, all or none.
+func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint) (cli.Exit, []convertImage, error) {
+	var images []convertImage
+	failed := func(err error) (cli.Exit, []convertImage, error) {
+		return cli.Damaged, append(images, newConvertImage(path)), err
+	}
+	if err := o.archiveInput(path, all[0]); err != nil {
+		return failed(err)
+	}
+	var plans []*convert.Plan
+	var errs []error
+	filter := !o.dryRun && o.output == "-"
+	code, changed, refused := cli.OK, false, false
+	for _, ckpt := range all {
+		plan, err := o.plan(ckpt)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		img := newConvertImage(ckpt.Path)
+		img.fill(plan)
+		images = append(images, img)
+		if !o.json && !filter {
+			o.report(s, plan)
+		}
+		if plan.Refused() {
+			refused = true
+			code = cli.Worst(code, o.refuse(s, ckpt.Path, plan))
+			continue
+		}
+		view.Losses(s, ckpt.Path, o.dryRun, judgedThreads(plan))
+		changed = changed || plan.Changed()
+		plans = append(plans, plan)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return failed(err)
+	}
+	if refused {
+		for i := range images { // one archive: nothing of it was written
+			images[i].Changed = false
+		}
+		return code, images, nil
+	}
+	opts := convert.ArchiveOptions{Compression: o.compress, Progress: s.Progress(path + ": copied")}
+	switch {
+	case filter:
+		return cli.OK, images, convert.CopyArchive(plans, s.Out, opts)
+	case !changed:
+		s.Sayf("%s: nothing to do", path)
+		return cli.OK, images, nil
+	case o.dryRun:
+		s.Sayf("%s: dry run, nothing was written", path)
+		return cli.OK, images, nil
+	}
+	file, _ := all[0].Archive()
+	out := o.output
+	if out == "" {
+		out = o.archiveName(file)
+	}
+	if err := convert.WriteArchive(plans, out, opts); err != nil {
+		return cli.Damaged, images, err
+	}
+	for i := range images {
+		images[i].Output = &out
+	}
+	s.Sayf("%s: written to %s", path, out)
+	return cli.OK, images, nil
+}
+
+// archiveInput refuses what cannot become a new archive.
+func (o *convertOptions) archiveInput(path string, ckpt *codec.Checkpoint) error {
+	file, _ := ckpt.Archive()
+	switch info, err := os.Stat(path); {
+	case path == "-":
+		return &cli.UsageError{Err: errors.New("an archive is read twice, so it cannot come from standard input"), Hint: "save it to a file first; -o - writes the result to standard output"}
+	case o.inPlace:
+		return &cli.UsageError{Err: fmt.Errorf("%s: an archive cannot be changed in place", path), Hint: "without --in-place a new archive is written beside it"}
+	case err == nil && info.IsDir():
+		return &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: "fpuimg convert -o OUT.tar " + view.Quote(file) + " converts the blob that holds the checkpoint"}
+	}
+	return nil
+}
+
+// archiveSuffixes are the ends of archive names before which a result gets its own
+// mark.
+var archiveSuffixes = []string{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar"}
+
+// archiveName is the place beside the archive: x.tar.zst -> x.fxsave.tar.zst. A
+// compression that is asked for shows in the name; one that is kept keeps it, right
+// or wrong: Podman writes zstd under .tar.gz.
+func (o *convertOptions) archiveName(path string) string {
+	dir, base := filepath.Split(filepath.Clean(path))
+	end := ""
+	for _, suffix := range archiveSuffixes {
+		if strings.HasSuffix(base, suffix) && base != suffix {
+			end = suffix
+			break
+		}
+	}
+	base = strings.TrimSuffix(base, end)
+	switch o.compress {
+	case "none":
+		end = ".tar"
+	case "gzip":
+		end = ".tar.gz"
+	case "zstd":
+		end = ".tar.zst"
+	case "xz":
+		end = ".tar.xz"
+	}
+	return filepath.Join(dir, base+"."+o.suffix()+end)
+}

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+// export writes the threads as an ELF core.
+func (o *showOptions) export(s *cli.IO, threads []codec.Thread) error {
+	var b bytes.Buffer
+	lost, err := codec.WriteELFCore(&b, threads)
+	if err != nil {
+		return atPath(o.elfCore, err)
+	}
+	if lost != 0 {
+		s.Warnf("%s: the image lacks the values of %s; the ELF core has INIT there", o.elfCore, strings.Join(lost.Names(), ", "))
+	}
+	if err := writeNew(o.elfCore, b.Bytes()); err != nil {
+		return err
+	}
+	s.Sayf("%s: written, %s", o.elfCore, count(len(threads), "thread"))
+	return nil
+}

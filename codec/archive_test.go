@@ -1,0 +1,655 @@
+package codec_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/internal/testimg"
+)
+
+// archives are the archives of testdata, by entry.
+var archives = map[string]string{"p-gzip": "p-gzip.tar.gz", "p-zstd": "p-zstd.tar.zst", "p-none": "p-none.tar"}
+
+func archivePath(tb testing.TB, name string) string { return testimg.Path(tb, name, archives[name]) }
+
+// TestTruthArchive compares every register in the archives that Podman wrote with
+// what the containers' programs said they held; from a file and from a pipe.
+func TestTruthArchive(t *testing.T) {
+	threads := map[string]int{"p-gzip": 1, "p-zstd": 4, "p-none": 3}
+	for _, truth := range testimg.All(t, testimg.Archive) {
+		t.Run(truth.Name, func(t *testing.T) {
+			path := archivePath(t, truth.Name)
+			ckpt, err := codec.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			piped, err := codec.ReadAll("-", &onlyReader{f}, codec.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, ckpt := range []*codec.Checkpoint{ckpt, piped[0]} {
+				for _, p := range ckpt.Problems {
+					t.Error(p)
+				}
+				if ckpt.Kind != codec.KindArchive {
+					t.Errorf("kind %q, want archive", ckpt.Kind)
+				}
+				if got, want := *ckpt.Container, (codec.Container{Name: truth.Name, Image: "localhost/fpat:1", Engine: "Podman", Runtime: "runc"}); got != want {
+					t.Errorf("container %+v, want %+v", got, want)
+				}
+				cores := map[string]*codec.Core{}
+				for th, err := range ckpt.Threads() {
+					if err != nil {
+						t.Fatal(err)
+					}
+					cores[filepath.Base(th.Core.Path)] = th.Core
+				}
+				c := comparison{map[string]int{}, map[string]string{}}
+				n := 0
+				for _, task := range truth.Tasks {
+					for i := range task.Threads {
+						th := &task.Threads[i]
+						if cores[th.Image] == nil {
+							t.Fatalf("no %s in the archive", th.Image)
+						}
+						c.thread(&cores[th.Image].State, th)
+						n++
+					}
+				}
+				if n != threads[truth.Name] || len(cores) != n {
+					t.Errorf("%d threads in the truth, %d in the archive; want %d", n, len(cores), threads[truth.Name])
+				}
+				// TOP, 8 ST, 16 XMM, 32 ZMM, 8 k where the program saw them all.
+				if got, want := sum(c.compared), 25*n; got < want {
+					t.Errorf("%d registers compared, want at least %d", got, want)
+				}
+				for _, diff := range c.differs {
+					t.Error(diff)
+				}
+				t.Logf("%d registers of %d threads compared", sum(c.compared), n)
+			}
+		})
+	}
+}
+
+// member is a member of a tar archive for tests.
+type member struct {
+	name string
+	data []byte
+	typ  byte
+	link string
+	pax  map[string]string
+}
+
+// makeTar builds an archive with the standard library.
+func makeTar(tb testing.TB, entries ...member) []byte {
+	tb.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		h := &tar.Header{Name: e.name, Size: int64(len(e.data)), Typeflag: e.typ, Linkname: e.link, Mode: 0o600, PAXRecords: e.pax}
+		if e.typ == 0 {
+			h.Typeflag = tar.TypeReg
+		}
+		if e.typ == 'x' {
+			h.Typeflag = tar.TypeReg
+		}
+		if err := w.WriteHeader(h); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := w.Write(e.data); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// threads8 is the images of a real checkpoint, by name.
+func threads8(tb testing.TB) map[string][]byte {
+	files := map[string][]byte{}
+	for _, path := range testimg.Glob(tb, "h-threads8/*.img") {
+		base := filepath.Base(path)
+		if strings.HasPrefix(base, "core-") || base == "pstree.img" || base == "inventory.img" {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			files[base] = b
+		}
+	}
+	return files
+}
+
+func sortedNames(m map[string][]byte) []string {
+	var names []string
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// imagesTar is an archive of a checkpoint whose members' names start with prefix.
+func imagesTar(tb testing.TB, prefix string, more ...member) []byte {
+	files := threads8(tb)
+	var es []member
+	for _, name := range sortedNames(files) {
+		es = append(es, member{name: prefix + name, data: files[name]})
+	}
+	return makeTar(tb, append(es, more...)...)
+}
+
+func countThreads(t *testing.T, c *codec.Checkpoint) int {
+	t.Helper()
+	n := 0
+	for _, err := range c.Threads() {
+		if err != nil {
+			t.Errorf("%s: %v", c.Path, err)
+		}
+		n++
+	}
+	return n
+}
+
+// TestArchiveShapes reads archives in the forms that engines and people write.
+func TestArchiveShapes(t *testing.T) {
+	files := threads8(t)
+	long := "pod/" + strings.Repeat("a-very-long-name/", 12) + "checkpoint/"
+	var reversed []member
+	for _, name := range slices.Backward(sortedNames(files)) {
+		reversed = append(reversed, member{name: "checkpoint/" + name, data: files[name]})
+	}
+	tests := []struct {
+		name  string
+		tar   []byte
+		paths []string
+	}{
+		{"at the root", imagesTar(t, ""), []string{"x.tar"}},
+		{"dot slash", imagesTar(t, "./checkpoint/"), []string{"x.tar"}},
+		{"a long name", imagesTar(t, long), []string{"x.tar"}},
+		{"pstree last and first", makeTar(t, reversed...), []string{"x.tar"}},
+		{"a pre-dump beside it", imagesTar(t, "checkpoint/", member{name: "pre-checkpoint/inventory.img", data: files["inventory.img"]}, member{name: "pre-checkpoint/pages-1.img", data: make([]byte, 70000)}), []string{"x.tar"}},
+		{"two checkpoints", slices.Concat(bytes.TrimRight(imagesTar(t, "a/checkpoint/"), "\x00"), padTo(bytes.TrimRight(imagesTar(t, "a/checkpoint/"), "\x00")), imagesTar(t, "b/checkpoint/")), []string{"x.tar:a/checkpoint", "x.tar:b/checkpoint"}},
+		{"in pax format", paxTar(t, files), []string{"x.tar"}},
+	}
+	for _, tt := range tests {
+		for name, compress := range compressors(t) {
+			t.Run(tt.name+"/"+name, func(t *testing.T) {
+				cs, err := codec.ReadAll("x.tar", bytes.NewReader(compress(tt.tar)), codec.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var paths []string
+				for _, c := range cs {
+					paths = append(paths, c.Path)
+					for _, p := range c.Problems {
+						t.Error(p)
+					}
+					if n := countThreads(t, c); n != 8 {
+						t.Errorf("%s: %d threads, want 8", c.Path, n)
+					}
+				}
+				if !slices.Equal(paths, tt.paths) {
+					t.Errorf("checkpoints %q, want %q", paths, tt.paths)
+				}
+			})
+		}
+	}
+}
+
+// padTo returns zeros up to the next block.
+func padTo(b []byte) []byte { return make([]byte, -len(b)&511) }
+
+func paxTar(tb testing.TB, files map[string][]byte) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range sortedNames(files) {
+		h := &tar.Header{Name: "checkpoint/" + name, Size: int64(len(files[name])), Mode: 0o600, Typeflag: tar.TypeReg, Format: tar.FormatPAX,
+			PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b", "comment": strings.Repeat("c", 2000)}}
+		if err := w.WriteHeader(h); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := w.Write(files[name]); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	w.Close()
+	return b.Bytes()
+}
+
+// compressors are the ways to compress an archive that are at hand.
+func compressors(tb testing.TB) map[string]func([]byte) []byte {
+	run := func(f func(w io.Writer) io.WriteCloser) func([]byte) []byte {
+		return func(b []byte) []byte {
+			var out bytes.Buffer
+			w := f(&out)
+			if _, err := w.Write(b); err != nil {
+				tb.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				tb.Fatal(err)
+			}
+			return out.Bytes()
+		}
+	}
+	m := map[string]func([]byte) []byte{
+		"none": func(b []byte) []byte { return b },
+		"gzip": run(func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }),
+		"zstd": run(func(w io.Writer) io.WriteCloser {
+			z, err := zstd.NewWriter(w)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			return z
+		}),
+		"xz": run(func(w io.Writer) io.WriteCloser {
+			z, err := xz.NewWriter(w)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			return z
+		}),
+	}
+	if path, err := exec.LookPath("bzip2"); err == nil {
+		m["bzip2"] = func(b []byte) []byte {
+			cmd := exec.Command(path, "-c")
+			cmd.Stdin = bytes.NewReader(b)
+			out, err := cmd.Output()
+			if err != nil {
+				tb.Fatal(err)
+			}
+			return out
+		}
+	}
+	return m
+}
+
+// TestArchiveSparse reads a core image that GNU tar stored as a sparse file.
+func TestArchiveSparse(t *testing.T) {
+	for _, format := range []string{"gnu", "posix"} {
+		t.Run(format, func(t *testing.T) {
+			if out, err := exec.Command("tar", "--version").Output(); err != nil || !bytes.Contains(out, []byte("GNU tar")) {
+				t.Skip("no GNU tar")
+			}
+			dir := t.TempDir()
+			for name, b := range threads8(t) {
+				// Trailing bytes are ignored; as a hole they make the file sparse.
+				path := filepath.Join(dir, name)
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if strings.HasPrefix(name, "core-") {
+					if err := os.Truncate(path, 1<<20); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			out := filepath.Join(t.TempDir(), "x.tar")
+			if msg, err := exec.Command("tar", "-C", dir, "--format="+format, "-Scf", out, ".").CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, msg)
+			}
+			if info, err := os.Stat(out); err != nil || info.Size() > 1<<20 {
+				t.Fatalf("the archive is not sparse: %v, %v", info.Size(), err)
+			}
+			c, err := codec.Open(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := countThreads(t, c); n != 8 {
+				t.Errorf("%d threads, want 8", n)
+			}
+			for th := range c.Threads() {
+				want := threads8(t)[filepath.Base(th.Core.Path)]
+				if len(th.Core.Raw()) != 1<<20 || !bytes.HasPrefix(th.Core.Raw(), want) {
+					t.Errorf("%s: not the file that was stored", th.Core.Path)
+				}
+			}
+		})
+	}
+}
+
+// TestArchiveHostile reads archives that mean harm.
+func TestArchiveHostile(t *testing.T) {
+	files := threads8(t)
+	core := sortedNames(files)[0]
+	long := bytes.Repeat([]byte("x"), 1<<20+1)
+	tests := []struct {
+		name string
+		tar  []byte
+		want string // of the error or problem
+	}{
+		{"a path that escapes", imagesTar(t, "checkpoint/", member{name: "../" + core, data: files[core]}), "leads out of the archive"},
+		{"an absolute path", imagesTar(t, "checkpoint/", member{name: "/etc/" + core, data: files[core]}), "leads out of the archive"},
+		{"an escape in the middle", imagesTar(t, "checkpoint/", member{name: "checkpoint/../../" + core, data: files[core]}), "leads out of the archive"},
+		{"a link as core image", makeTar(t, member{name: "checkpoint/pstree.img", data: files["pstree.img"]}, member{name: "checkpoint/" + core, typ: tar.TypeSymlink, link: "/etc/passwd"}), "not a regular file"},
+		{"a hard link out", makeTar(t, member{name: "checkpoint/" + core, typ: tar.TypeLink, link: "../../etc/passwd"}), "not a regular file"},
+		{"a device", makeTar(t, member{name: "checkpoint/" + core, typ: tar.TypeChar}), "not a regular file"},
+		{"two members of one name", imagesTar(t, "checkpoint/", member{name: "./checkpoint/" + core, data: files[core]}), "a second member of this name"},
+		{"a huge pax header", imagesTar(t, "checkpoint/", member{name: "a", pax: map[string]string{"comment": string(long[:1<<19])}}), ""},
+		{"a pax header beyond the limit", hugePax(imagesTar(t, "checkpoint/")), "extended header"},
+		{"no checkpoint", makeTar(t, member{name: "a"}), "no checkpoint"},
+		{"only a pre-dump", makeTar(t, member{name: "pre-checkpoint/inventory.img", data: files["inventory.img"]}), "only a pre-dump"},
+		{"nothing", make([]byte, 1024), "unknown magic"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cs, err := codec.ReadAll("x.tar", bytes.NewReader(tt.tar), codec.Options{})
+			var errs []error
+			for _, c := range cs {
+				errs = append(errs, c.Problems...)
+				for _, err := range c.Threads() {
+					errs = append(errs, err)
+				}
+			}
+			err = errors.Join(append(errs, err)...)
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("error %v, want none", err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("error %v, want one that says %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// hugePax puts a pax header of 2 GiB, which is not there, before the archive.
+func hugePax(b []byte) []byte {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	w.WriteHeader(&tar.Header{Name: "a", Typeflag: tar.TypeReg, Size: 2 << 30, Format: tar.FormatUSTAR})
+	h := buf.Bytes()[:512]
+	h[156] = 'x'
+	copy(h[148:156], "        ")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return append(slices.Clone(h), b...)
+}
+
+// TestArchiveTruncated cuts archives at every block, and in the middle of blocks.
+func TestArchiveTruncated(t *testing.T) {
+	b, err := os.ReadFile(archivePath(t, "p-none"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "x.tar")
+	for n := 0; n < len(b); n += 512 {
+		for _, cut := range []int{n, n + 100} {
+			if err := os.WriteFile(path, b[:min(cut, len(b))], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := codec.OpenAll(path, codec.Options{})
+			s, serr := codec.ReadAll(path, bytes.NewReader(b[:min(cut, len(b))]), codec.Options{})
+			if (err == nil) != (serr == nil) || len(c) != len(s) {
+				t.Fatalf("cut at %d: from the file %v, from a stream %v", cut, err, serr)
+			}
+			if err == nil {
+				for _, terr := range c[0].Threads() {
+					err = errors.Join(err, terr)
+				}
+				err = errors.Join(append(c[0].Problems, err)...)
+			}
+			// Cut between members the archive is whole, as archive/tar has it.
+			if cut%512 != 0 && err == nil {
+				t.Errorf("cut at %d: no error", cut)
+			}
+		}
+	}
+	for _, name := range []string{"p-gzip", "p-zstd"} {
+		b, err := os.ReadFile(archivePath(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n < len(b)-100; n += 512 {
+			c, err := codec.ReadAll(name, bytes.NewReader(b[:n]), codec.Options{})
+			if err == nil && len(c[0].Problems) == 0 {
+				// The walk may end before the cut.
+				if got := countThreads(t, c[0]); n < len(b)/2 || got == 0 {
+					t.Errorf("%s cut at %d of %d: no error, %d threads", name, n, len(b), got)
+				}
+			}
+		}
+	}
+}
+
+// TestArchiveBomb skips a member of 100 GB of zeros: by seeking in a plain archive,
+// within bounds in a compressed one.
+func TestArchiveBomb(t *testing.T) {
+	const size int64 = 100e9
+	var head bytes.Buffer
+	w := tar.NewWriter(&head)
+	if err := w.WriteHeader(&tar.Header{Name: "checkpoint/pages-1.img", Typeflag: tar.TypeReg, Size: size, Format: tar.FormatGNU}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "bomb.tar")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(head.Bytes()[:512]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(imagesTar(t, "checkpoint/"), 512+(size+511)/512*512); err != nil {
+		t.Skip("the file system has no sparse files of this size: ", err)
+	}
+	c, err := codec.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := countThreads(t, c); n != 8 {
+		t.Errorf("%d threads behind the zeros, want 8", n)
+	}
+
+	if testing.Short() {
+		return
+	}
+	// The same through zstd, which makes next to nothing of zeros.
+	r, pw := io.Pipe()
+	go func() {
+		z, _ := zstd.NewWriter(pw, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
+		z.Write(head.Bytes()[:512])
+		zeros := make([]byte, 1<<20)
+		for range size >> 20 {
+			if _, err := z.Write(zeros); err != nil {
+				return
+			}
+		}
+		z.Close()
+		pw.Close()
+	}()
+	_, err = codec.ReadAll("bomb", r, codec.Options{})
+	r.Close()
+	if err == nil || !strings.Contains(err.Error(), "bomb") {
+		t.Errorf("error %v, want that it is a decompression bomb", err)
+	}
+}
+
+// TestArchiveStopsEarly reads an archive of a known engine that goes on after the
+// checkpoint: what follows is not decompressed.
+func TestArchiveStopsEarly(t *testing.T) {
+	files := threads8(t)
+	var es []member
+	es = append(es, member{name: "config.dump", data: []byte(`{"name":"c","runtime":"crun"}`)})
+	for _, name := range sortedNames(files) {
+		es = append(es, member{name: "checkpoint/" + name, data: files[name]})
+	}
+	noise := make([]byte, 4<<20)
+	for i := range noise {
+		noise[i] = byte(i * i >> 7)
+	}
+	es = append(es, member{name: "rootfs-diff.tar", data: noise}, member{name: "z", data: noise})
+	b := compressors(t)["gzip"](makeTar(t, es...))
+	r := &countingReader{r: bytes.NewReader(b)}
+	cs, err := codec.ReadAll("x", r, codec.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := countThreads(t, cs[0]); n != 8 {
+		t.Errorf("%d threads, want 8", n)
+	}
+	if r.n > int64(len(b))/2 {
+		t.Errorf("%d of %d bytes were read", r.n, len(b))
+	}
+}
+
+type countingReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// TestDirectoriesAbove opens directories that hold the images further down.
+func TestDirectoriesAbove(t *testing.T) {
+	tests := []struct {
+		name string
+		dirs []string
+	}{
+		{"podman", []string{"checkpoint"}},
+		{"docker", []string{"checkpoints/a", "checkpoints/b"}},
+		{"incus", []string{"state/final"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			var want []string
+			for _, dir := range tt.dirs {
+				path := filepath.Join(root, filepath.FromSlash(dir))
+				want = append(want, path)
+				if err := os.MkdirAll(path, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				for name, b := range threads8(t) {
+					if err := os.WriteFile(filepath.Join(path, name), b, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := os.WriteFile(filepath.Join(root, "config.dump"), []byte(`{"name":"web"}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cs, err := codec.OpenAll(root, codec.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, c := range cs {
+				got = append(got, c.Path)
+				if n := countThreads(t, c); n != 8 {
+					t.Errorf("%s: %d threads, want 8", c.Path, n)
+				}
+				if tt.name == "podman" && (c.Container == nil || c.Container.Name != "web") {
+					t.Errorf("container %+v, want the name web", c.Container)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("checkpoints %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// TestImageLayout opens OCI image layouts: containerd's, with the images at the root
+// of a blob, and that of an image with a checkpoint in a layer.
+func TestImageLayout(t *testing.T) {
+	put := func(dir string, b []byte) string {
+		sum := fmt.Sprintf("%x", sha256.Sum256(b))
+		path := filepath.Join(dir, "blobs", "sha256")
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, sum), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return "sha256:" + sum
+	}
+	index := func(dir, json string) {
+		if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte(json), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	containerd, podman, hostile, wrong := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
+	index(containerd, fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":%q},{"mediaType":"application/vnd.containerd.container.checkpoint.options.v1+proto","digest":"sha256:00"}]}`,
+		put(containerd, fmt.Appendf(nil, `{"manifests":[{"mediaType":"application/vnd.containerd.container.criu.checkpoint.criu.tar","digest":%q}]}`, put(containerd, imagesTar(t, ""))))))
+	layer := compressors(t)["gzip"](imagesTar(t, "checkpoint/"))
+	index(podman, fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q}]}`,
+		put(podman, fmt.Appendf(nil, `{"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q},{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q}]}`,
+			put(podman, makeTar(t, member{name: "etc/passwd"})), put(podman, layer)))))
+	index(hostile, `{"manifests":[{"mediaType":"application/vnd.containerd.container.criu.checkpoint.criu.tar","digest":"sha256:../../../../etc/passwd"}]}`)
+	bad := put(wrong, []byte(`{"layers":[]}`))
+	if err := os.WriteFile(filepath.Join(wrong, "blobs", "sha256", bad[7:]), []byte(`{"layers":[] }`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	index(wrong, fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q}]}`, bad))
+	for _, dir := range []string{containerd, podman} {
+		c, err := codec.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := countThreads(t, c); n != 8 || c.Path != dir || c.Kind != codec.KindArchive {
+			t.Errorf("%d threads, path %s, kind %s; want 8, %s, archive", n, c.Path, c.Kind, dir)
+		}
+	}
+	for dir, want := range map[string]string{hostile: "is no digest", wrong: "the content is not that of"} {
+		if _, err := codec.Open(dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
+// FuzzArchive reads arbitrary bytes as an archive, from a file and from a stream.
+func FuzzArchive(f *testing.F) {
+	f.Add(imagesTar(f, "checkpoint/"))
+	f.Add(paxTar(f, threads8(f)))
+	for name := range archives {
+		b, err := os.ReadFile(archivePath(f, name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	for _, compress := range compressors(f) {
+		f.Add(compress(makeTar(f, member{name: "checkpoint/core-1.img", data: []byte("a")}, member{name: "l", typ: tar.TypeSymlink, link: "/"})))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		cs, err := codec.ReadAll("x", bytes.NewReader(b), codec.Options{})
+		for _, c := range cs {
+			for th, err := range c.Threads() {
+				if err == nil {
+					th.Core.State.Vectors()
+				}
+			}
+		}
+		_ = err
+	})
+}

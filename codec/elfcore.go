@@ -1,0 +1,486 @@
+package codec
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Constants of the ELF format and of Linux core notes (include/uapi/linux/elf.h).
+const (
+	elfMagic    = "\x7fELF"
+	elfClass32  = 1
+	elfClass64  = 2
+	elfLittle   = 1
+	elfTypeCore = 4
+	elfPTNote   = 4
+	elfPNXNum   = 0xffff // the count of program headers is in section header 0
+
+	em386    = 3
+	emX86_64 = 62
+
+	ntPRStatus    = 1
+	ntPRFPReg     = 2
+	ntPRPSInfo    = 3
+	ntPRXFPReg    = 0x46e62b7f
+	ntX86XState   = 0x202
+	ntX86ShStk    = 0x204
+	ntX86Layout   = 0x205 // NT_X86_XSAVE_LAYOUT, Linux 6.12
+	layoutEntry   = 16    // type, size, offset, flags
+	maxELFNote    = 1 << 20
+	maxELFHeaders = 1 << 20
+)
+
+var elfMachines = map[uint16]string{2: "sparc", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm",
+	183: "aarch64", 243: "riscv", 258: "loongarch"}
+
+// elfShape is what differs between the two classes of core: sizes and offsets in
+// the file header, a program header, and the structs prstatus and prpsinfo.
+type elfShape struct {
+	header, phdr, shdr           int
+	phoff, shoff, phentsize      int // in the file header
+	fileOffset, fileSize         int // in a program header
+	shInfo                       int // in a section header
+	statusPID, infoPID, infoName int // in prstatus and prpsinfo
+}
+
+var elfShapes = [...]elfShape{
+	elfClass32: {52, 32, 40, 28, 32, 42, 4, 16, 28, 24, 12, 28},
+	elfClass64: {64, 56, 64, 32, 40, 54, 8, 32, 44, 32, 24, 40},
+}
+
+// elfCore is an ELF core while it is read. Bytes are asked for in ascending order
+// of their offsets wherever the file allows it, so that a pipe can be read too.
+type elfCore struct {
+	path  string
+	r     *bufio.Reader
+	file  io.ReadSeeker // nil for a pipe
+	at    int64         // offset of the next byte of r
+	size  int64         // of the file; -1 for a pipe
+	shape elfShape
+	wide  bool // class 64
+	x32   bool
+	arch  uint16
+
+	layout  xstate.Layout // of note 0x205, else the caller's
+	pid     int
+	comm    string
+	threads []elfThread
+}
+
+// elfThread is the notes of one thread.
+type elfThread struct {
+	tid      int
+	fpregs   []byte
+	xfpregs  []byte
+	xstate   []byte
+	xstateAt int64 // offset of the note's data, for errors
+	ssp      []byte
+}
+
+func (e *elfCore) fail(off int64, field, format string, args ...any) error {
+	return &FormatError{e.path, off, field, fmt.Errorf(format, args...)}
+}
+
+// openELF reads an ELF core from a file of the given size, or from a stream if
+// file is nil. layout places the components where the core does not say.
+func openELF(path string, r io.Reader, file io.ReadSeeker, size int64, layout xstate.Layout) (*Checkpoint, error) {
+	e := &elfCore{path: path, r: bufio.NewReaderSize(r, 64<<10), file: file, size: size, layout: layout}
+	if err := e.read(); err != nil {
+		return nil, err
+	}
+	c := &Checkpoint{Path: path, Kind: KindELFCore}
+	for i := range e.threads {
+		core, err := e.core(&e.threads[i])
+		c.list = append(c.list, listed{c.thread(e.pid, e.threads[i].tid, core), err})
+	}
+	if len(c.list) == 0 {
+		c.Problems = append(c.Problems, &FormatError{path, 0, "notes", errors.New("no NT_PRSTATUS: the core names no thread")})
+	}
+	return c, nil
+}
+
+// seek moves to off.
+func (e *elfCore) seek(off int64, field string) error {
+	switch {
+	case off < 0 || e.size >= 0 && off > e.size:
+		return e.fail(off, field, "lies outside the file")
+	case e.file != nil && (off < e.at || off-e.at > int64(e.r.Buffered())):
+		if _, err := e.file.Seek(off, io.SeekStart); err != nil {
+			return err
+		}
+		e.r.Reset(e.file)
+	case off < e.at:
+		return e.fail(off, field, "lies before what was read; give the core as a file, not as a stream")
+	default:
+		if _, err := io.CopyN(io.Discard, e.r, off-e.at); err != nil {
+			return e.short(err, off, field)
+		}
+	}
+	e.at = off
+	return nil
+}
+
+// bytes reads n bytes at the current place. n is a small number or was compared
+// with the size of the file.
+func (e *elfCore) bytes(n int, field string) ([]byte, error) {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(e.r, b); err != nil {
+		return nil, e.short(err, e.at, field)
+	}
+	e.at += int64(n)
+	return b, nil
+}
+
+func (e *elfCore) short(err error, off int64, field string) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return e.fail(off, field, "the file ends inside it")
+	}
+	return fmt.Errorf("%s: %w", e.path, err)
+}
+
+// word reads an offset or size of the class's width.
+func (e *elfCore) word(b []byte) int64 {
+	if !e.wide {
+		return int64(le32(b))
+	}
+	v := binary.LittleEndian.Uint64(b)
+	if v > math.MaxInt64 {
+		return -1
+	}
+	return int64(v)
+}
+
+// read decodes the headers and then the notes.
+func (e *elfCore) read() error {
+	segments, err := e.programHeaders()
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(segments, func(a, b elfSegment) int { return cmp.Compare(a.off, b.off) })
+	for _, s := range segments {
+		if err := e.notes(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// elfSegment is where a PT_NOTE segment lies.
+type elfSegment struct{ off, size int64 }
+
+// programHeaders reads the file header and returns the segments of notes.
+func (e *elfCore) programHeaders() ([]elfSegment, error) {
+	ident, err := e.bytes(16, "header")
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case string(ident[:4]) != elfMagic:
+		return nil, e.fail(0, "header", "not an ELF file")
+	case ident[4] != elfClass32 && ident[4] != elfClass64:
+		return nil, e.fail(4, "header", "class %d is neither 32 nor 64 bits", ident[4])
+	case ident[5] != elfLittle:
+		return nil, e.fail(5, "header", "not little endian, so not x86")
+	}
+	e.shape, e.wide = elfShapes[ident[4]], ident[4] == elfClass64
+	rest, err := e.bytes(e.shape.header-16, "header")
+	if err != nil {
+		return nil, err
+	}
+	h := append(ident, rest...)
+	typ, machine := binary.LittleEndian.Uint16(h[16:]), binary.LittleEndian.Uint16(h[18:])
+	e.arch, e.x32 = machine, machine == emX86_64 && !e.wide
+	switch {
+	case machine != em386 && machine != emX86_64:
+		name := elfMachines[machine]
+		if name == "" {
+			name = fmt.Sprintf("%d", machine)
+		}
+		return nil, &FormatError{e.path, 18, "header", &ArchError{name}}
+	case typ != elfTypeCore:
+		return nil, e.fail(16, "header", "an ELF file of type %d, not a core", typ)
+	}
+	phoff := e.word(h[e.shape.phoff:])
+	entry := int(binary.LittleEndian.Uint16(h[e.shape.phentsize:]))
+	count := int64(binary.LittleEndian.Uint16(h[e.shape.phentsize+2:]))
+	if entry != e.shape.phdr {
+		return nil, e.fail(int64(e.shape.phentsize), "header", "program headers of %d bytes, want %d", entry, e.shape.phdr)
+	}
+	if count == elfPNXNum {
+		// elf(5): the section header that holds the count stands at the end.
+		if err := e.seek(e.word(h[e.shape.shoff:]), "section header"); err != nil {
+			return nil, err
+		}
+		sh, err := e.bytes(e.shape.shdr, "section header")
+		if err != nil {
+			return nil, err
+		}
+		count = int64(le32(sh[e.shape.shInfo:]))
+	}
+	if count > maxELFHeaders {
+		return nil, e.fail(phoff, "program headers", "%d, which is more than any core has", count)
+	}
+	if err := e.seek(phoff, "program headers"); err != nil {
+		return nil, err
+	}
+	var out []elfSegment
+	for range count {
+		at := e.at
+		ph, err := e.bytes(entry, "program header")
+		if err != nil {
+			return nil, err
+		}
+		if le32(ph) != elfPTNote {
+			continue
+		}
+		s := elfSegment{e.word(ph[e.shape.fileOffset:]), e.word(ph[e.shape.fileSize:])}
+		if s.off < 0 || s.size < 0 || s.off > math.MaxInt64-s.size || e.size >= 0 && s.off+s.size > e.size {
+			return nil, e.fail(at, "PT_NOTE", "%d bytes at %#x are not in the file", s.size, s.off)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// notes walks one segment of notes.
+func (e *elfCore) notes(s elfSegment) error {
+	if err := e.seek(s.off, "notes"); err != nil {
+		return err
+	}
+	for end := s.off + s.size; e.at < end; {
+		at := e.at
+		if end-at < 12 {
+			return e.fail(at, "note", "want 12 bytes, have %d", end-at)
+		}
+		h, err := e.bytes(12, "note")
+		if err != nil {
+			return err
+		}
+		name, size, typ := int64(le32(h)), int64(le32(h[4:])), le32(h[8:])
+		desc := e.at + (name+3)&^3
+		next := desc + (size+3)&^3
+		if desc+size > end {
+			return e.fail(at, "note", "%d bytes, but only %d follow", name+size, end-e.at)
+		}
+		if wanted(typ) && name <= 16 {
+			if size > maxELFNote {
+				return e.fail(at, noteName(typ), "%d bytes, which is more than any machine writes", size)
+			}
+			owner, err := e.bytes(int(name), "note")
+			if err != nil {
+				return err
+			}
+			if o := string(bytes.TrimRight(owner, "\x00")); o == "CORE" || o == "LINUX" {
+				if err := e.seek(desc, "note"); err != nil {
+					return err
+				}
+				b, err := e.bytes(int(size), noteName(typ))
+				if err != nil {
+					return err
+				}
+				if err := e.note(typ, desc, b); err != nil {
+					return err
+				}
+			}
+		}
+		// The last note may lack its padding.
+		if err := e.seek(min(next, end), "note"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var noteNames = map[uint32]string{ntPRStatus: "NT_PRSTATUS", ntPRFPReg: "NT_PRFPREG", ntPRPSInfo: "NT_PRPSINFO",
+	ntPRXFPReg: "NT_PRXFPREG", ntX86XState: "NT_X86_XSTATE", ntX86ShStk: "NT_X86_SHSTK", ntX86Layout: "NT_X86_XSAVE_LAYOUT"}
+
+func noteName(typ uint32) string { return noteNames[typ] }
+
+func wanted(typ uint32) bool { return noteNames[typ] != "" }
+
+// note takes one note. NT_PRSTATUS opens a thread, to which the register notes
+// after it belong (fs/binfmt_elf.c:write_note_info).
+func (e *elfCore) note(typ uint32, at int64, b []byte) error {
+	need := map[uint32]int{ntPRStatus: e.shape.statusPID + 4, ntPRPSInfo: e.shape.infoName + 16}[typ]
+	if len(b) < need {
+		return e.fail(at, noteName(typ), "want %d bytes, have %d", need, len(b))
+	}
+	switch typ {
+	case ntPRStatus:
+		e.threads = append(e.threads, elfThread{tid: int(int32(le32(b[e.shape.statusPID:])))})
+		return nil
+	case ntPRPSInfo:
+		e.pid = int(int32(le32(b[e.shape.infoPID:])))
+		name, _, _ := bytes.Cut(b[e.shape.infoName:][:16], []byte{0})
+		e.comm = string(name)
+		return nil
+	case ntX86Layout:
+		layout, err := e.readLayout(at, b)
+		if err == nil {
+			e.layout = layout
+		}
+		return err
+	}
+	if len(e.threads) == 0 {
+		return e.fail(at, noteName(typ), "stands before any NT_PRSTATUS: it belongs to no thread")
+	}
+	t := &e.threads[len(e.threads)-1]
+	switch typ {
+	case ntPRFPReg:
+		t.fpregs = b
+	case ntPRXFPReg:
+		t.xfpregs = b
+	case ntX86XState:
+		t.xstate, t.xstateAt = b, at
+	case ntX86ShStk:
+		t.ssp = b
+	}
+	return nil
+}
+
+// readLayout decodes NT_X86_XSAVE_LAYOUT: an array of struct x86_xfeat_component
+// (arch/x86/include/uapi/asm/elf.h).
+func (e *elfCore) readLayout(at int64, b []byte) (xstate.Layout, error) {
+	if len(b)%layoutEntry != 0 {
+		return nil, e.fail(at, noteName(ntX86Layout), "%d bytes are no multiple of %d", len(b), layoutEntry)
+	}
+	l := xstate.Layout{}
+	for i := 0; i < len(b); i += layoutEntry {
+		typ, size, off := le32(b[i:]), le32(b[i+4:]), le32(b[i+8:])
+		if typ > 63 {
+			return nil, e.fail(at+int64(i), noteName(ntX86Layout), "component %d", typ)
+		}
+		f := xstate.Feature(typ)
+		if c := f.Component(); c != nil {
+			if int64(size) != int64(c.Size) {
+				return nil, e.fail(at+int64(i), noteName(ntX86Layout), "%v of %d bytes, want %d", f, size, c.Size)
+			}
+			if off <= math.MaxInt32 {
+				l = append(l, xstate.Placement{Feature: f, Offset: int(off), Size: c.Size, Align64: c.Align64})
+			}
+		}
+	}
+	return l, nil
+}
+
+// core makes the notes of a thread into its state.
+func (e *elfCore) core(t *elfThread) (*Core, error) {
+	c := &Core{Path: e.path, Comm: e.comm, Leader: t.tid == e.pid}
+	s, err := e.state(t)
+	if err != nil {
+		return nil, err
+	}
+	s.Compat = !e.wide && !e.x32
+	if len(t.ssp) >= 8 {
+		s.ShadowStack = &xstate.ShadowStack{Status: 1, SSP: binary.LittleEndian.Uint64(t.ssp)}
+	}
+	c.State = *s
+	return c, nil
+}
+
+func (e *elfCore) state(t *elfThread) (*xstate.State, error) {
+	switch {
+	case t.xstate != nil:
+		return e.xstate(t)
+	case t.xfpregs != nil:
+		return e.fxsave(t.xfpregs, "NT_PRXFPREG", t.tid)
+	case t.fpregs != nil && len(t.fpregs) == fsaveSize:
+		return fromFSave(t.fpregs), nil
+	case t.fpregs != nil:
+		return e.fxsave(t.fpregs, "NT_PRFPREG", t.tid)
+	}
+	return xstate.NewState(xstate.FormatNone), nil
+}
+
+func (e *elfCore) fxsave(b []byte, field string, tid int) (*xstate.State, error) {
+	s, err := xstate.ParseFXArea(b)
+	if err != nil {
+		return nil, e.fail(0, field, "thread %d: %w", tid, err)
+	}
+	return s, nil
+}
+
+func (e *elfCore) xstate(t *elfThread) (*xstate.State, error) {
+	layout := e.layout
+	if layout == nil {
+		layout = guessLayout(t.xstate, xstate.AreaXCR0(t.xstate))
+	}
+	if layout == nil {
+		return nil, e.fail(t.xstateAt, noteName(ntX86XState), "thread %d: nothing says where the components of an area of %d bytes lie: no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", t.tid, len(t.xstate), xstate.AreaXCR0(t.xstate))
+	}
+	s, err := xstate.ParseArea(t.xstate, layout)
+	if err != nil {
+		return nil, areaError(e.path, t.xstateAt, noteName(ntX86XState), err)
+	}
+	return s, nil
+}
+
+// areaError places an [*xstate.AreaError] in a file that holds the area at off.
+func areaError(path string, off int64, field string, err error) error {
+	var area *xstate.AreaError
+	if errors.As(err, &area) {
+		return &FormatError{path, off + int64(area.Offset), field + " " + area.Field, errors.New(area.Reason)}
+	}
+	return &FormatError{path, off, field, err}
+}
+
+// usualXCR0 is the masks that machines have, for an area that does not name its
+// own: CRIU's coredump script writes none, nor does the XSAVE instruction.
+var usualXCR0 = []xstate.Features{0x7, 0x1f, 0xe7, 0xff, 0x207, 0x21f, 0x2e7, 0x2ff, 0x600e7, 0x602e7, 0x200e7, 0x202e7}
+
+// guessLayout finds the layout of a standard-format area by XCR0, or if that is 0 by
+// what machines of its size have. It returns nil if nothing fits.
+func guessLayout(b []byte, xcr0 xstate.Features) xstate.Layout {
+	if len(b) < xstate.MinArea {
+		return xstate.Layout{} // decoding says what is wrong
+	}
+	bv := xstate.AreaBV(b)
+	candidates := []xstate.Features{xcr0}
+	if xcr0 == 0 {
+		candidates = append([]xstate.Features{bv | xstate.Legacy}, usualXCR0...)
+	}
+	for _, xcr0 := range candidates {
+		if bv&xstate.Known&^(xcr0|xstate.Legacy) != 0 {
+			continue
+		}
+		if l := xstate.GuessLayout(xcr0, len(b)); l != nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// fsaveSize is the size of what FSAVE stores: seven words and eight registers.
+const fsaveSize = 108
+
+// fromFSave reads the floating-point registers of a 32-bit thread on a machine
+// without FXSAVE (SDM vol. 1, figure 8-9). SSE is in INIT.
+func fromFSave(b []byte) *xstate.State {
+	s := xstate.NewState(xstate.FormatFXSave)
+	fx := &s.FX
+	fx.SetFCW(binary.LittleEndian.Uint16(b))
+	fx.SetFSW(binary.LittleEndian.Uint16(b[4:]))
+	var tag uint16
+	for i, full := 0, binary.LittleEndian.Uint16(b[8:]); i < 8; i++ {
+		if full>>(2*i)&3 != 3 { // 3 is empty
+			tag |= 1 << i
+		}
+	}
+	fx.SetFTWRaw(tag)
+	fx.SetFIP(uint64(le32(b[12:])) | uint64(binary.LittleEndian.Uint16(b[16:]))<<32)
+	fx.SetFOP(binary.LittleEndian.Uint16(b[18:]) & 0x7ff)
+	fx.SetFDP(uint64(le32(b[20:])) | uint64(binary.LittleEndian.Uint16(b[24:]))<<32)
+	for i := range 8 {
+		copy(fx.STSpace()[16*i:], b[28+10*i:][:10])
+	}
+	return s
+}

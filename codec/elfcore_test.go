@@ -1,0 +1,406 @@
+package codec_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/testimg"
+)
+
+// corePath returns the core file of an entry.
+func corePath(t testing.TB, name string) string {
+	t.Helper()
+	return testimg.Glob(t, name+"/core.*")[0]
+}
+
+// TestTruthELF compares every register of the ELF cores with what the programs that
+// dumped them said they held.
+func TestTruthELF(t *testing.T) {
+	design := map[string]map[string]string{
+		"core-gcore": {"mxcsr_mask": "gdb writes 0"},
+	}
+	threads := map[string]int{"core-gcore": 1, "core-kernel": 4}
+	for _, truth := range testimg.All(t, testimg.ELFCore) {
+		t.Run(truth.Name, func(t *testing.T) {
+			byTID := map[int]*testimg.Thread{}
+			for i := range truth.Tasks[0].Threads {
+				byTID[truth.Tasks[0].Threads[i].TID] = &truth.Tasks[0].Threads[i]
+			}
+			path := corePath(t, truth.Name)
+			ckpt, err := codec.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ckpt.Kind != codec.KindELFCore {
+				t.Errorf("kind %q, want elf-core", ckpt.Kind)
+			}
+			c := comparison{map[string]int{}, map[string]string{}}
+			var seen []int
+			for th, err := range ckpt.Threads() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := byTID[th.TID]
+				if want == nil {
+					t.Fatalf("thread %d is not in the truth", th.TID)
+				}
+				if th.PID != want.PID || th.Core.Comm != "fpat64" && th.Core.Comm != "fpat" {
+					t.Errorf("thread %d: pid %d comm %q, want pid %d and the program's name", th.TID, th.PID, th.Core.Comm, want.PID)
+				}
+				seen = append(seen, th.TID)
+				c.thread(&th.Core.State, want)
+			}
+			if len(seen) != threads[truth.Name] || len(byTID) != len(seen) {
+				t.Errorf("threads %v, want %d", seen, threads[truth.Name])
+			}
+			// Per thread: 8 control words, TOP, 8 ST, 16 XMM, 32 ZMM and 8 k.
+			if got, want := sum(c.compared), 73*len(seen); got < want {
+				t.Errorf("%d registers compared, want at least %d", got, want)
+			}
+			for class, diff := range c.differs {
+				if design[truth.Name][class] == "" {
+					t.Error(diff)
+				}
+			}
+			for class := range design[truth.Name] {
+				if c.differs[class] == "" {
+					t.Errorf("%s does not differ", class)
+				}
+			}
+			t.Logf("%d registers of %d threads compared", sum(c.compared), len(seen))
+
+			// From a pipe the same must come out.
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			piped, err := codec.ReadAll("-", struct{ *onlyReader }{&onlyReader{f}}, codec.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := 0
+			for th, err := range piped[0].Threads() {
+				if err != nil || th.TID != seen[i] {
+					t.Errorf("thread %d from a pipe: %d, %v; want %d", i, th.TID, err, seen[i])
+				}
+				i++
+			}
+			if i != len(seen) {
+				t.Errorf("%d threads from a pipe, want %d", i, len(seen))
+			}
+		})
+	}
+}
+
+// onlyReader hides that a file can seek.
+type onlyReader struct{ f *os.File }
+
+func (r *onlyReader) Read(b []byte) (int, error) { return r.f.Read(b) }
+
+// note builds one ELF note.
+func note(owner string, typ uint32, desc []byte) []byte {
+	b := binary.LittleEndian.AppendUint32(nil, uint32(len(owner)+1))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(desc)))
+	b = binary.LittleEndian.AppendUint32(b, typ)
+	b = append(append(b, owner...), 0)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	b = append(b, desc...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// elf builds a core of notes alone.
+func elf(class int, machine uint16, notes ...[]byte) []byte {
+	n := bytes.Join(notes, nil)
+	le := binary.LittleEndian
+	if class == 32 {
+		h := make([]byte, 52+32)
+		copy(h, "\x7fELF\x01\x01\x01")
+		le.PutUint16(h[16:], 4)
+		le.PutUint16(h[18:], machine)
+		le.PutUint32(h[28:], 52)
+		le.PutUint16(h[42:], 32)
+		le.PutUint16(h[44:], 1)
+		le.PutUint32(h[52:], 4)
+		le.PutUint32(h[56:], 84)
+		le.PutUint32(h[68:], uint32(len(n)))
+		return append(h, n...)
+	}
+	h := make([]byte, 64+56)
+	copy(h, "\x7fELF\x02\x01\x01")
+	le.PutUint16(h[16:], 4)
+	le.PutUint16(h[18:], machine)
+	le.PutUint64(h[32:], 64)
+	le.PutUint16(h[54:], 56)
+	le.PutUint16(h[56:], 1)
+	le.PutUint32(h[64:], 4)
+	le.PutUint64(h[72:], 120)
+	le.PutUint64(h[96:], uint64(len(n)))
+	return append(h, n...)
+}
+
+func prstatus(size, at, tid int) []byte {
+	b := make([]byte, size)
+	binary.LittleEndian.PutUint32(b[at:], uint32(tid))
+	return b
+}
+
+// area returns a standard-format area with YMM3's high half set.
+func area(t *testing.T, l xstate.Layout, size int, xcr0 uint64) []byte {
+	t.Helper()
+	s := xstate.NewState(xstate.FormatXSave)
+	d := make([]byte, 256)
+	d[3*16] = 0x5a
+	s.BV |= xstate.AVX.Mask()
+	s.SetData(xstate.AVX, d)
+	b, err := s.MarshalArea(l, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.LittleEndian.PutUint64(b[464:], xcr0)
+	return b
+}
+
+func openELF(t *testing.T, b []byte) ([]codec.Thread, error) {
+	t.Helper()
+	cs, err := codec.ReadAll("core", bytes.NewReader(b), codec.Options{})
+	if err != nil {
+		return nil, err
+	}
+	var out []codec.Thread
+	for th, err := range cs[0].Threads() {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, th)
+	}
+	return out, nil
+}
+
+// TestELFShapes reads the kinds of cores that the real ones do not cover.
+func TestELFShapes(t *testing.T) {
+	fx := xstate.NewState(xstate.FormatFXSave).FX
+	fx.SetFCW(0x27f)
+	copy(fx.XMMSpace(), "\x11\x22")
+	fsave := make([]byte, 108)
+	binary.LittleEndian.PutUint16(fsave, 0x27f)
+	binary.LittleEndian.PutUint16(fsave[4:], 0x3800) // TOP 7
+	binary.LittleEndian.PutUint16(fsave[8:], 0x3fff) // physical 7 valid, all else empty
+	copy(fsave[28:], "\x00\x00\x00\x00\x00\x00\x00\x80\xff\x3f")
+	avx := area(t, xstate.IntelLayout(7), 832, 7)
+	unnamed := area(t, xstate.IntelLayout(7), 832, 0)
+	// A layout that no machine has, which only its note can tell.
+	odd := xstate.Layout{{Feature: xstate.AVX, Offset: 1024, Size: 256}}
+	oddNote := make([]byte, 16)
+	binary.LittleEndian.PutUint32(oddNote, 2)
+	binary.LittleEndian.PutUint32(oddNote[4:], 256)
+	binary.LittleEndian.PutUint32(oddNote[8:], 1024)
+	info := make([]byte, 136)
+	binary.LittleEndian.PutUint32(info[24:], 7)
+	copy(info[40:], "a name of 16 byt")
+	tests := []struct {
+		name   string
+		core   []byte
+		format xstate.Format
+		compat bool
+		check  func(s *xstate.State) string
+	}{
+		{"64-bit, FXSAVE only", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("CORE", 2, fx[:])), xstate.FormatFXSave, false,
+			func(s *xstate.State) string { return fmt.Sprintf("%#x", s.FX.FCW()) + s.Vectors()[0].Hex()[30:] }},
+		{"64-bit, XSAVE by XCR0", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("CORE", 2, fx[:]), note("LINUX", 0x202, avx)), xstate.FormatXSave, false, ymm3},
+		{"no XCR0 word", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("LINUX", 0x202, unnamed)), xstate.FormatXSave, false, ymm3},
+		{"layout note", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("LINUX", 0x202, area(t, odd, 1280, 0x7)), note("LINUX", 0x205, oddNote)), xstate.FormatXSave, false, ymm3},
+		{"32-bit, XSAVE", elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 2, fsave), note("LINUX", 0x46e62b7f, fx[:]), note("LINUX", 0x202, avx)), xstate.FormatXSave, true, ymm3},
+		{"32-bit, FXSAVE", elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 2, fsave), note("LINUX", 0x46e62b7f, fx[:])), xstate.FormatFXSave, true,
+			func(s *xstate.State) string { return fmt.Sprintf("%#x", s.FX.FCW()) + s.Vectors()[0].Hex()[30:] }},
+		{"32-bit, FSAVE", elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 2, fsave)), xstate.FormatFXSave, true,
+			func(s *xstate.State) string {
+				return fmt.Sprintf("%#x %#x %v %v %x", s.FX.FCW(), s.FX.FTW(), s.FX.Empty(0), s.FX.Empty(1), [10]byte(s.FX.ST(0)))
+			}},
+		{"x32", elf(32, 62, note("CORE", 1, prstatus(296, 24, 7)), note("CORE", 2, fx[:]), note("LINUX", 0x202, avx)), xstate.FormatXSave, false, ymm3},
+		{"no registers", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7))), xstate.FormatNone, false, nil},
+		{"name and shadow stack", elf(64, 62, note("CORE", 3, info), note("CORE", 1, prstatus(336, 32, 7)), note("CORE", 2, fx[:]), note("LINUX", 0x204, []byte{8, 7, 6, 5, 4, 3, 2, 1})), xstate.FormatFXSave, false,
+			func(s *xstate.State) string { return fmt.Sprintf("%#x", s.ShadowStack.SSP) }},
+	}
+	want := map[string]string{"64-bit, FXSAVE only": "0x27f2211", "32-bit, FXSAVE": "0x27f2211",
+		"32-bit, FSAVE": "0x27f 0x80 false true 0000000000000080ff3f", "no registers": "", "name and shadow stack": "0x102030405060708"}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ths, err := openELF(t, tt.core)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(ths) != 1 || ths[0].TID != 7 {
+				t.Fatalf("threads %v, want the one with number 7", ths)
+			}
+			s := &ths[0].Core.State
+			if s.Format != tt.format || s.Compat != tt.compat {
+				t.Errorf("format %v, 32-bit %v; want %v, %v", s.Format, s.Compat, tt.format, tt.compat)
+			}
+			w, ok := want[tt.name]
+			if !ok {
+				w = "5a"
+			}
+			if tt.check != nil {
+				if got := tt.check(s); got != w {
+					t.Errorf("got %s, want %s", got, w)
+				}
+			}
+			if tt.name == "name and shadow stack" && (ths[0].Core.Comm != "a name of 16 byt" || ths[0].PID != 7) {
+				t.Errorf("comm %q, pid %d", ths[0].Core.Comm, ths[0].PID)
+			}
+		})
+	}
+}
+
+// ymm3 returns the first byte of YMM3's high half.
+func ymm3(s *xstate.State) string { return s.Vectors()[3].Hex()[32:34] }
+
+// TestELFTiles reads AMX tiles, which a core image cannot hold.
+func TestELFTiles(t *testing.T) {
+	s := xstate.NewState(xstate.FormatXSave)
+	tiles := make([]byte, 8192)
+	for i := range tiles {
+		tiles[i] = byte(i*7 + 1)
+	}
+	cfg := make([]byte, 64)
+	cfg[0] = 1
+	s.BV |= xstate.AMX
+	s.SetData(xstate.TileCfg, cfg)
+	s.SetData(xstate.TileData, tiles)
+	b, err := s.MarshalArea(xstate.IntelLayout(0x600e7), 11008)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.LittleEndian.PutUint64(b[464:], 0x600e7)
+	ths, err := openELF(t, elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("LINUX", 0x202, b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := &ths[0].Core.State
+	if !bytes.Equal(got.View(xstate.TileData), tiles) || !bytes.Equal(got.View(xstate.TileCfg), cfg) {
+		t.Error("the tiles differ")
+	}
+	if got.Status(xstate.TileData) != xstate.InUse {
+		t.Errorf("TILEDATA is %v, want in use", got.Status(xstate.TileData))
+	}
+}
+
+// TestELFErrors checks that malformed cores give a FormatError that names the place.
+func TestELFErrors(t *testing.T) {
+	st := note("CORE", 1, prstatus(336, 32, 7))
+	big := note("LINUX", 0x202, make([]byte, 1<<20+8))
+	cut := elf(64, 62, st)
+	binary.LittleEndian.PutUint64(cut[96:], 1<<40)
+	neg := elf(64, 62, st)
+	binary.LittleEndian.PutUint64(neg[72:], 1<<63)
+	many := elf(64, 62, st)
+	binary.LittleEndian.PutUint16(many[56:], 0xffff)
+	exe := elf(64, 62, st)
+	exe[16] = 2
+	tests := []struct {
+		name string
+		core []byte
+	}{
+		{"registers of no thread", elf(64, 62, note("LINUX", 0x202, make([]byte, 832)))},
+		{"an area without a layout", elf(64, 62, st, note("LINUX", 0x202, append(make([]byte, 464), append([]byte{0xff, 0xff}, make([]byte, 800)...)...)))},
+		{"a short area", elf(64, 62, st, note("LINUX", 0x202, make([]byte, 100)))},
+		{"a note beyond its segment", elf(64, 62, st, []byte{4, 0, 0, 0, 255, 255, 255, 255, 1, 0, 0, 0})},
+		{"a huge area", elf(64, 62, st, big)},
+		{"a short prstatus", elf(64, 62, note("CORE", 1, make([]byte, 16)))},
+		{"notes beyond the file", cut},
+		{"a negative offset", neg},
+		{"headers beyond the file", many},
+		{"not a core", exe},
+		{"another machine", elf(64, 183, st)},
+		{"a layout of odd length", elf(64, 62, st, note("LINUX", 0x205, make([]byte, 17)))},
+		{"a layout with a wrong size", elf(64, 62, st, note("LINUX", 0x205, append([]byte{2}, make([]byte, 15)...)))},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "core")
+			if err := os.WriteFile(path, tt.core, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cs, err := codec.OpenAll(path, codec.Options{})
+			if err == nil {
+				for _, terr := range cs[0].Threads() {
+					err = errors.Join(err, terr)
+				}
+				err = errors.Join(append(cs[0].Problems, err)...)
+			}
+			var format *codec.FormatError
+			if !errors.As(err, &format) {
+				t.Fatalf("error %v, want a *FormatError", err)
+			}
+			if format.Path != path {
+				t.Errorf("path %q, want %q", format.Path, path)
+			}
+		})
+	}
+}
+
+// TestELFTruncated cuts the real cores and requires errors, or what lay before the
+// cut; never a panic and never another register.
+func TestELFTruncated(t *testing.T) {
+	for _, name := range []string{"core-gcore", "core-kernel"} {
+		b, err := os.ReadFile(corePath(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n < len(b); n += 97 {
+			if _, err := openELF(t, b[:n]); err != nil {
+				var format *codec.FormatError
+				if !errors.As(err, &format) {
+					t.Fatalf("%s cut at %d: %v is no *FormatError", name, n, err)
+				}
+			} else if name == "core-kernel" && n < 1000 {
+				t.Errorf("%s cut at %d is accepted", name, n)
+			}
+		}
+	}
+}
+
+// FuzzELF reads arbitrary bytes as an ELF core, from a file and from a stream.
+func FuzzELF(f *testing.F) {
+	for _, name := range []string{"core-gcore", "core-kernel"} {
+		b, err := os.ReadFile(corePath(f, name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add(elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 2, make([]byte, 108)), note("LINUX", 0x205, make([]byte, 32))))
+	f.Add(elf(64, 62, note("CORE", 3, make([]byte, 136)), note("CORE", 1, prstatus(336, 32, 7)), note("LINUX", 0x202, make([]byte, 832))))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if !bytes.HasPrefix(b, []byte("\x7fELF")) {
+			b = slices.Concat([]byte("\x7fELF"), b)
+		}
+		cs, err := codec.ReadAll("core", bytes.NewReader(b), codec.Options{})
+		if err != nil {
+			return
+		}
+		for th, err := range cs[0].Threads() {
+			if err == nil {
+				for f := range th.Core.State.Present() {
+					th.Core.State.View(f)
+				}
+				th.Core.State.Vectors()
+			}
+		}
+	})
+}

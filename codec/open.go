@@ -1,0 +1,244 @@
+package codec
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/rawtar"
+)
+
+// Options say how to read what does not describe itself.
+type Options struct {
+	// XSaveArea takes a file to be a bare XSAVE area.
+	XSaveArea bool
+	// Layout places the components of a bare area, and of an ELF core that does not
+	// place them; nil guesses from the size.
+	Layout xstate.Layout
+	// Whole reads an archive to its end, even where nothing that is needed can be
+	// expected after what was read.
+	Whole bool
+}
+
+// OpenAll opens every checkpoint that path holds: one for an images directory, a
+// core image, an ELF core or a bare area; as many as there are for an archive, for a
+// directory above the images, such as a runtime's, and for an OCI image layout.
+// ARCHIVE:DIR names one of several. The errors are those of [Open].
+func OpenAll(path string, o Options) ([]*Checkpoint, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if all, inner, ok := splitInner(path); ok {
+			return openInner(all, inner, o)
+		}
+		// The image may be between its two names.
+		if err := interrupted(filepath.Dir(path)); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return openDirs(path, o)
+	case !info.Mode().IsRegular():
+		return nil, &FormatError{path, 0, "file", errIrregular}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s := &stream{bufio.NewReaderSize(f, 4096), f, info.Size()}
+	if c, ok, err := s.open(path, o); ok || err != nil {
+		return c, err
+	}
+	b, err := ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := openCore(path, b)
+	if err != nil {
+		return nil, err
+	}
+	c.problem(interrupted(filepath.Dir(path)))
+	return []*Checkpoint{c}, nil
+}
+
+// ReadAll is [OpenAll] for a stream; name stands for its path.
+func ReadAll(name string, r io.Reader, o Options) ([]*Checkpoint, error) {
+	s := &stream{r: bufio.NewReaderSize(r, 4096), size: -1}
+	if f, ok := r.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			if at, err := f.Seek(0, io.SeekCurrent); err == nil && at == 0 {
+				s.file, s.size = f, info.Size()
+			}
+		}
+	}
+	if c, ok, err := s.open(name, o); ok || err != nil {
+		return c, err
+	}
+	c, err := OpenReader(name, s.r)
+	if err != nil {
+		return nil, err
+	}
+	return []*Checkpoint{c}, nil
+}
+
+// stream is a file or a pipe whose first bytes were looked at.
+type stream struct {
+	r    *bufio.Reader
+	file *os.File // nil unless it can seek
+	size int64
+}
+
+// rewind goes back to the start of a file. A pipe has kept what was looked at.
+func (s *stream) rewind() error {
+	if s.file == nil {
+		return nil
+	}
+	_, err := s.file.Seek(0, io.SeekStart)
+	return err
+}
+
+// open tells by its first bytes what the stream holds, and reads it. ok is false if
+// it is none of the things that are known here: then it is a core image, or damaged.
+func (s *stream) open(name string, o Options) (c []*Checkpoint, ok bool, err error) {
+	head, err := s.r.Peek(rawtar.HeadSize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, fmt.Errorf("%s: %w", name, err)
+	}
+	compression, isTar := rawtar.Detect(head)
+	isELF := bytes.HasPrefix(head, []byte(elfMagic))
+	var one *Checkpoint
+	switch {
+	case o.XSaveArea:
+		one, err = openArea(name, s.r, o.Layout)
+	case !isTar && !isELF:
+		return nil, false, nil
+	default:
+		// From here on the file is read through a buffer of another size.
+		var r io.Reader = s.r
+		var file io.ReadSeeker
+		if s.file != nil {
+			if err := s.rewind(); err != nil {
+				return nil, false, err
+			}
+			r, file = s.file, s.file
+		}
+		if isTar {
+			c, err = readArchive(name, r, file, s.size, compression, o.Whole)
+			return c, true, err
+		}
+		one, err = openELF(name, r, file, s.size, o.Layout)
+	}
+	if err != nil {
+		return nil, true, err
+	}
+	return []*Checkpoint{one}, true, nil
+}
+
+// splitInner splits ARCHIVE:DIR at the last colon before which something exists.
+func splitInner(path string) (outer, inner string, ok bool) {
+	for i := len(path) - 1; i > 0; i-- {
+		if path[i] == ':' {
+			if _, err := os.Stat(path[:i]); err == nil {
+				return path[:i], path[i+1:], true
+			}
+		}
+	}
+	return "", "", false
+}
+
+// openInner opens one of the checkpoints of an archive.
+func openInner(outer, inner string, o Options) ([]*Checkpoint, error) {
+	all, err := OpenAll(outer, o)
+	if err != nil {
+		return nil, err
+	}
+	want, _ := memberName(inner)
+	var names []string
+	for _, c := range all {
+		file, dir := c.Archive()
+		if file != "" && (dir == want || strings.HasSuffix(c.Path, ":"+inner)) {
+			c.Path = outer + ":" + inner
+			return []*Checkpoint{c}, nil
+		}
+		names = append(names, dir)
+	}
+	return nil, fmt.Errorf("%s: no checkpoint %q in it; it has %s", outer, inner, strings.Join(names, ", "))
+}
+
+// openDirs opens an images directory, or those below one.
+func openDirs(path string, o Options) ([]*Checkpoint, error) {
+	c, err := OpenDir(path)
+	if err == nil {
+		c.Container = dirContainer(filepath.Clean(path))
+		return []*Checkpoint{c}, nil
+	}
+	if layout, lerr := openLayout(path, o); layout != nil || lerr != nil {
+		return layout, lerr
+	}
+	// Podman and runc have the images in checkpoint/, Docker in checkpoints/NAME/,
+	// Incus in state/final/.
+	var out []*Checkpoint
+	for _, pattern := range []string{"*", "checkpoints/*", "state/*"} {
+		below, _ := filepath.Glob(filepath.Join(escapeGlob(path), filepath.FromSlash(pattern)))
+		slices.Sort(below)
+		for _, dir := range below {
+			if !holdsImages(dir) {
+				continue
+			}
+			c, derr := OpenDir(dir)
+			if derr != nil {
+				return nil, derr
+			}
+			c.Container = dirContainer(dir)
+			out = append(out, c)
+		}
+	}
+	if len(out) == 0 {
+		return nil, err
+	}
+	return out, nil
+}
+
+// escapeGlob makes a path a pattern that matches it alone.
+func escapeGlob(path string) string {
+	if filepath.Separator == '\\' {
+		return path // there is no escape there
+	}
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}
+
+// holdsImages reports whether a directory, which no link leads to, has a pstree.img
+// or a core image.
+func holdsImages(dir string) bool {
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+		return false
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "pstree.img")); err == nil {
+		return true
+	}
+	cores, _ := filepath.Glob(filepath.Join(escapeGlob(dir), "core-*.img"))
+	return len(cores) > 0
+}
+
+// Only returns the one checkpoint that path holds, or an error that names all.
+func Only(path string, all []*Checkpoint) (*Checkpoint, error) {
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	names := make([]string, len(all))
+	for i, c := range all {
+		names[i] = c.Path
+	}
+	return nil, fmt.Errorf("%s: holds %d checkpoints; name one of %s", path, len(all), strings.Join(names, ", "))
+}

@@ -1,0 +1,72 @@
+package codec
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// maxArea bounds a bare area. The largest that exists is 11 KiB.
+const maxArea = 1 << 20
+
+// openArea reads a bare XSAVE area, of standard or compacted format. Without a
+// layout the size tells where a standard-format area has its components; a compacted
+// one says so itself.
+func openArea(name string, r io.Reader, layout xstate.Layout) (*Checkpoint, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxArea+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
+	case len(b) > maxArea:
+		return nil, &FormatError{name, maxArea, "area", fmt.Errorf("larger than %d KiB, which no such area is", maxArea>>10)}
+	}
+	var s *xstate.State
+	if len(b) == fxsaveSize {
+		s, err = xstate.ParseFXArea(b)
+	} else {
+		if layout == nil && !xstate.AreaCompacted(b) {
+			b, layout = guessArea(b)
+			if layout == nil {
+				return nil, &FormatError{name, int64(len(b)), "area", fmt.Errorf("nothing says where the components of an area of %d bytes lie", len(b))}
+			}
+		}
+		s, err = xstate.ParseArea(b, layout)
+	}
+	if err != nil {
+		return nil, areaError(name, 0, "area", err)
+	}
+	c := &Checkpoint{Path: name, Kind: KindXSaveArea}
+	c.list = append(c.list, listed{Thread: Thread{Core: &Core{Path: name, State: *s}}})
+	return c, nil
+}
+
+const fxsaveSize = 512
+
+// Words that the kernel puts into the area of a signal frame (struct _fpx_sw_bytes,
+// arch/x86/include/uapi/asm/sigcontext.h).
+const (
+	swMagic1     = 0x46505853 // at 464
+	swOffset     = 464
+	swXFeatures  = 472
+	swXStateSize = 480
+)
+
+// guessArea finds the layout of a standard-format area from a signal frame, from the
+// kernel's ptrace or from the XSAVE instruction, which leaves the words that tell
+// them apart as they were. What follows the area of a signal frame is cut off.
+func guessArea(b []byte) ([]byte, xstate.Layout) {
+	if len(b) >= xstate.MinArea && le32(b[swOffset:]) == swMagic1 {
+		size := int64(le32(b[swXStateSize:]))
+		if size < xstate.MinArea || size > int64(len(b)) {
+			return b, nil
+		}
+		b = b[:size]
+		return b, guessLayout(b, xstate.Features(binary.LittleEndian.Uint64(b[swXFeatures:])))
+	}
+	if l := guessLayout(b, xstate.AreaXCR0(b)); l != nil {
+		return b, l
+	}
+	return b, guessLayout(b, 0)
+}

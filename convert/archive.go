@@ -1,0 +1,191 @@
+package convert
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/fpuimg/fpuimg/internal/rawtar"
+)
+
+// ErrNoWriter is a compression that can be read but not written.
+var ErrNoWriter = rawtar.ErrNoWriter
+
+// ArchiveOptions are the choices of [WriteArchive] and [CopyArchive].
+type ArchiveOptions struct {
+	// Compression of the result: none, gzip, zstd or xz; "" keeps that of the
+	// archive.
+	Compression string
+	// Progress is called with the bytes of the archive that are copied so far; nil
+	// is none.
+	Progress func(done int64)
+}
+
+// WriteArchive writes the archive of the plans' checkpoints, converted, to the new
+// file out, which must not exist. All plans must be of one archive.
+//
+// Only the planned core images and cpuinfo.img change, and in their headers the size
+// and the checksum. Every other block is copied as it stands: member order, pax and
+// GNU headers, sparse maps, links and what follows the end of the archive. The file
+// appears by one rename once it is durable; on any failure nothing is left.
+//
+// The error is a [*codec.FormatError] if the archive is not the one that was
+// planned, a [*BusyError], or from the file system.
+func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
+	archive, _ := plans[0].Checkpoint.Archive()
+	out = filepath.Clean(out)
+	if _, err := os.Lstat(out); err == nil {
+		return existsError(out)
+	}
+	stage := stageName(out)
+	f, err := createLocked(stage)
+	if err != nil {
+		return err
+	}
+	err = CopyArchive(plans, f, o)
+	if err == nil {
+		err = copyMeta(stage, resolved(archive))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	for _, p := range plans {
+		if err == nil {
+			err = p.stale()
+		}
+	}
+	if err == nil {
+		err = renameNoReplace(stage, out)
+	}
+	if err != nil {
+		os.Remove(stage)
+		return err
+	}
+	return syncDir(filepath.Dir(out))
+}
+
+// resolved returns the file that a path leads to.
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
+}
+
+// CopyArchive writes the converted archive to w. See [WriteArchive].
+func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
+	archive, _ := plans[0].Checkpoint.Archive()
+	f, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	in := bufio.NewReaderSize(f, 64<<10)
+	head, err := in.Peek(rawtar.HeadSize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	from, ok := rawtar.Detect(head)
+	if !ok {
+		return fmt.Errorf("%s: no archive any more", archive)
+	}
+	to := from
+	if o.Compression != "" {
+		to = rawtar.Compression(o.Compression)
+	}
+	dec, err := rawtar.NewDecoder(in, from)
+	if err != nil {
+		return fmt.Errorf("%s: %w", archive, err)
+	}
+	defer dec.Close()
+	out := bufio.NewWriterSize(w, 256<<10)
+	enc, err := rawtar.NewEncoder(out, to)
+	if err != nil {
+		return fmt.Errorf("%s: %w", archive, err)
+	}
+	c := &archiveCopier{tr: rawtar.NewReader(dec), w: enc, progress: o.Progress, files: map[string][]byte{}}
+	for _, p := range plans {
+		_, dir := p.Checkpoint.Archive()
+		for base, content := range p.files {
+			c.files[path.Join(dir, base)] = content
+		}
+	}
+	if err := c.copy(); err != nil {
+		return fmt.Errorf("%s: %w", archive, err)
+	}
+	if err := enc.Close(); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// archiveCopier copies an archive with some members' content replaced.
+type archiveCopier struct {
+	tr       *rawtar.Reader
+	w        io.Writer
+	files    map[string][]byte // by cleaned name; nil once it is written
+	progress func(done int64)
+}
+
+func (c *archiveCopier) copy() error {
+	for {
+		m, tail, err := c.tr.Next()
+		switch {
+		case err == io.EOF:
+			if _, err := c.w.Write(tail); err != nil {
+				return err
+			}
+			if err := c.tr.Rest(c.w); err != nil {
+				return err
+			}
+			for name, content := range c.files {
+				if content != nil {
+					return fmt.Errorf("%s: gone from the archive meanwhile", name)
+				}
+			}
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := c.member(m); err != nil {
+			return err
+		}
+		if c.progress != nil {
+			c.progress(c.tr.Offset())
+		}
+	}
+}
+
+// member copies one member, or writes its new content.
+func (c *archiveCopier) member(m *rawtar.Member) error {
+	name := path.Clean(m.Name)
+	content, planned := c.files[name]
+	if !planned {
+		if _, err := c.w.Write(m.Header); err != nil {
+			return err
+		}
+		return c.tr.CopyData(c.w)
+	}
+	if content == nil {
+		return fmt.Errorf("%s: twice in the archive", name)
+	}
+	if m.Sparse {
+		return fmt.Errorf("%s: stored as a sparse file, whose map would change; pack the archive without --sparse", name)
+	}
+	header, err := m.Resized(int64(len(content)))
+	if err != nil {
+		return err
+	}
+	for _, b := range [][]byte{header, content, make([]byte, -len(content)&511)} {
+		if _, err := c.w.Write(b); err != nil {
+			return err
+		}
+	}
+	c.files[name] = nil
+	return nil
+}

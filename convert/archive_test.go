@@ -1,0 +1,433 @@
+package convert_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert"
+	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/rawtar"
+	"github.com/fpuimg/fpuimg/internal/testimg"
+)
+
+// tarOf packs a directory with GNU tar.
+func tarOf(t testing.TB, dir string, args ...string) []byte {
+	t.Helper()
+	if out, err := exec.Command("tar", "--version").Output(); err != nil || !bytes.Contains(out, []byte("GNU tar")) {
+		t.Skip("no GNU tar")
+	}
+	out, err := exec.Command("tar", append([]string{"-C", dir, "-cf", "-"}, args...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// compress packs b as an archive file would be.
+func compress(t testing.TB, b []byte, c rawtar.Compression) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := rawtar.NewEncoder(&out, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// unpacked decompresses an archive.
+func unpacked(t testing.TB, path string) ([]byte, rawtar.Compression) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, ok := rawtar.Detect(b[:512])
+	if !ok {
+		t.Fatalf("%s is no archive", path)
+	}
+	r, err := rawtar.NewDecoder(bytes.NewReader(b), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out, c
+}
+
+// pod makes a directory as an engine packs it: images in checkpoint/, and all that
+// tar can hold around them.
+func pod(t testing.TB, image string) string {
+	t.Helper()
+	dir := scratch(t)
+	if err := os.CopyFS(filepath.Join(dir, "checkpoint"), os.DirFS(testimg.Path(t, image))); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string]string{"config.dump": `{"name":"web","runtime":"crun"}`, "ctr.log": "",
+		"checkpoint/" + strings.Repeat("long", 30) + ".img": "a name too long for ustar",
+		"rootfs-diff.tar": strings.Repeat("r", 3000)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(b), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages, err := os.Create(filepath.Join(dir, "checkpoint", "pages-9.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(30) {
+		if _, err := pages.WriteAt([]byte("page"), i*65536); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(pages.Close(), os.Link(filepath.Join(dir, "ctr.log"), filepath.Join(dir, "same.log")),
+		os.Symlink("../pre-checkpoint", filepath.Join(dir, "checkpoint", "parent"))); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func writeTemp(t testing.TB, name string, b []byte) string {
+	t.Helper()
+	path := filepath.Join(scratch(t), name)
+	if err := os.WriteFile(path, b, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// convertArchive converts all checkpoints of an archive and returns the new one.
+func convertArchive(t testing.TB, path string, o convert.Options, a convert.ArchiveOptions) string {
+	t.Helper()
+	out := filepath.Join(scratch(t), "out.tar")
+	if err := convert.WriteArchive(archivePlans(t, path, o), out, a); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func archivePlans(t testing.TB, path string, o convert.Options) []*convert.Plan {
+	t.Helper()
+	all, err := codec.OpenAll(path, codec.Options{Whole: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plans []*convert.Plan
+	for _, c := range all {
+		p, err := convert.NewPlan(c, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Refused() {
+			t.Fatal("the plan is refused")
+		}
+		plans = append(plans, p)
+	}
+	return plans
+}
+
+// blocks is one member as it stands in an archive.
+type blocks struct {
+	name         string
+	header, data []byte
+	offset       int64
+}
+
+func membersOf(t testing.TB, b []byte) (out []blocks, tail []byte) {
+	t.Helper()
+	r := rawtar.NewReader(bytes.NewReader(b))
+	for {
+		m, tail, err := r.Next()
+		if err == io.EOF {
+			rest := bytes.NewBuffer(tail)
+			if err := r.Rest(rest); err != nil {
+				t.Fatal(err)
+			}
+			return out, rest.Bytes()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var data bytes.Buffer
+		if err := r.CopyData(&data); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, blocks{m.Name, m.Header, data.Bytes(), m.Offset})
+	}
+}
+
+// TestArchiveBytes converts archives of every format and compression. Every member
+// that is not converted must keep its blocks, in their order; of a converted one
+// only size and checksum may differ, and its content must be what converting the
+// unpacked directory gives. Unpacking the result must give that directory.
+func TestArchiveBytes(t *testing.T) {
+	dir := pod(t, "h-threads8")
+	wantDir := convertDir(t, filepath.Join(dir, "checkpoint"), forced(xstate.FormatFXSave))
+	want := contents(t, wantDir)
+	formats := map[string][]string{"gnu": {"--format=gnu"}, "pax": {"--format=posix"}, "pax, sparse": {"--format=posix", "-S"},
+		"gnu, sparse": {"--format=gnu", "-S"}, "xattrs": {"--format=posix", "--xattrs", "--pax-option=comment:=x"}}
+	for name, args := range formats {
+		for _, names := range [][]string{{"."}, {"checkpoint", "config.dump", "ctr.log", "rootfs-diff.tar", "same.log"}} {
+			// The images themselves must not be sparse; their file system may make
+			// them so.
+			plain := tarOf(t, dir, append(args, names...)...)
+			for _, c := range []rawtar.Compression{rawtar.None, rawtar.Gzip, rawtar.Zstd, rawtar.XZ} {
+				if c == rawtar.XZ && (name != "gnu" || names[0] != ".") {
+					continue // the slowest, and no other bytes
+				}
+				t.Run(name+"/"+names[0]+"/"+string(c), func(t *testing.T) {
+					path := writeTemp(t, "a.tar", compress(t, plain, c))
+					out := convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{})
+					plainOut, compression := unpacked(t, out)
+					if compression != c {
+						t.Errorf("compressed by %s, want %s", compression, c)
+					}
+					before, tail := membersOf(t, plain)
+					after, tailAfter := membersOf(t, plainOut)
+					if len(before) != len(after) {
+						t.Fatalf("%d members, want %d", len(after), len(before))
+					}
+					if !bytes.Equal(tail, tailAfter) {
+						t.Error("the end of the archive differs")
+					}
+					converted := 0
+					for i, m := range before {
+						n := after[i]
+						base := filepath.Base(m.name)
+						if !strings.HasPrefix(base, "core-") && base != "cpuinfo.img" {
+							if !bytes.Equal(m.header, n.header) || !bytes.Equal(m.data, n.data) {
+								t.Errorf("%s: not the same blocks", m.name)
+							}
+							continue
+						}
+						converted++
+						if w := want[base]; !bytes.HasPrefix(n.data, []byte(w)) || len(n.data) != (len(w)+511)/512*512 {
+							t.Errorf("%s: not what converting the directory gives", m.name)
+						}
+						at := len(m.header) - 512 // its own block
+						for _, r := range [][2]int{{124, 136}, {148, 156}} {
+							clear(m.header[at+r[0] : at+r[1]])
+							clear(n.header[at+r[0] : at+r[1]])
+						}
+						if !bytes.Equal(m.header, n.header) {
+							t.Errorf("%s: more than size and checksum changed in the header", m.name)
+						}
+					}
+					if converted != 9 {
+						t.Errorf("%d members converted, want 9", converted)
+					}
+					to := scratch(t)
+					cmd := exec.Command("tar", "-C", to, "-xf", "-")
+					cmd.Stdin = bytes.NewReader(plainOut)
+					if msg, err := cmd.CombinedOutput(); err != nil {
+						t.Fatalf("tar: %v: %s", err, msg)
+					}
+					got := contents(t, filepath.Join(to, "checkpoint"))
+					if got["parent"] != "-> ../pre-checkpoint" {
+						t.Errorf("the link to the parent is now %q", got["parent"])
+					}
+					got["parent"] = want["parent"] // a moved directory needs another
+					if !maps.Equal(got, want) {
+						t.Error("unpacked, it is not the converted directory")
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestArchivePodman converts the archives that Podman wrote, and back where that
+// loses nothing.
+func TestArchivePodman(t *testing.T) {
+	for _, name := range []string{"p-gzip/p-gzip.tar.gz", "p-zstd/p-zstd.tar.zst", "p-none/p-none.tar"} {
+		t.Run(name, func(t *testing.T) {
+			path := testimg.Path(t, name)
+			down := convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{})
+			c, err := codec.Open(down)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range c.Problems {
+				t.Error(p)
+			}
+			for th, err := range c.Threads() {
+				if err != nil || th.Core.State.Format != xstate.FormatFXSave {
+					t.Errorf("thread %d: %v, %v", th.TID, th.Core.State.Format, err)
+				}
+			}
+			if c.Container == nil || c.Container.Runtime != "runc" {
+				t.Errorf("container %+v, want runc's", c.Container)
+			}
+			again := archivePlans(t, down, forced(xstate.FormatFXSave))
+			if again[0].Changed() {
+				t.Error("a second conversion has something to do")
+			}
+			// Up, and down again.
+			up := convertArchive(t, down, convert.Options{Target: compat.Target{Format: new(xstate.FormatXSave)}}, convert.ArchiveOptions{})
+			back := convertArchive(t, up, forced(xstate.FormatFXSave), convert.ArchiveOptions{})
+			want, _ := unpacked(t, down)
+			if got, _ := unpacked(t, back); !bytes.Equal(got, want) {
+				t.Error("up and down again gives other bytes")
+			}
+		})
+	}
+}
+
+// TestArchiveCompression changes the compression of an archive.
+func TestArchiveCompression(t *testing.T) {
+	path := testimg.Path(t, "p-none", "p-none.tar")
+	plain, _ := unpacked(t, convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{}))
+	for _, c := range []rawtar.Compression{rawtar.None, rawtar.Gzip, rawtar.Zstd, rawtar.XZ} {
+		got, compression := unpacked(t, convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{Compression: string(c)}))
+		if compression != c || !bytes.Equal(got, plain) {
+			t.Errorf("asked for %s: have %s, the same bytes: %v", c, compression, bytes.Equal(got, plain))
+		}
+	}
+	if bzip2, err := exec.LookPath("bzip2"); err == nil {
+		b, err := exec.Command(bzip2, "-c", path).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packed := writeTemp(t, "x.tar.bz2", b)
+		plans := archivePlans(t, packed, forced(xstate.FormatFXSave))
+		out := filepath.Join(filepath.Dir(packed), "out")
+		if err := convert.WriteArchive(plans, out, convert.ArchiveOptions{}); !errors.Is(err, convert.ErrNoWriter) {
+			t.Errorf("error %v, want that bzip2 cannot be written", err)
+		}
+		if err := convert.WriteArchive(plans, out, convert.ArchiveOptions{Compression: "none"}); err != nil {
+			t.Error(err)
+		}
+		if got, _ := unpacked(t, out); !bytes.Equal(got, plain) {
+			t.Error("other bytes from the bzip2 archive")
+		}
+	}
+}
+
+// TestArchiveCPUInfo adapts cpuinfo.img in the archive as in a directory.
+func TestArchiveCPUInfo(t *testing.T) {
+	dir := pod(t, "h-avx512")
+	if _, err := os.Stat(filepath.Join(dir, "checkpoint", "cpuinfo.img")); err != nil {
+		t.Fatal(err)
+	}
+	want := contents(t, convertDir(t, filepath.Join(dir, "checkpoint"), forced(xstate.FormatFXSave)))
+	out := convertArchive(t, writeTemp(t, "a.tar", tarOf(t, dir, ".")), forced(xstate.FormatFXSave), convert.ArchiveOptions{})
+	b, _ := unpacked(t, out)
+	members, _ := membersOf(t, b)
+	i := slices.IndexFunc(members, func(m blocks) bool { return filepath.Base(m.name) == "cpuinfo.img" })
+	if i < 0 || !bytes.HasPrefix(members[i].data, []byte(want["cpuinfo.img"])) {
+		t.Error("cpuinfo.img is not what converting the directory gives")
+	}
+}
+
+// TestArchiveRoot converts an archive with the images at its root, as containerd
+// packs them.
+func TestArchiveRoot(t *testing.T) {
+	dir := copyImage(t, "h-threads8")
+	want := contents(t, convertDir(t, dir, forced(xstate.FormatFXSave)))
+	out := convertArchive(t, writeTemp(t, "a.tar", tarOf(t, dir, ".")), forced(xstate.FormatFXSave), convert.ArchiveOptions{})
+	to := scratch(t)
+	if msg, err := exec.Command("tar", "-C", to, "-xf", out).CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v: %s", err, msg)
+	}
+	if !maps.Equal(contents(t, to), want) {
+		t.Error("unpacked, it is not the converted directory")
+	}
+}
+
+// TestArchiveSeveral converts two checkpoints of one archive in one go.
+func TestArchiveSeveral(t *testing.T) {
+	dir := scratch(t)
+	for _, name := range []string{"h-avx", "h-threads8"} {
+		if err := os.CopyFS(filepath.Join(dir, name, "checkpoint"), os.DirFS(testimg.Path(t, name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := convertArchive(t, writeTemp(t, "a.tar", tarOf(t, dir, ".")), forced(xstate.FormatFXSave), convert.ArchiveOptions{})
+	all, err := codec.OpenAll(out, codec.Options{})
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%d checkpoints, %v; want 2", len(all), err)
+	}
+	for _, c := range all {
+		for th, err := range c.Threads() {
+			if err != nil || th.Core.State.Format != xstate.FormatFXSave {
+				t.Errorf("%s: thread %d: %v", c.Path, th.TID, err)
+			}
+		}
+	}
+}
+
+// TestArchiveRefusals leaves nothing behind where an archive cannot be converted.
+func TestArchiveRefusals(t *testing.T) {
+	path := writeTemp(t, "a.tar", testimg.Read(t, "p-none", "p-none.tar"))
+	dir := filepath.Dir(path)
+	o := forced(xstate.FormatFXSave)
+	check := func(what string, err error, want string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", what, err, want)
+		}
+		if files := contents(t, dir); len(files) > 2 {
+			t.Errorf("%s: left behind: %v", what, slices.Collect(maps.Keys(files)))
+		}
+	}
+	plans := archivePlans(t, path, o)
+	there := filepath.Join(dir, "there")
+	if err := os.WriteFile(there, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := convert.WriteArchive(plans, there, convert.ArchiveOptions{})
+	if !errors.Is(err, fs.ErrExist) {
+		t.Errorf("an existing output: %v", err)
+	}
+	b := testimg.Read(t, "p-none", "p-none.tar")
+	if err := os.WriteFile(path, b[:len(b)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("cut off meanwhile", convert.WriteArchive(plans, filepath.Join(dir, "out"), convert.ArchiveOptions{}), "ends inside a member")
+	if err := os.WriteFile(path, append(slices.Clone(b), make([]byte, 1024)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("changed meanwhile", convert.WriteArchive(plans, filepath.Join(dir, "out"), convert.ArchiveOptions{}), "another program changed it")
+
+	// A core image that is stored as a sparse file cannot change its size.
+	sparse := scratch(t)
+	if err := os.CopyFS(sparse, os.DirFS(testimg.Path(t, "h-avx"))); err != nil {
+		t.Fatal(err)
+	}
+	core := testCore(t, sparse)
+	if err := os.Truncate(core, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	packed := writeTemp(t, "s.tar", tarOf(t, sparse, "--format=posix", "-S", "."))
+	dir = filepath.Dir(packed)
+	check("a sparse core image", convert.WriteArchive(archivePlans(t, packed, o), filepath.Join(dir, "out"), convert.ArchiveOptions{}), "sparse")
+}
+
+// TestArchiveOnlyCRIU refuses to convert what is no CRIU checkpoint.
+func TestArchiveOnlyCRIU(t *testing.T) {
+	c, err := codec.Open(testimg.Glob(t, "core-kernel/core.*")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := convert.NewPlan(c, forced(xstate.FormatFXSave)); err == nil || !strings.Contains(err.Error(), "elf-core") {
+		t.Errorf("error %v, want that an ELF core cannot be converted", err)
+	}
+}
