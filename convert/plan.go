@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -33,8 +35,10 @@ type Plan struct {
 	// files are the new contents, by the name of the file in the directory.
 	files map[string][]byte
 	// read are hashes of the files that the plan was made from, by path, to notice
-	// that another program changes them meanwhile.
-	read map[string]uint64
+	// that another program changes them meanwhile. An archive, which may be large,
+	// is known by its size and time.
+	read    map[string]uint64
+	archive fs.FileInfo
 }
 
 // ThreadPlan is what happens to one thread.
@@ -59,15 +63,22 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 	if c.Kind != codec.KindCRIU && c.Kind != codec.KindArchive {
 		return nil, fmt.Errorf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", c.Path, c.Kind)
 	}
-	if archive, _ := c.Archive(); archive != "" {
-		p.remember(resolved(archive))
+	archive, _ := c.Archive()
+	if archive != "" {
+		info, err := os.Stat(archive)
+		if err != nil {
+			return nil, err
+		}
+		p.archive = info
 	}
 	for th, err := range c.Threads() {
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		p.read[th.Core.Path] = hash(th.Core.Raw())
+		if archive == "" {
+			p.read[th.Core.Path] = hash(th.Core.Raw())
+		}
 		r := compat.Decide(&th.Core.State, o.Target, o.Policy)
 		p.Threads = append(p.Threads, ThreadPlan{th.PID, th.TID, th.Core.Path, r})
 		p.Verdict = max(p.Verdict, r.Verdict)
@@ -88,7 +99,9 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		return nil, err
 	}
 	if c.CPUInfo != nil {
-		p.read[c.CPUInfo.Path] = hash(c.CPUInfo.Encode(c.CPUInfo))
+		if archive == "" {
+			p.read[c.CPUInfo.Path] = hash(c.CPUInfo.Encode(c.CPUInfo))
+		}
 		p.planCPUInfo(c.CPUInfo, o)
 	}
 	return p, nil
@@ -100,13 +113,26 @@ func hash(b []byte) uint64 { return maphash.Bytes(seed, b) }
 
 // stale returns an error if a file is not the one that the plan was made from.
 func (p *Plan) stale() error {
+	changed := func(path string) error {
+		return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", path)
+	}
+	if was := p.archive; was != nil {
+		archive, _ := p.Checkpoint.Archive()
+		now, err := os.Stat(archive)
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
+			return changed(archive)
+		}
+	}
 	for path, was := range p.read {
 		b, err := codec.ReadFile(path)
 		if err != nil {
 			return err
 		}
 		if hash(b) != was {
-			return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", path)
+			return changed(path)
 		}
 	}
 	return nil
