@@ -24,9 +24,10 @@ var edges = []struct {
 	{"cmd/fpurestore/internal/ptrace", "codec/xstate sys"},
 	{"internal/view", "codec/xstate convert/compat internal/cli color tablewriter"},
 	{"internal/cli", "color go-isatty pflag sys"},
-	{"convert", "codec codec/xstate convert/compat sys"},
+	{"convert", "codec codec/xstate convert/compat internal/rawtar sys"},
 	{"convert/compat", "codec/xstate"},
-	{"codec", "codec/xstate protobuf compress"},
+	{"codec", "codec/xstate internal/rawtar protobuf"},
+	{"internal/rawtar", "compress xz"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/xstate", ""},
 	// For tests only.
@@ -45,6 +46,7 @@ var others = map[string]string{
 	"go-isatty":   "github.com/mattn/go-isatty",
 	"pflag":       "github.com/spf13/pflag",
 	"protobuf":    "google.golang.org/protobuf",
+	"xz":          "github.com/ulikunitz/xz",
 	"sys":         "golang.org/x/sys",
 	"tablewriter": "github.com/olekukonko/tablewriter",
 }
