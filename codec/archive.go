@@ -70,6 +70,9 @@ func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c raw
 		tr = rawtar.NewReader(dec)
 	}
 	err := a.walk(tr, seekable || whole)
+	if format, ok := errors.AsType[*FormatError](err); ok && format.Offset == 0 && c != rawtar.None {
+		err = &FormatError{name, 0, string(c), errors.New("what it decompresses to is no tar archive")}
+	}
 	ckpts := a.checkpoints()
 	switch {
 	case err != nil && len(ckpts) == 0:

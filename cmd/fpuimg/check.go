@@ -171,9 +171,15 @@ func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
 		source = ckpt.CPUInfo.CPU()
 	}
 	predictors := make([]*compat.Predictor, len(o.hosts))
+	targets := make([]compat.Target, len(o.hosts))
 	for i, h := range o.hosts {
 		img.results = append(img.results, &result{host: h, machine: compat.Machine(source, h.CPU)})
 		predictors[i] = compat.NewPredictor(h.CPU)
+		targets[i] = compat.Target{Host: h.CPU}
+		if img.criu() { // convert takes it
+			targets[i].Input = view.Quote(path)
+			targets[i].Command = "fpuimg convert " + view.Quote(h.option) + " --force " + view.Quote(path)
+		}
 		if broken {
 			predictors[i].AddUnparseable()
 		}
@@ -189,12 +195,7 @@ func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
 			continue
 		}
 		for i, r := range img.results {
-			target := compat.Target{Host: r.host.CPU, Input: view.Quote(path),
-				Command: "fpuimg convert " + view.Quote(r.host.option) + " --force " + view.Quote(path)}
-			if !img.criu() {
-				target.Command = ""
-			}
-			report := compat.Decide(&th.Core.State, target, compat.Policy{})
+			report := compat.Decide(&th.Core.State, targets[i], compat.Policy{})
 			beyondForce = beyondForce || !report.OnlyLost()
 			r.threads = append(r.threads, view.Judged{TID: th.TID, Report: report})
 			r.verdict = max(r.verdict, report.Verdict)

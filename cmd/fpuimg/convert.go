@@ -119,6 +119,9 @@ func isDir(path string) bool {
 // space, "" if none is. It would be converted for this machine instead.
 func forgottenEquals(args []string) string {
 	for _, arg := range args {
+		if strings.HasPrefix(filepath.Base(arg), "core-") {
+			continue // there may be thousands
+		}
 		if hint := misplacedProfile(arg); hint != "" {
 			return hint
 		}

@@ -27,9 +27,9 @@ var edges = []struct {
 	{"convert", "codec codec/xstate convert/compat internal/rawtar sys"},
 	{"convert/compat", "codec/xstate"},
 	{"codec", "codec/xstate internal/rawtar protobuf"},
-	{"internal/rawtar", "compress xz"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/xstate", ""},
+	{"internal/rawtar", "compress xz"},
 	// For tests only.
 	{"internal/sysfault", "sys"},
 	{"internal/testimg", "protobuf"},
@@ -46,9 +46,9 @@ var others = map[string]string{
 	"go-isatty":   "github.com/mattn/go-isatty",
 	"pflag":       "github.com/spf13/pflag",
 	"protobuf":    "google.golang.org/protobuf",
-	"xz":          "github.com/ulikunitz/xz",
 	"sys":         "golang.org/x/sys",
 	"tablewriter": "github.com/olekukonko/tablewriter",
+	"xz":          "github.com/ulikunitz/xz",
 }
 
 func TestImports(t *testing.T) {

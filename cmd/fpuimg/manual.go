@@ -21,8 +21,17 @@ thread's FPU state stands in core-TID.img: no record at all, an FXSAVE record
 (x87 and XMM) or an XSAVE record (YMM, AVX-512, PKRU and more). fpuimg shows it,
 says whether it fits another machine, and changes its format.
 
-Every PATH is a CRIU images directory or one core-*.img, "-" is a core image on
-standard input, and without one the current directory is read.
+Every PATH is one of these, told apart by content; "-" is standard input, and
+without a PATH the current directory is read.
+
+  directory  of CRIU images, or one above it: a runtime's, a container's, an OCI
+             image layout
+  image      one core-*.img
+  archive    a tar archive as Podman, CRI-O and containerd write it, plain or
+             compressed by gzip, zstd, xz or bzip2. ARCHIVE:DIR names one of
+             several checkpoints in it. Nothing is unpacked
+  ELF core   written by the kernel, gcore or show --elf-core; convert does not
+             take it
 
   show     every thread's state components and registers
   check    whether it fits a machine, why not, and what CRIU would do
@@ -60,10 +69,22 @@ With --regs every register is printed: ST(0) to ST(7) in stack order with their
 tags, and vector registers as wide as the record goes, most significant digit
 first. --as prints vector registers as lanes instead, lane 0 first.
 
+An ELF core from before Linux 6.12 does not say where its components lie; XCR0 and
+the size of the note tell, or --host does. gcore sets every bit of XSTATE_BV.
+--xsave-area reads a bare area, as a signal frame, ptrace or the XSAVE instruction
+leaves it; one of compacted format needs nothing else, one of standard format is
+told by its size or by --host.
+
+--elf-core writes a core that has the registers of all threads and no memory, for
+gdb: gdb -c FILE.
+
     fpuimg show ckpt
     fpuimg show --regs --component=AVX,PKRU --tid=4711 ckpt
     fpuimg show --regs --as=f64 core-4711.img
     ssh host cat core-7.img | fpuimg show -
+    fpuimg show checkpoint-web.tar
+    fpuimg show --elf-core=web.core checkpoint-web.tar
+    fpuimg show --xsave-area --host=zen4.json --regs area.bin
 `,
 	Exits: exits,
 	See:   []string{"fpuimg"},
@@ -96,6 +117,11 @@ replaced. --in-place changes the checkpoint itself and keeps the originals as
 NAME.orig. A conversion in place that was cut off is reported by every command and
 completed by the next convert.
 
+Of an archive a new one is made, x.fxsave.tar.zst of x.tar.zst, compressed as it was
+or by --compress; -o - writes it to standard output. Every member that is not a
+converted image keeps its header and data byte for byte, in its place; a converted
+one has another size and checksum. All checkpoints in it are converted, or none.
+
 A cpuinfo.img is adapted too, unless --keep-cpuinfo is given: by --to=fxsave or
 none it loses XSAVE and what depends on it, by --host=PROFILE --force it becomes what
 that machine satisfies, so that criu restore --cpu-cap=fpu accepts it there. That
@@ -105,6 +131,7 @@ erases what it said of the source, and the report says so.
     fpuimg convert --to=fxsave --force ckpt
     fpuimg convert --host=x86-64-v3 --force --in-place ckpt
     fpuimg convert --to=fxsave --force - < core-7.img > out/core-7.img
+    fpuimg convert --host=haswell.json --force checkpoint-web.tar
 `,
 	Exits: exits,
 	See:   []string{"fpuimg", "criu(8)"},
@@ -118,17 +145,28 @@ var checkManual = cli.Manual{
 Holds every thread's FPU state against a machine, this one or PROFILE: a JSON
 profile or cpuid -r dump, a cpuinfo.img or a directory that holds one, or one of
 the levels x86-64, x86-64-v2, x86-64-v3, x86-64-v4. With several machines it
-prints a matrix, images down and machines across.
+prints a matrix, images down and machines across, whose cells name the chief
+reason only.
 
   compatible           it fits
   downgrade-lossless   the machine lacks what the record has; no value would go
   downgrade-lossy      register values would be lost; they are named
   damaged              the record itself is not whole
 
-Findings say why. Fatal ones decide the verdict. Risky ones never do: they are
-about code, which no image shows, such as instruction sets that the source had
-and the machine lacks. Whoever goes ahead sees what CRIU 4.2 will do, for each
-value of its --cpu-cap option, and what it drops without a word.
+Findings say why. Fatal ones decide the verdict; if a conversion lifts them, the
+hint ends in its command. Risky ones never do: they are about code, which no image
+shows, such as instruction sets that the source had and the machine lacks. They
+need the source's cpuinfo.img, which criu dump --cpu-cap=cpu writes.
+
+Last comes what CRIU 4.2 will do for each value of its --cpu-cap option.
+
+  restores         exit status 0, and nothing of the FPU state is lost
+  restores-losing  exit status 0, but components are dropped without a word
+  refuses          with the class of its complaint, and the reason
+  unknown          the profile lacks what CRIU compares, as a level does
+
+The exit status follows the verdict, not the prediction. Of an ELF core or a bare
+XSAVE area (--xsave-area) only the registers are judged.
 
     fpuimg check ckpt
     fpuimg check --host=haswell.json ckpt
@@ -147,7 +185,8 @@ Describes this machine, from CPUID, XCR0 and the kernel, as JSON or as the
 cpuinfo.img that CRIU would write here. A PROFILE is read instead: a JSON
 profile, a cpuid -r dump, a cpuinfo.img or a directory that holds one, or a level
 such as x86-64-v3. With --common the result is what all the named machines share:
-an image that fits it fits each of them.
+what convert --host makes of an image for it fits each of them. An existing file
+is not overwritten.
 
     fpuimg profile -o haswell.json
     fpuimg profile --format=criu -o cpuinfo.img
@@ -166,9 +205,10 @@ Compares thread by thread, those of the same number first, the rest in their
 order, and prints each register whose value differs: - is A, + is B. A component
 that one record lacks counts as INIT, which is what a restored process sees
 there. The exit status is 1 if anything differs, the format of the records
-included.
+included. Each side may be anything that fpuimg show reads.
 
     fpuimg diff ckpt ckpt.fxsave
+    fpuimg diff web.tar core.4711
 `,
 	Exits: exits,
 	See:   []string{"fpuimg"},

@@ -35,6 +35,11 @@ var showGoldens = []struct {
 	{"old-ymmonly", []string{"--regs", "old-ymmonly"}},
 	{"pidns", []string{"--regs", "h-pidns1"}},
 	{"redact", []string{"--regs", "--redact", "g-max-criu42-auto"}},
+	{"archive-gzip", []string{"--regs", "p-gzip/p-gzip.tar.gz"}},
+	{"archive-zstd", []string{"p-zstd/p-zstd.tar.zst"}},
+	{"archive-none", []string{"p-none/p-none.tar"}},
+	{"core-gcore", []string{"--regs", "core-gcore/core.27521"}},
+	{"core-kernel", []string{"core-kernel/core.27620"}},
 	{"bad", nil}, // every file of bad/
 }
 
