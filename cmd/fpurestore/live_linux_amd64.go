@@ -1,13 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
@@ -23,30 +27,38 @@ import (
 type job struct {
 	io     *cli.IO
 	o      *options
+	open   func(pids ...int) (*ptrace.Tracer, error)
 	host   *xstate.CPU
 	images []imageThread
 
 	threads []liveThread // of the target, in the tracer's order
+	workers map[int]bool // threads of the target that the kernel made, without registers
 	plan    []planned
 	doc     restoreDoc
 	stopped time.Time     // when stopping began
 	window  time.Duration // from there until all ran again
 }
 
+func newJob(s *cli.IO, o *options) *job {
+	return &job{io: s, o: o, open: ptrace.Open, doc: restoreDoc{Schema: "fpurestore/1", PID: o.pid, Threads: []threadDoc{}}}
+}
+
 // live carries the options out. The order is fixed: read the images, pin the
 // processes, match threads and decide, stop, read their state, save, write, read
 // back and compare, let go. Until the write nothing has changed.
-func live(s *cli.IO, o *options) (cli.Exit, error) {
-	j := &job{io: s, o: o, doc: restoreDoc{Schema: "fpurestore/1", PID: o.pid, Threads: []threadDoc{}}}
+func live(s *cli.IO, o *options) (cli.Exit, error) { return newJob(s, o).live() }
+
+func (j *job) live() (cli.Exit, error) {
 	code, err := j.run()
 	if err != nil {
 		j.talk(err)
+		j.mark(err)
 	}
-	if o.json {
+	if j.o.json {
 		if j.doc.Outcome == "" {
 			j.doc.Outcome = outcomes[code]
 		}
-		return code, j.doc.write(s)
+		return code, j.doc.write(j.io)
 	}
 	return code, nil
 }
@@ -72,148 +84,257 @@ func (j *job) run() (cli.Exit, error) {
 			return cli.Damaged, fmt.Errorf("%s: exists already", j.o.save)
 		}
 	}
-	t, code, err := j.stop()
+	// From here on a Ctrl-C must not leave some threads with new state and others
+	// with old: it takes effect before the first write or not at all.
+	ctx, done := interruptible()
+	defer done()
+	t, code, err := j.stop(ctx)
 	if err != nil {
 		return code, err
 	}
-	code, err = j.work(t)
+	tasks, saved, code, err := j.work(ctx, t)
 	if cerr := t.Close(); cerr != nil && err == nil {
-		code, err = cli.Unchanged, cerr
+		// What was to be done is done, and the kernel lets go of what this program
+		// could not, at its end.
+		j.io.Warnf("%s: %v", j.target(), cerr)
 	}
 	j.window = time.Since(j.stopped)
+	if err == nil && j.o.save != "" && !j.o.restore {
+		if err := writeSave(j.o.save, tasks, saved, j.host.Layout); err != nil {
+			return cli.Damaged, err
+		}
+	}
 	if err == nil {
 		j.report()
 	}
 	return code, err
 }
 
+// interruptible returns a context that ends with the signals that end a program.
+func interruptible() (context.Context, context.CancelFunc) {
+	var sigs []os.Signal
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(sig) { // nohup
+			sigs = append(sigs, sig)
+		}
+	}
+	if sigs == nil { // would mean all signals
+		return context.WithCancel(context.Background())
+	}
+	return signal.NotifyContext(context.Background(), sigs...)
+}
+
 // stop pins the target, with its descendants if a tree is wanted, plans, and only
 // then stops the threads: what is refused never stops anything, and what needs no
 // stopped thread is done before. Threads that come or go meanwhile are planned
-// anew; a process that does makes it start again.
-func (j *job) stop() (*ptrace.Tracer, cli.Exit, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), j.o.timeout)
+// anew; a process of a tree that does makes it start again.
+func (j *job) stop(ctx context.Context) (*ptrace.Tracer, cli.Exit, error) {
+	ctx, cancel := context.WithTimeout(ctx, j.o.timeout)
 	defer cancel()
-	for {
-		pids, err := j.pids()
-		if err != nil {
-			return nil, cli.Unchanged, err
-		}
-		t, err := ptrace.Open(pids...)
-		if err != nil {
-			return nil, cli.Unchanged, err
-		}
-		code, again, err := j.stopPinned(ctx, t, pids)
-		if err == nil && !again {
+	for try := 1; ; try++ {
+		t, code, again, err := j.tryStop(ctx)
+		if err == nil {
 			return t, cli.OK, nil
 		}
-		if err := errors.Join(err, t.Close(), ctx.Err()); err != nil {
+		if !again {
 			return nil, code, err
+		}
+		// Not at once: this held up everything in the tree.
+		select {
+		case <-time.After(time.Duration(min(try, 20)) * 5 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, cli.Unchanged, err
 		}
 	}
 }
 
-// stopPinned plans for the threads of pinned processes and stops them. again reports
-// that the tree has other processes now.
-func (j *job) stopPinned(ctx context.Context, t *ptrace.Tracer, pids []int) (code cli.Exit, again bool, err error) {
+// tryStop is one attempt to stop. again reports that another one may have better
+// luck, since the error is only that a process of the tree came or went.
+func (j *job) tryStop(ctx context.Context) (t *ptrace.Tracer, code cli.Exit, again bool, err error) {
+	pids, code, err := j.wanted()
+	if err != nil {
+		return nil, code, false, err
+	}
+	retry := func(err error) bool {
+		return j.o.tree && (errors.Is(err, ptrace.ErrNotFound) || errors.Is(err, ptrace.ErrExited) || errors.Is(err, ptrace.ErrZombie))
+	}
+	if t, err = j.open(pids...); err != nil {
+		var attach *ptrace.AttachError
+		return nil, cli.Unchanged, retry(err) && errors.As(err, &attach) && attach.PID != j.o.pid, err
+	}
+	again, code, err = j.stopPinned(ctx, t, pids)
+	if err == nil {
+		return t, cli.OK, false, nil
+	}
+	again = again || retry(err)
+	if cerr := t.Close(); cerr != nil {
+		j.io.Warnf("%s: %v", j.target(), cerr)
+	}
+	return nil, code, again, err
+}
+
+var errTreeChanged = errors.New("processes of the tree come and go, and it could not be stopped as a whole")
+
+// stopPinned plans for the threads of pinned processes and stops them.
+func (j *job) stopPinned(ctx context.Context, t *ptrace.Tracer, pids []int) (again bool, code cli.Exit, err error) {
 	if err := j.list(pids); err != nil {
-		return cli.Unchanged, false, err
+		return false, cli.Unchanged, err
 	}
 	if code, err := j.match(); err != nil {
-		return code, false, err
+		return false, code, err
 	}
 	j.stopped = time.Now()
 	if err := t.Stop(ctx); err != nil {
-		return cli.Unchanged, false, err
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, ptrace.ErrTimeout) {
+			err = fmt.Errorf("%w, nothing was changed", cause)
+		}
+		return false, cli.Unchanged, err
 	}
-	if j.o.tree {
-		if now, err := j.pids(); err != nil || !slices.Equal(pids, now) {
-			return cli.Unchanged, true, err
+	if j.whole() && j.o.tree {
+		if now, err := j.tree(); err != nil || !slices.Equal(pids, now) {
+			return true, cli.Unchanged, cmp.Or(err, errTreeChanged)
 		}
 	}
-	if slices.EqualFunc(j.threads, t.Threads(), func(l liveThread, th ptrace.Thread) bool { return l.tid == th.TID }) {
-		return cli.OK, false, nil
+	threads := t.Threads()
+	threads = slices.DeleteFunc(threads, func(th ptrace.Thread) bool { return j.workers[th.TID] })
+	if slices.EqualFunc(j.threads, threads, func(l liveThread, th ptrace.Thread) bool { return l.tid == th.TID }) {
+		return false, cli.OK, nil
 	}
-	j.threads = j.threads[:0]
-	for _, th := range t.Threads() {
-		l, err := liveThreadOf(th.PID, th.TID)
-		if err != nil {
-			return cli.Unchanged, false, err
-		}
-		j.threads = append(j.threads, l)
+	if err := j.look(threads); err != nil {
+		return false, cli.Unchanged, err
 	}
 	code, err = j.match()
-	return code, false, err
+	return false, code, err
 }
 
-// pids lists the target and, for a tree, its descendants that are no zombies.
-func (j *job) pids() ([]int, error) {
+// whole reports whether all of a tree is worked on, not only what the checkpoint
+// holds.
+func (j *job) whole() bool { return !j.o.restore || j.o.save != "" || !j.o.ignoreMissing }
+
+// tree lists the target and, for a tree, its descendants that are no zombies, but
+// not this program.
+func (j *job) tree() ([]int, error) {
 	if !j.o.tree {
 		return []int{j.o.pid}, nil
 	}
-	return ptrace.Tree(j.o.pid)
+	pids, err := ptrace.Tree(j.o.pid)
+	return slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() && pid != j.o.pid }), err
+}
+
+// wanted lists the processes to stop.
+func (j *job) wanted() ([]int, cli.Exit, error) {
+	pids, err := j.tree()
+	if err != nil || !j.o.tree || j.whole() {
+		return pids, cli.Unchanged, err
+	}
+	if err := j.list(pids); err != nil {
+		return nil, cli.Unchanged, err
+	}
+	if code, err := j.match(); err != nil {
+		return nil, code, err
+	}
+	return slices.DeleteFunc(pids, func(pid int) bool {
+		return !slices.ContainsFunc(j.plan, func(p planned) bool { return p.live.pid == pid })
+	}), cli.OK, nil
 }
 
 // list finds the threads of the processes, in the order in which a tracer gives
 // them.
 func (j *job) list(pids []int) error {
-	j.threads = nil
+	var threads []ptrace.Thread
 	for _, pid := range pids {
 		tids, err := ptrace.Tasks(pid)
+		if errors.Is(err, ptrace.ErrNotFound) && pid != j.o.pid {
+			continue // it ended meanwhile; the tracer will say so
+		}
 		if err != nil {
 			return fmt.Errorf("process %d: %w", pid, err)
 		}
 		slices.Sort(tids)
 		for _, tid := range tids {
-			l, err := liveThreadOf(pid, tid)
-			if errors.Is(err, ptrace.ErrNotFound) {
-				continue // it ended meanwhile
-			}
-			if err != nil {
-				return err
-			}
-			j.threads = append(j.threads, l)
+			threads = append(threads, ptrace.Thread{PID: pid, TID: tid})
 		}
+	}
+	return j.look(threads)
+}
+
+// look reads what matching needs to know of the threads.
+func (j *job) look(threads []ptrace.Thread) error {
+	j.threads, j.workers = make([]liveThread, 0, len(threads)), map[int]bool{}
+	nsPIDs := map[int]int{}
+	for _, th := range threads {
+		st, err := ptrace.ReadStatus(th.PID, th.TID)
+		if errors.Is(err, ptrace.ErrNotFound) {
+			continue // it ended meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if st.Worker {
+			j.workers[th.TID] = true
+			continue
+		}
+		if _, ok := nsPIDs[th.PID]; !ok {
+			leader := st
+			if th.PID != th.TID {
+				if leader, err = ptrace.ReadStatus(th.PID, th.PID); err != nil && !errors.Is(err, ptrace.ErrNotFound) {
+					return err
+				}
+			}
+			nsPIDs[th.PID] = innermost(leader, th.PID)
+		}
+		j.threads = append(j.threads, liveThread{pid: th.PID, tid: th.TID, nsPID: nsPIDs[th.PID], nsTID: innermost(st, th.TID), comm: st.Comm})
 	}
 	return nil
 }
 
-// work does everything that needs the threads stopped.
-func (j *job) work(t *ptrace.Tracer) (cli.Exit, error) {
-	old := map[int]ptrace.Area{}
-	if j.o.save != "" {
-		for _, l := range j.threads {
-			a, err := t.Read(l.tid)
-			if err != nil {
-				return cli.Unchanged, err
-			}
-			old[l.tid] = a
-		}
+// innermost gives the number in the innermost pid namespace.
+func innermost(st ptrace.Status, tid int) int {
+	if n := len(st.NSpid); n > 0 {
+		return st.NSpid[n-1]
 	}
-	areas := map[int]ptrace.Area{}
+	return tid
+}
+
+// work does everything that needs the threads stopped. What it gives is still to
+// be saved if there is nothing to restore.
+func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []saved, cli.Exit, error) {
+	areas := make(map[int]ptrace.Area, len(j.plan))
 	for i := range j.plan {
 		a, err := j.area(t, &j.plan[i])
 		if err != nil {
-			return cli.Unchanged, err
+			return nil, nil, cli.Unchanged, err
 		}
 		areas[j.plan[i].live.tid] = a
 	}
+	var tasks []codec.SavedTask
+	var saved []saved
 	if j.o.save != "" {
-		if err := j.save(t, old); err != nil {
-			return cli.Damaged, err
+		var err error
+		if tasks, saved, err = j.collect(t); err != nil {
+			return nil, nil, cli.Unchanged, err
 		}
 	}
 	if !j.o.restore {
-		return cli.OK, nil
+		return tasks, saved, cli.OK, nil
+	}
+	if j.o.save != "" {
+		if err := writeSave(j.o.save, tasks, saved, j.host.Layout); err != nil {
+			return nil, nil, cli.Damaged, err
+		}
+		j.io.Sayf("%s: live state saved to %s", j.target(), filepath.Clean(j.o.save))
+	}
+	if ctx.Err() != nil {
+		return nil, nil, cli.Unchanged, fmt.Errorf("%w, nothing was changed", context.Cause(ctx))
 	}
 	if err := t.Swap(areas); err != nil {
 		var broken *ptrace.RestoreError
 		if errors.As(err, &broken) {
-			return cli.Broken, err
+			return nil, nil, cli.Broken, err
 		}
-		return cli.Unchanged, err
+		return nil, nil, cli.Unchanged, err
 	}
-	return cli.OK, nil
+	return nil, nil, cli.OK, nil
 }
 
 // area builds what one stopped thread is to get.
@@ -230,28 +351,7 @@ func (j *job) area(t *ptrace.Tracer, p *planned) (ptrace.Area, error) {
 	} else {
 		a.Data = p.fxArea()
 	}
-	if err != nil {
-		return a, fmt.Errorf("thread %d: %w", p.live.tid, err)
-	}
-	return a, nil
-}
-
-// liveThreadOf reads what matching needs to know.
-func liveThreadOf(pid, tid int) (liveThread, error) {
-	st, err := ptrace.ReadStatus(pid, tid)
-	if err != nil {
-		return liveThread{}, err
-	}
-	l := liveThread{pid: pid, tid: tid, nsPID: pid, nsTID: tid, comm: st.Comm}
-	if n := len(st.NSpid); n > 0 {
-		l.nsTID = st.NSpid[n-1]
-	}
-	if tid == pid {
-		l.nsPID = l.nsTID
-	} else if leader, err := ptrace.ReadStatus(pid, pid); err == nil && len(leader.NSpid) > 0 {
-		l.nsPID = leader.NSpid[len(leader.NSpid)-1]
-	}
-	return l, nil
+	return a, err
 }
 
 // mismatchError is threads that only one side has.
@@ -298,6 +398,15 @@ func (e *refusedError) Error() string {
 	return "refused, nothing was changed: it would lose " + strings.Join(e.names, ", ")
 }
 
+// damagedError is an image that the policy calls damaged.
+type damagedError struct {
+	tid int
+	err error
+}
+
+func (e *damagedError) Error() string { return fmt.Sprintf("image %d: %v", e.tid, e.err) }
+func (e *damagedError) Unwrap() error { return e.err }
+
 // match pairs the threads and asks the policy. An error says that nothing is to be
 // done.
 func (j *job) match() (cli.Exit, error) {
@@ -305,9 +414,14 @@ func (j *job) match() (cli.Exit, error) {
 		return cli.OK, nil
 	}
 	m := matchThreads(j.images, j.threads, j.o.mapping)
-	for from, to := range j.o.mapping {
-		if !slices.ContainsFunc(m.pairs, func(p match) bool { return p.image.tid == from && p.live.tid == to }) {
-			return cli.Refused, fmt.Errorf("--map=%d=%d: the image or the live thread is not there", from, to)
+	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
+		to := j.o.mapping[from]
+		switch {
+		case slices.ContainsFunc(m.pairs, func(p match) bool { return p.image.tid == from && p.live.tid == to }):
+		case !slices.ContainsFunc(j.images, func(t imageThread) bool { return t.tid == from }):
+			return cli.Refused, fmt.Errorf("--map=%d=%d: there is no image of a thread %d", from, to, from)
+		default:
+			return cli.Refused, fmt.Errorf("--map=%d=%d: %s has no thread %d", from, to, j.target(), to)
 		}
 	}
 	if len(m.missingLive)+len(m.missingImage) > 0 && !j.o.ignoreMissing || len(m.pairs) == 0 {
@@ -321,12 +435,19 @@ func (j *job) match() (cli.Exit, error) {
 	}
 	for _, p := range j.plan {
 		if p.Refused && p.Verdict == compat.Damaged {
-			return cli.Damaged, errors.New("the images are damaged, nothing was changed")
+			return cli.Damaged, &damagedError{p.image.tid, p.Err()}
 		}
 	}
 	for _, p := range j.plan {
 		if p.Refused {
 			return cli.Refused, &refusedError{view.LostNames(j.judged())}
+		}
+	}
+	if *j.host.XSave {
+		for i := range j.plan {
+			if err := j.plan[i].build(j.host.Layout, int(*j.host.XSaveSize)); err != nil {
+				return cli.Unchanged, err
+			}
 		}
 	}
 	return cli.OK, nil
@@ -336,6 +457,15 @@ func (j *job) command() string {
 	words := []string{"fpurestore", "-t", fmt.Sprint(j.o.pid), "--force"}
 	if j.o.tree {
 		words = append(words, "--tree")
+	}
+	if j.o.ignoreMissing {
+		words = append(words, "--ignore-missing")
+	}
+	if j.o.save != "" {
+		words = append(words, "--save", view.Quote(j.o.save))
+	}
+	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
+		words = append(words, fmt.Sprintf("--map=%d=%d", from, j.o.mapping[from]))
 	}
 	if len(j.o.files) == 0 {
 		words = append(words, "-D", view.Quote(j.o.dir))
@@ -367,47 +497,56 @@ func (j *job) checkMode(t *ptrace.Tracer, p *planned) error {
 	return nil
 }
 
-// save writes the state that the threads have now.
-func (j *job) save(t *ptrace.Tracer, old map[int]ptrace.Area) error {
+// collect reads the state that the threads have now.
+func (j *job) collect(t *ptrace.Tracer) ([]codec.SavedTask, []saved, error) {
 	var out []saved
 	var tasks []codec.SavedTask
 	for _, l := range j.threads {
-		sv := saved{liveThread: l, area: old[l.tid].Data, xsave: old[l.tid].Set == ptrace.XState}
+		a, err := t.Read(l.tid)
+		if err != nil {
+			return nil, nil, err
+		}
+		sv := saved{liveThread: l, area: a.Data, xsave: a.Set == ptrace.XState}
 		regs, err := t.ReadRegs(l.tid)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		sv.gp = userRegs(regs)
 		if sv.compat, err = t.Compat(l.tid); err != nil {
-			return err
+			return nil, nil, err
 		}
 		ssp, ok, err := t.ReadShadowStack(l.tid)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if ok {
 			sv.ssp = &ssp
 		}
 		out = append(out, sv)
-		if i := slices.IndexFunc(tasks, func(t codec.SavedTask) bool { return t.PID == l.pid }); i >= 0 {
-			tasks[i].TIDs = append(tasks[i].TIDs, l.tid)
+		if n := len(tasks); n > 0 && tasks[n-1].PID == l.pid { // the threads are in the order of their processes
+			tasks[n-1].TIDs = append(tasks[n-1].TIDs, l.tid)
 			continue
 		}
 		st, err := ptrace.ReadStatus(l.pid, l.pid)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		tasks = append(tasks, codec.SavedTask{PID: l.pid, PPID: st.PPID, TIDs: []int{l.tid}})
 	}
-	return writeSave(j.o.save, tasks, out, j.host.Layout)
+	return tasks, out, nil
 }
 
 // dryRun matches and plans without stopping anything.
 func (j *job) dryRun() (cli.Exit, error) {
-	pids, err := j.pids()
+	pids, code, err := j.wanted()
+	if err != nil {
+		return code, err
+	}
+	t, err := j.open(pids...) // looks at the processes and attaches to none
 	if err != nil {
 		return cli.Unchanged, err
 	}
+	defer t.Close()
 	if err := j.list(pids); err != nil {
 		return cli.Unchanged, err
 	}
@@ -434,11 +573,9 @@ func (j *job) target() string { return fmt.Sprintf("process %d", j.o.pid) }
 // report says what was done.
 func (j *job) report() {
 	s := j.io
-	if j.o.save != "" {
-		j.doc.Outcome = "saved"
-		s.Sayf("%s: live state saved to %s", j.target(), filepath.Clean(j.o.save))
-	}
 	if !j.o.restore {
+		j.doc.Outcome = "saved"
+		s.Sayf("%s: live state of %d %s saved to %s", j.target(), len(j.threads), view.Threads(len(j.threads)), filepath.Clean(j.o.save))
 		return
 	}
 	j.doc.Outcome = "restored"
@@ -450,14 +587,36 @@ func (j *job) report() {
 	s.Sayf("%s: %d %s restored, stopped for %v", j.target(), len(j.plan), view.Threads(len(j.plan)), j.window.Round(10*time.Microsecond))
 }
 
+// mark names in the document the threads that the error is about.
+func (j *job) mark(err error) {
+	var broken *ptrace.RestoreError
+	var one *ptrace.ThreadError
+	for i := range j.doc.Threads {
+		th := &j.doc.Threads[i]
+		if errors.As(err, &broken) && slices.Contains(broken.Broken, th.TID) {
+			th.Error = new("could not be put back")
+		} else if errors.As(err, &one) && one.TID == th.TID {
+			th.Error = new(one.Error())
+		}
+	}
+}
+
 // talk reports an error and what to do about it.
 func (j *job) talk(err error) {
 	s := j.io
 	var mismatch *mismatchError
 	var refused *refusedError
-	if errors.As(err, &refused) && !j.o.json {
+	var damaged *damagedError
+	var load loadError
+	if (errors.As(err, &refused) || errors.As(err, &damaged)) && !j.o.json {
 		view.Actions(s, j.judged())
 		view.Findings(s, j.judged(), nil)
+	}
+	if errors.As(err, &load) {
+		for _, err := range load {
+			s.Errorf("%v", err)
+		}
+		return
 	}
 	s.Errorf("%s: %v", j.target(), err)
 	switch {
@@ -497,6 +656,10 @@ func ptraceHint(err error) string {
 		return "a security module may forbid it: look in the audit log"
 	case errors.Is(err, ptrace.ErrTimeout):
 		return "a thread in uninterruptible sleep stops only when it wakes up; --timeout waits longer"
+	case errors.Is(err, errTreeChanged):
+		return "--timeout tries for longer; --ignore-missing stops only what the checkpoint holds"
+	case errors.Is(err, ptrace.ErrSelf):
+		return "a process cannot stop itself and go on; name another"
 	case errors.Is(err, ptrace.ErrKernelThread):
 		return "kernel threads have no user registers"
 	case errors.Is(err, ptrace.ErrZombie), errors.Is(err, ptrace.ErrNotFound), errors.Is(err, ptrace.ErrExited):

@@ -69,7 +69,7 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 			_, err := s.Out.WriteString(manual.Text())
 			return cli.OK, err
 		}
-		return 0, &cli.UsageError{Err: err, Hint: "fpurestore --help"}
+		return 0, cli.FlagError(fs, err, "fpurestore --help")
 	}
 	switch {
 	case roff:

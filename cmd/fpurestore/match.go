@@ -35,25 +35,49 @@ type matching struct {
 	missingImage []liveThread  // no image for the live thread
 }
 
+// missing counts what is left over on both sides.
+func (m *matching) missing() int { return len(m.missingLive) + len(m.missingImage) }
+
 // matchThreads pairs the images with the live threads of the given processes: by
 // --map, by the same number, by the number in the pid namespace, and last a single
 // thread with a single thread. Images of other tasks of the checkpoint are left out
 // where the task of the target can be told.
+//
+// The numbers of a checkpoint are all of one namespace. In a container they are
+// small, and one of them may well be the number outside of another thread. So each
+// numbering is tried alone, then both together, and the first that leaves the least
+// over wins.
 func matchThreads(images []imageThread, live []liveThread, mapping map[int]int) matching {
-	images = tasksOf(images, live, mapping)
-	var m matching
-	taken := map[int]bool{}
-	byTID, byNS := map[int]liveThread{}, map[int]liveThread{}
-	for _, l := range live {
-		byTID[l.tid] = l
-		byNS[l.nsTID] = l
+	outer := func(l liveThread) (pid, tid int) { return l.pid, l.tid }
+	inner := func(l liveThread) (pid, tid int) { return l.nsPID, l.nsTID }
+	best := matchBy(images, live, mapping, outer)
+	if !slices.ContainsFunc(live, func(l liveThread) bool { return l.tid != l.nsTID || l.pid != l.nsPID }) {
+		return best
 	}
-	done := make([]bool, len(images))
+	for _, by := range [][]numbering{{inner}, {outer, inner}} {
+		if m := matchBy(images, live, mapping, by...); m.missing() < best.missing() {
+			best = m
+		}
+	}
+	return best
+}
+
+// numbering gives the numbers of a thread in one pid namespace.
+type numbering func(liveThread) (pid, tid int)
+
+func matchBy(images []imageThread, live []liveThread, mapping map[int]int, by ...numbering) matching {
+	images = tasksOf(images, live, mapping, by)
+	var m matching
+	done, taken := make([]bool, len(images)), make(map[int]bool, len(live))
 	pair := func(i int, l liveThread, ok bool) {
 		if ok && !done[i] && !taken[l.tid] {
 			m.pairs = append(m.pairs, match{images[i], l})
 			done[i], taken[l.tid] = true, true
 		}
+	}
+	byTID := make(map[int]liveThread, len(live))
+	for _, l := range live {
+		byTID[l.tid] = l
 	}
 	for i, img := range images {
 		if tid, mapped := mapping[img.tid]; mapped {
@@ -61,11 +85,19 @@ func matchThreads(images []imageThread, live []liveThread, mapping map[int]int) 
 			pair(i, l, ok)
 		}
 	}
-	for _, by := range []map[int]liveThread{byTID, byNS} {
+	for _, number := range by {
+		clear(byTID)
+		twice := map[int]bool{} // of two namespaces: either may be meant
+		for _, l := range live {
+			_, tid := number(l)
+			_, again := byTID[tid]
+			twice[tid] = twice[tid] || again
+			byTID[tid] = l
+		}
 		for i, img := range images {
 			if _, mapped := mapping[img.tid]; !mapped {
-				l, ok := by[img.tid]
-				pair(i, l, ok)
+				l, ok := byTID[img.tid]
+				pair(i, l, ok && !twice[img.tid])
 			}
 		}
 	}
@@ -90,11 +122,14 @@ func matchThreads(images []imageThread, live []liveThread, mapping map[int]int) 
 
 // tasksOf keeps the images of the tasks that the live processes are. If none can be
 // told by its number, all are kept, and the mismatch is reported.
-func tasksOf(images []imageThread, live []liveThread, mapping map[int]int) []imageThread {
+func tasksOf(images []imageThread, live []liveThread, mapping map[int]int, by []numbering) []imageThread {
 	wanted := map[int]bool{}
 	liveTIDs := map[int]bool{}
 	for _, l := range live {
-		wanted[l.pid], wanted[l.nsPID] = true, true
+		for _, number := range by {
+			pid, _ := number(l)
+			wanted[pid] = true
+		}
 		liveTIDs[l.tid] = true
 	}
 	known := map[int]bool{}

@@ -13,10 +13,17 @@ import (
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
-// loadImages reads the threads of the checkpoint or of the named core images.
+// loadError is what is wrong with the images, all of it.
+type loadError []error
+
+func (e loadError) Error() string   { return errors.Join(e...).Error() }
+func (e loadError) Unwrap() []error { return e }
+
+// loadImages reads the threads of the checkpoint or of the named core images. The
+// error is a loadError.
 func loadImages(o *options) ([]imageThread, error) {
 	var out []imageThread
-	var errs []error
+	var errs loadError
 	load := func(path string) {
 		ckpt, err := codec.Open(path)
 		if err != nil {
@@ -25,20 +32,14 @@ func loadImages(o *options) ([]imageThread, error) {
 		}
 		errs = append(errs, ckpt.Problems...)
 		for th, err := range ckpt.Threads() {
+			if err == nil {
+				err = addRaw(th)
+			}
 			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
-			state := &th.Core.State
-			raw, err := rawState(th)
-			if err != nil {
-				errs = append(errs, err)
-			}
-			if raw != nil {
-				raw.Compat, raw.ShadowStack = state.Compat, state.ShadowStack
-				state = raw
-			}
-			out = append(out, imageThread{th.PID, th.TID, th.Core.Comm, state})
+			out = append(out, imageThread{th.PID, th.TID, th.Core.Comm, &th.Core.State})
 		}
 	}
 	if len(o.files) == 0 {
@@ -47,33 +48,48 @@ func loadImages(o *options) ([]imageThread, error) {
 	for _, f := range o.files {
 		load(f)
 	}
-	return out, errors.Join(errs...)
+	if errs != nil {
+		return nil, errs
+	}
+	return out, nil
 }
 
 func rawName(tid int) string { return fmt.Sprintf("xstate-%d.bin", tid) }
 
-// rawState reads the register set that --save has kept beside a core image, for
-// what the image has no field for. It returns nil if there is none.
-func rawState(th codec.Thread) (*xstate.State, error) {
+// addRaw fills the components that a core image says are in use and has no field
+// for from the register set that --save has kept beside it. The image decides
+// everything else: it may have been converted since.
+func addRaw(th codec.Thread) error {
+	state := &th.Core.State
+	lost := state.With(xstate.Lost) &^ codec.Storable
+	if lost == 0 {
+		return nil
+	}
 	path := filepath.Join(filepath.Dir(th.Core.Path), rawName(th.TID))
 	b, err := codec.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	layout := xstate.GuessLayout(xstate.AreaXCR0(b), len(b))
 	if layout == nil {
-		return nil, &codec.FormatError{Path: path, Field: "register set",
+		return &codec.FormatError{Path: path, Field: "register set",
 			Err: fmt.Errorf("no CPU has %d bytes for the components %v", len(b), xstate.AreaXCR0(b))}
 	}
-	s, err := xstate.ParseArea(b, layout)
+	raw, err := xstate.ParseArea(b, layout)
 	var area *xstate.AreaError
 	if errors.As(err, &area) {
-		return nil, &codec.FormatError{Path: path, Offset: int64(area.Offset), Field: area.Field, Err: errors.New(area.Reason)}
+		return &codec.FormatError{Path: path, Offset: int64(area.Offset), Field: area.Field, Err: errors.New(area.Reason)}
 	}
-	return s, err
+	if err != nil {
+		return err
+	}
+	for f := range (lost & raw.BV).All() {
+		state.SetData(f, raw.Data(f))
+	}
+	return nil
 }
 
 // planned is what one thread is to get.
@@ -81,6 +97,7 @@ type planned struct {
 	match
 	*compat.Report
 	state *xstate.State // the state to put in
+	built []byte        // its area for this machine, without the live thread's part
 }
 
 // plan asks the policy what this machine means for each image.
@@ -93,38 +110,61 @@ func plan(pairs []match, host *xstate.CPU, o *options, command string) []planned
 	return out
 }
 
-// area builds the NT_X86_XSTATE register set for a thread from its new state and
-// the set that it has now. The size is the kernel's, the layout this machine's.
-//
-// Components without a value in the image become INIT, except PKRU: INIT would open
-// every key, so it keeps its live value. The error says what the kernel would not
-// take, which it would tell by a bare EINVAL.
-func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
+// build makes the NT_X86_XSTATE register set of size bytes, by this machine's
+// layout. It needs no stopped thread. Components without a value in the image
+// become INIT.
+func (p *planned) build(layout xstate.Layout, size int) (err error) {
 	s := p.state.Clone()
 	if s.Format == xstate.FormatFXSave {
 		s.Format, s.BV = xstate.FormatXSave, xstate.Legacy
-	}
-	live, err := xstate.ParseArea(old, layout)
-	if err != nil {
-		return nil, fmt.Errorf("the live register set: %w", err)
 	}
 	// Data without its bit is INIT, and needs no place.
 	for f := range (s.Recorded() &^ s.BV).All() {
 		s.SetData(f, nil)
 	}
-	if p.image.state.Status(xstate.PKRU) == xstate.Absent {
-		s.BV &^= xstate.PKRU.Mask()
-		s.SetData(xstate.PKRU, live.Data(xstate.PKRU))
-		s.BV |= live.BV & xstate.PKRU.Mask()
+	p.built, err = s.MarshalArea(layout, size)
+	if err != nil {
+		return fmt.Errorf("thread %d: image %d: %w", p.live.tid, p.image.tid, err)
+	}
+	return nil
+}
+
+const (
+	offMXCSRMask = 28  // SDM vol. 1, table 10-2
+	offXStateBV  = 512 // SDM vol. 1, 13.4.2
+)
+
+// area completes what was built with the live thread's part, from the register set
+// that it has now: the size, which is the kernel's, the mask of MXCSR, which is
+// the CPU's, and PKRU where the image has none, since INIT would open every key.
+// The error says what the kernel would not take, which it would tell by a bare
+// EINVAL.
+func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
+	if len(old) < offXStateBV+8 {
+		return nil, fmt.Errorf("thread %d: a register set of %d bytes", p.live.tid, len(old))
+	}
+	if len(old) != len(p.built) {
+		if err := p.build(layout, len(old)); err != nil {
+			return nil, err
+		}
+	}
+	b := p.built
+	bv := xstate.Features(binary.LittleEndian.Uint64(b[offXStateBV:]))
+	live := xstate.Features(binary.LittleEndian.Uint64(old[offXStateBV:]))
+	copy(b[offMXCSRMask:][:4], old[offMXCSRMask:])
+	if place, ok := layout.Find(xstate.PKRU); ok && p.image.state.Status(xstate.PKRU) == xstate.Absent && place.Offset+place.Size <= len(b) {
+		bv = bv&^xstate.PKRU.Mask() | live&xstate.PKRU.Mask()
+		copy(b[place.Offset:][:place.Size], old[place.Offset:])
+		binary.LittleEndian.PutUint64(b[offXStateBV:], uint64(bv))
 	}
 	// The kernel takes tiles only for a thread that has used them: its buffer is
 	// enlarged at the first tile instruction (arch/x86/kernel/fpu/xstate.c,
 	// __xfd_enable_feature).
-	if s.BV.Has(xstate.TileData) && !live.BV.Has(xstate.TileData) {
-		return nil, errors.New("the image holds AMX tiles, and the thread has not used any yet: " +
-			"the kernel takes tiles only for a thread that has executed a tile instruction")
+	if bv.Has(xstate.TileData) && !live.Has(xstate.TileData) {
+		return nil, fmt.Errorf("thread %d: image %d holds AMX tiles, and the thread has not used any yet: "+
+			"the kernel takes tiles only for a thread that has executed a tile instruction", p.live.tid, p.image.tid)
 	}
-	return s.MarshalArea(layout, len(old))
+	return b, nil
 }
 
 // fxArea builds the FXSAVE area of a host without XSAVE.
