@@ -413,7 +413,7 @@ func (j *job) match() (cli.Exit, error) {
 	if !j.o.restore {
 		return cli.OK, nil
 	}
-	m := matchThreads(j.images, j.threads, j.o.mapping)
+	m := matchThreads(j.images, j.threads, j.o.mapping, j.o.tree)
 	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
 		to := j.o.mapping[from]
 		switch {

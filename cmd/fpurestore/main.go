@@ -38,11 +38,12 @@ type options struct {
 // run is the program, for main and for tests.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	s := cli.NewIO("fpurestore", stdin, stdout, stderr)
-	code, err := dispatch(s, args)
+	code, err := dispatch(s, args, live)
 	return int(s.Finish(code, err))
 }
 
-func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
+// dispatch reads the command line and has work do it.
+func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, error)) (cli.Exit, error) {
 	var o options
 	var maps []string
 	var version, roff bool
@@ -87,7 +88,7 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 		return 0, &cli.UsageError{Err: errors.New("refusing to run set-uid or set-gid: whoever starts it could write into any process"),
 			Hint: "take the bit off the binary and use sudo"}
 	}
-	return live(s, &o)
+	return work(s, &o)
 }
 
 func (o *options) complete(maps []string) error {

@@ -40,22 +40,23 @@ func (m *matching) missing() int { return len(m.missingLive) + len(m.missingImag
 
 // matchThreads pairs the images with the live threads of the given processes: by
 // --map, by the same number, by the number in the pid namespace, and last a single
-// thread with a single thread. Images of other tasks of the checkpoint are left out
-// where the task of the target can be told.
+// thread with a single thread. If the target is one process, images of other tasks
+// of the checkpoint are left out where the task of the target can be told; of a
+// tree, all tasks of the checkpoint have to be there.
 //
 // The numbers of a checkpoint are all of one namespace. In a container they are
 // small, and one of them may well be the number outside of another thread. So each
 // numbering is tried alone, then both together, and the first that leaves the least
 // over wins.
-func matchThreads(images []imageThread, live []liveThread, mapping map[int]int) matching {
+func matchThreads(images []imageThread, live []liveThread, mapping map[int]int, tree bool) matching {
 	outer := func(l liveThread) (pid, tid int) { return l.pid, l.tid }
 	inner := func(l liveThread) (pid, tid int) { return l.nsPID, l.nsTID }
-	best := matchBy(images, live, mapping, outer)
+	best := matchBy(images, live, mapping, tree, outer)
 	if !slices.ContainsFunc(live, func(l liveThread) bool { return l.tid != l.nsTID || l.pid != l.nsPID }) {
 		return best
 	}
 	for _, by := range [][]numbering{{inner}, {outer, inner}} {
-		if m := matchBy(images, live, mapping, by...); m.missing() < best.missing() {
+		if m := matchBy(images, live, mapping, tree, by...); m.missing() < best.missing() {
 			best = m
 		}
 	}
@@ -65,8 +66,10 @@ func matchThreads(images []imageThread, live []liveThread, mapping map[int]int) 
 // numbering gives the numbers of a thread in one pid namespace.
 type numbering func(liveThread) (pid, tid int)
 
-func matchBy(images []imageThread, live []liveThread, mapping map[int]int, by ...numbering) matching {
-	images = tasksOf(images, live, mapping, by)
+func matchBy(images []imageThread, live []liveThread, mapping map[int]int, tree bool, by ...numbering) matching {
+	if !tree {
+		images = tasksOf(images, live, mapping, by)
+	}
 	var m matching
 	done, taken := make([]bool, len(images)), make(map[int]bool, len(live))
 	pair := func(i int, l liveThread, ok bool) {
