@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -274,6 +273,9 @@ func (j *job) look(threads []ptrace.Thread) error {
 			j.workers[th.TID] = true
 			continue
 		}
+		if st.State == 'Z' || st.State == 'X' {
+			continue // a leader that has ended before its process
+		}
 		if _, ok := nsPIDs[th.PID]; !ok {
 			leader := st
 			if th.PID != th.TID {
@@ -322,7 +324,7 @@ func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []
 		if err := writeSave(j.o.save, tasks, saved, j.host.Layout); err != nil {
 			return nil, nil, cli.Damaged, err
 		}
-		j.io.Sayf("%s: live state saved to %s", j.target(), filepath.Clean(j.o.save))
+		j.io.Sayf("%s: live state saved to %s", j.target(), j.o.save)
 	}
 	if ctx.Err() != nil {
 		return nil, nil, cli.Unchanged, fmt.Errorf("%w, nothing was changed", context.Cause(ctx))
@@ -400,8 +402,9 @@ func (e *refusedError) Error() string {
 
 // damagedError is an image that the policy calls damaged.
 type damagedError struct {
-	tid int
-	err error
+	tid   int
+	force bool // --force would lift it
+	err   error
 }
 
 func (e *damagedError) Error() string { return fmt.Sprintf("image %d: %v", e.tid, e.err) }
@@ -435,7 +438,7 @@ func (j *job) match() (cli.Exit, error) {
 	}
 	for _, p := range j.plan {
 		if p.Refused && p.Verdict == compat.Damaged {
-			return cli.Damaged, &damagedError{p.image.tid, p.Err()}
+			return cli.Damaged, &damagedError{p.image.tid, p.OnlyLost(), p.Err()}
 		}
 	}
 	for _, p := range j.plan {
@@ -575,7 +578,7 @@ func (j *job) report() {
 	s := j.io
 	if !j.o.restore {
 		j.doc.Outcome = "saved"
-		s.Sayf("%s: live state of %d %s saved to %s", j.target(), len(j.threads), view.Threads(len(j.threads)), filepath.Clean(j.o.save))
+		s.Sayf("%s: live state of %d %s saved to %s", j.target(), len(j.threads), view.Threads(len(j.threads)), j.o.save)
 		return
 	}
 	j.doc.Outcome = "restored"
@@ -622,7 +625,7 @@ func (j *job) talk(err error) {
 	switch {
 	case errors.As(err, &mismatch):
 		s.Hintf("--map=IMGTID=TID pairs threads, --ignore-missing leaves the others alone, --tree takes in descendants")
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &damaged) && damaged.force:
 		s.Hintf("to do it all the same: %s", j.command())
 	default:
 		if hint := ptraceHint(err); hint != "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -99,6 +100,9 @@ func (o *options) complete(maps []string) error {
 		return cli.Usagef("-D and FILE exclude each other")
 	case o.timeout <= 0:
 		return cli.Usagef("--timeout=%v: want more than nothing", o.timeout)
+	}
+	if o.save != "" {
+		o.save = filepath.Clean(o.save)
 	}
 	o.restore = o.save == "" || o.dir != "" || len(o.files) > 0
 	if o.dir == "" {

@@ -11,6 +11,7 @@ import (
 type imageThread struct {
 	pid, tid int // pid 0: unknown
 	comm     string
+	named    bool // by the user, not found in a directory
 	state    *xstate.State
 }
 
@@ -41,8 +42,8 @@ func (m *matching) missing() int { return len(m.missingLive) + len(m.missingImag
 // matchThreads pairs the images with the live threads of the given processes: by
 // --map, by the same number, by the number in the pid namespace, and last a single
 // thread with a single thread. If the target is one process, images of other tasks
-// of the checkpoint are left out where the task of the target can be told; of a
-// tree, all tasks of the checkpoint have to be there.
+// of the checkpoint are left out where the task of the target can be told, unless
+// the user has named them; of a tree, all tasks of the checkpoint have to be there.
 //
 // The numbers of a checkpoint are all of one namespace. In a container they are
 // small, and one of them may well be the number outside of another thread. So each
@@ -141,8 +142,10 @@ func tasksOf(images []imageThread, live []liveThread, mapping map[int]int, by []
 			known[img.pid] = true
 		}
 	}
-	if len(known) == 0 || known[0] {
+	if len(known) == 0 {
 		return images
 	}
-	return slices.DeleteFunc(slices.Clone(images), func(img imageThread) bool { return !known[img.pid] })
+	return slices.DeleteFunc(slices.Clone(images), func(img imageThread) bool {
+		return !known[img.pid] && img.pid != 0 && !img.named
+	})
 }

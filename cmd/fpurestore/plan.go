@@ -25,6 +25,7 @@ func loadImages(o *options) ([]imageThread, error) {
 	var out []imageThread
 	var errs loadError
 	load := func(path string) {
+		info, statErr := os.Stat(path)
 		ckpt, err := codec.Open(path)
 		if err != nil {
 			errs = append(errs, err)
@@ -39,7 +40,8 @@ func loadImages(o *options) ([]imageThread, error) {
 				errs = append(errs, err)
 				continue
 			}
-			out = append(out, imageThread{th.PID, th.TID, th.Core.Comm, &th.Core.State})
+			out = append(out, imageThread{pid: th.PID, tid: th.TID, comm: th.Core.Comm,
+				named: statErr == nil && !info.IsDir(), state: &th.Core.State})
 		}
 	}
 	if len(o.files) == 0 {

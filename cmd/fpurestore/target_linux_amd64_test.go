@@ -118,6 +118,7 @@ const (
 const (
 	spinning = ^uint64(0)
 	sleeping = uint64(unix.SYS_FUTEX)
+	reading  = ^uint64(1) // SYS_READ is 0
 )
 
 // targetConfig is a target: one process, or a first one and its children.
@@ -223,12 +224,13 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 		g.put(block, offFlags, flags)
 		g.put(block, offMask, uint64(mask))
 		g.put(block, offNR, cfg.nr)
+		if cfg.nr == reading {
+			g.put(block, offNR, unix.SYS_READ)
+			g.put(block, offArg0, 3)
+		}
 		g.put(block, offWait, 1)
 		if cfg.vfork && p == 0 {
 			g.put(block, offWait, 0) // its leader does not get so far
-		}
-		if cfg.nr == unix.SYS_READ {
-			g.put(block, offArg0, 3)
 		}
 		g.put(block, offTime+8, uint64(250*time.Millisecond))
 		s := xstate.NewState(xstate.FormatXSave)
@@ -269,7 +271,7 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 
 	cmd := exec.Command(exe, args...)
 	cmd.Stderr = os.Stderr
-	if cfg.nr == unix.SYS_READ {
+	if cfg.nr == reading {
 		r, w, err := os.Pipe()
 		if err != nil {
 			tb.Fatal(err)
@@ -330,7 +332,7 @@ func (g *target) wake() {
 	switch g.cfg.nr {
 	case sleeping:
 		unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.mem[offWord])), 1, 1<<30)
-	case unix.SYS_READ:
+	case reading:
 		g.pipe.Write(make([]byte, len(g.states)))
 	}
 }
@@ -348,8 +350,8 @@ func (g *target) await(dead ...int) {
 			if time.Now().After(end) {
 				g.tb.Fatalf("thread %d (%d) does not answer", i, g.tid(i))
 			}
-			if try%64 == 0 && g.cfg.nr == sleeping {
-				g.wake() // it was not asleep yet
+			if try%64 == 63 && (g.cfg.nr == sleeping || g.cfg.nr == reading) {
+				g.wake() // it was not asleep yet, or another one took its byte
 			}
 			time.Sleep(100 * time.Microsecond)
 		}
