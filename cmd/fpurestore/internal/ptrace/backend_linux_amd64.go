@@ -1,7 +1,6 @@
 package ptrace
 
 import (
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -75,14 +74,13 @@ func (s *system) Open(pid int) (st Status, err error) {
 	switch errno {
 	case nil:
 		p.pidfd = pidfd
-	case unix.ENOSYS: // before Linux 5.3
-	case unix.EINVAL, unix.ENOENT: // not a leader (ENOENT since 6.15), told from Tgid below
 	case unix.ESRCH:
 		return st, fmt.Errorf("pidfd_open: %w", ErrNotFound)
-	default: // also EPERM, from a seccomp filter that does not know the call
-		if errno != unix.EPERM {
-			return st, fmt.Errorf("pidfd_open: %w", errno)
-		}
+	case unix.EINVAL, unix.ENOENT: // a thread, not a leader (ENOENT in newer kernels): told from Tgid below
+	case unix.ENOSYS: // before Linux 5.3
+	case unix.EPERM: // a seccomp filter older than the call: nothing in the kernel answers so
+	default:
+		return st, fmt.Errorf("pidfd_open: %w", errno)
 	}
 	path := fmt.Sprintf("/proc/%d", pid)
 	if p.dir, err = openDir(unix.AT_FDCWD, path); err != nil {
@@ -96,12 +94,6 @@ func (s *system) Open(pid int) (st Status, err error) {
 		return st, err
 	}
 	if st, err = readStatus(p.dir, fmt.Sprintf("task/%d", pid)); err != nil {
-		if errors.Is(err, ErrNotFound) {
-			// /proc/TID exists for every thread, unlisted; its own task
-			// directory then lists the threads of the whole process, so this
-			// happens only if it exited just now.
-			return st, err
-		}
 		return st, err
 	}
 	// The pidfd was opened first: if its process lives now, it has had the

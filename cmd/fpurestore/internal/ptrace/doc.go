@@ -42,5 +42,6 @@
 // Stop gives up at its context's deadline and lets all others go. The kernel
 // offers no way to detach from a thread that has not stopped; it does so by
 // itself when the OS thread of the tracer ends. Close therefore leaves the
-// goroutine locked in that case, so that the OS thread ends with it.
+// goroutine locked in that case, so that the OS thread ends with it; the main
+// thread ends with the program.
 package ptrace

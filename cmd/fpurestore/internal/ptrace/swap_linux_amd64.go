@@ -293,14 +293,43 @@ func (t *Tracer) write(th *thread, a Area) error {
 		return err
 	}
 	th.known = nil
-	err = t.b.SetRegset(th.tid, nt, a.Data)
-	if err == unix.ENODEV && a.Set == XState {
-		err = ErrNoXSave
+	steps := [][]byte{a.Data}
+	if a.Set == XState {
+		steps = initMXCSRFirst(a.Data)
 	}
-	if err != nil {
-		return t.threadError(th, "write "+a.Set.String(), err)
+	for _, data := range steps {
+		err = t.b.SetRegset(th.tid, nt, data)
+		if err == unix.ENODEV && a.Set == XState {
+			err = ErrNoXSave
+		}
+		if err != nil {
+			return t.threadError(th, "write "+a.Set.String(), err)
+		}
 	}
 	return nil
+}
+
+// initMXCSRFirst gives the writes that it takes to put an area into a thread.
+// Where SSE is not in use, MXCSR is to be 0x1F80. A kernel that keeps the state
+// in standard form, however, leaves it to XRSTOR, which loads MXCSR from memory
+// whatever the bits say (SDM vol. 1, 13.8.1), and changes that memory only if
+// x87, SSE or AVX is in use (copy_uabi_to_xstate). A read shows 0x1F80 all the
+// same. So the value has to be in the area, and if none of the three is in use,
+// in one written before it.
+func initMXCSRFirst(data []byte) [][]byte {
+	const three = 1<<bitX87 | 1<<bitSSE | 1<<bitAVX
+	if len(data) < offHeaderEnd || data[offBV]&(1<<bitSSE|1<<bitAVX) != 0 {
+		return [][]byte{data} // what is in use says which MXCSR: see ambiguous
+	}
+	data = slices.Clone(data)
+	binary.LittleEndian.PutUint32(data[offMXCSR:], initMXCSR)
+	if data[offBV]&three != 0 {
+		return [][]byte{data}
+	}
+	first := slices.Clone(data)
+	first[offBV] |= 1 << bitSSE
+	clear(first[offXMM:offXMMEnd])
+	return [][]byte{first, data}
 }
 
 func (t *Tracer) noteType(th *thread, set Set) (int, error) {

@@ -306,7 +306,6 @@ func TestReadBackDiffers(t *testing.T) {
 func TestKilledMidway(t *testing.T) {
 	a := start(t, "-n", "3", "-mode", "futex", "-full")
 	want := a.given()
-	after := 0
 	for at := 1; ; at++ {
 		b := start(t, "-n", "3", "-mode", "futex")
 		f := &faulty{Backend: NewSystem()}
@@ -344,7 +343,6 @@ func TestKilledMidway(t *testing.T) {
 			for tid := range want {
 				want[tid] = flip(want[tid])
 			}
-			after++
 		case !errors.Is(err, ErrExited):
 			t.Errorf("access %d: %v", at, err)
 		}
@@ -362,11 +360,6 @@ func TestKilledMidway(t *testing.T) {
 			t.Logf("%d register accesses", accesses)
 			break
 		}
-	}
-	if after != 1+3 && after != 1 {
-		// The last looks at the threads of a or b, whichever ids are higher,
-		// may come after the kill of b.
-		t.Logf("%d times all was written before b died", after)
 	}
 }
 

@@ -38,6 +38,7 @@ type block struct {
 	ctid    uint32     // 120: thread id while the thread lives
 
 	word uint32    // futex
+	fx   uint64    // 128: FXSAVE and FXRSTOR, not XSAVE and XRSTOR
 	pipe [2]int32  // for read
 	time [2]uint64 // for nanosleep
 	tid  int
@@ -97,6 +98,9 @@ func fill(area *[16384]byte, size int, mask, bv uint64, r *rand.Rand) {
 	for i := range 8 {
 		area[32+16*i+7] |= 0x80 // normal numbers have the integer bit
 	}
+	if mask == 0 {
+		return
+	}
 	if bv&6 == 0 {
 		// XRSTOR would load MXCSR, for the mask has SSE, but it is not in use.
 		binary.LittleEndian.PutUint32(area[24:], 0x1f80)
@@ -121,10 +125,12 @@ func main() {
 	vfork := flag.Bool("vfork", false, "have a thread wait in vfork")
 	leader := flag.Bool("leaderexit", false, "end the leader, leaving the threads")
 	plain := flag.Bool("full", false, "every thread has every component in use")
+	fx := flag.Bool("fx", false, "use x87 and SSE only, as on a machine without XSAVE")
 	flag.Parse()
 
 	debug.SetGCPercent(-1)
-	run := func() { serve(*n, *mode, *seed, *churn, *churnFlags, *vfork, *plain) }
+	runtime.GOMAXPROCS(8) // assembly that waits in the kernel keeps one
+	run := func() { serve(*n, *mode, *seed, *churn, *churnFlags, *vfork, *plain, *fx) }
 	if *leader {
 		go func() {
 			run()
@@ -135,7 +141,7 @@ func main() {
 	run()
 }
 
-func serve(n int, mode string, seed uint64, churn int, churnFlags uint64, vfork, full bool) {
+func serve(n int, mode string, seed uint64, churn int, churnFlags uint64, vfork, full, fx bool) {
 	runtime.LockOSThread()
 	// What the threads inherit: only signals 40 and 41, which Go never uses.
 	for _, sig := range []uintptr{40, 41} {
@@ -147,14 +153,23 @@ func serve(n int, mode string, seed uint64, churn int, churnFlags uint64, vfork,
 	mask, oldMask := ^uint64(1<<39|1<<40), uint64(0)
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 2, uintptr(unsafe.Pointer(&mask)), uintptr(unsafe.Pointer(&oldMask)), 8, 0, 0)
 
-	xcr0 := xgetbv() & 0x2ff // not the tiles, which need a permission
-	_, size, _, _ := cpuid(0xd, 0)
+	xcr0, size := uint64(0), uint32(512)
+	if _, _, features, _ := cpuid(1, 0); features&(1<<27) == 0 { // OSXSAVE
+		fx = true
+	}
+	if !fx {
+		xcr0 = xgetbv() & 0x2e7 // not the tiles, which need a permission, nor MPX, which changes what branches do
+		_, size, _, _ = cpuid(0xd, 0)
+	}
 	bvs := []uint64{^uint64(0), ^uint64(0), 7, 3, 1, 2, ^uint64(1)}
 	const threadFlags = 0x50f00 // VM FS FILES SIGHAND THREAD SYSVSEM
 	var blocks []*block
 	for i := range n {
 		b := newBlock()
 		b.mask = xcr0
+		if fx {
+			b.fx = 1
+		}
 		bv := bvs[i%len(bvs)]
 		if full {
 			bv = bvs[0]

@@ -64,6 +64,11 @@ child:
 
 // The life of a thread. R12 is its block, for the offsets see there.
 TEXT ·body(SB), NOSPLIT|NOFRAME, $0-0
+	CMPQ 128(R12), $0
+	JEQ extended
+	FXRSTOR64 4096(R12)
+	JMP loaded
+extended:
 	CMPQ 40(R12), $0
 	JEQ loaded
 	MOVL 40(R12), AX
@@ -81,9 +86,15 @@ loop:
 	MOVQ (AX), R13
 	CMPQ R13, 16(R12)
 	JEQ same
+	CMPQ 128(R12), $0
+	JEQ save
+	FXSAVE64 20480(R12)
+	JMP saved
+save:
 	MOVL 40(R12), AX
 	MOVL 44(R12), DX
 	XSAVE64 20480(R12)
+saved:
 	MOVQ R13, 16(R12)
 	JMP yield
 same:
