@@ -82,6 +82,11 @@ golden: ## rewrite the golden files; look at the diff
 bench: ## compare the decoder with proto.Unmarshal of go-criu's type
 	cd bench && $(GO) test -run '^$$' -bench . -benchmem
 
+.PHONY: vmtest
+vmtest: ## boot guests of unlike CPUs and compare check's predictions with what CRIU does there; installs Debian packages as root
+	FPU_VM=1 FPU_VM_INSTALL=1 $(GO) test -count=1 -p 1 -timeout 30m -run 'VM$$' ./vmtest/...
+	@cat out/vm-matrix.txt
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin out
