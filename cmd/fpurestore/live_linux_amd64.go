@@ -561,12 +561,10 @@ func (j *job) dryRun() (cli.Exit, error) {
 		for _, p := range j.plan {
 			fmt.Fprintf(j.io.Out, "image %d -> thread %d %s\n", p.image.tid, p.live.tid, cli.Printable(p.live.comm))
 		}
-		if err := view.Actions(j.io, j.judged()); err != nil {
-			return cli.Damaged, err
-		}
+		view.Actions(j.io, j.judged())
 		view.Findings(j.io, j.judged(), nil)
 	}
-	view.Losses(j.io, j.target(), "would lose", j.judged())
+	view.Losses(j.io, j.target(), true, j.judged())
 	j.io.Sayf("%s: dry run, nothing was stopped", j.target())
 	return cli.OK, nil
 }
@@ -586,7 +584,7 @@ func (j *job) report() {
 		view.Actions(s, j.judged())
 		view.Findings(s, j.judged(), nil)
 	}
-	view.Losses(s, j.target(), "loses", j.judged())
+	view.Losses(s, j.target(), false, j.judged())
 	s.Sayf("%s: %d %s restored, stopped for %v", j.target(), len(j.plan), view.Threads(len(j.plan)), j.window.Round(10*time.Microsecond))
 }
 
