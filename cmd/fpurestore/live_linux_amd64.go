@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -31,7 +32,7 @@ type job struct {
 	images []imageThread
 
 	threads []liveThread // of the target, in the tracer's order
-	workers map[int]bool // threads of the target that the kernel made, without registers
+	without map[int]bool // its threads that have no registers: of the kernel's making, or ended
 	plan    []planned
 	doc     restoreDoc
 	stopped time.Time     // when stopping began
@@ -87,6 +88,9 @@ func (j *job) run() (cli.Exit, error) {
 	// with old: it takes effect before the first write or not at all.
 	ctx, done := interruptible()
 	defer done()
+	// The garbage of this run is small, and the target would wait for the collector.
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	t, code, err := j.stop(ctx)
 	if err != nil {
 		return code, err
@@ -194,8 +198,7 @@ func (j *job) stopPinned(ctx context.Context, t *ptrace.Tracer, pids []int) (aga
 			return true, cli.Unchanged, cmp.Or(err, errTreeChanged)
 		}
 	}
-	threads := t.Threads()
-	threads = slices.DeleteFunc(threads, func(th ptrace.Thread) bool { return j.workers[th.TID] })
+	threads := slices.DeleteFunc(t.Threads(), func(th ptrace.Thread) bool { return j.without[th.TID] })
 	if slices.EqualFunc(j.threads, threads, func(l liveThread, th ptrace.Thread) bool { return l.tid == th.TID }) {
 		return false, cli.OK, nil
 	}
@@ -257,37 +260,66 @@ func (j *job) list(pids []int) error {
 	return j.look(threads)
 }
 
-// look reads what matching needs to know of the threads.
+// look learns what matching needs to know of the threads. Of a thousand that are in
+// no pid namespace of their own, and whose names nobody asked for, their leader's
+// status tells it all.
 func (j *job) look(threads []ptrace.Thread) error {
-	j.threads, j.workers = make([]liveThread, 0, len(threads)), map[int]bool{}
-	nsPIDs := map[int]int{}
+	j.threads, j.without = make([]liveThread, 0, len(threads)), map[int]bool{}
+	all := !j.o.restore || j.o.dryRun || j.o.save != ""
+	leaders := map[int]ptrace.Status{}
 	for _, th := range threads {
-		st, err := ptrace.ReadStatus(th.PID, th.TID)
-		if errors.Is(err, ptrace.ErrNotFound) {
-			continue // it ended meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		if st.Worker {
-			j.workers[th.TID] = true
-			continue
-		}
-		if st.State == 'Z' || st.State == 'X' {
-			continue // a leader that has ended before its process
-		}
-		if _, ok := nsPIDs[th.PID]; !ok {
-			leader := st
-			if th.PID != th.TID {
-				if leader, err = ptrace.ReadStatus(th.PID, th.PID); err != nil && !errors.Is(err, ptrace.ErrNotFound) {
-					return err
-				}
+		leader, ok := leaders[th.PID]
+		if !ok {
+			var err error
+			if leader, err = ptrace.ReadStatus(th.PID, th.PID); err != nil && !errors.Is(err, ptrace.ErrNotFound) {
+				return err
 			}
-			nsPIDs[th.PID] = innermost(leader, th.PID)
+			leaders[th.PID] = leader
 		}
-		j.threads = append(j.threads, liveThread{pid: th.PID, tid: th.TID, nsPID: nsPIDs[th.PID], nsTID: innermost(st, th.TID), comm: st.Comm})
+		l := liveThread{pid: th.PID, tid: th.TID, nsPID: innermost(leader, th.PID), nsTID: th.TID}
+		if all || len(leader.NSpid) != 1 {
+			st, ok, err := status(l)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				j.without[th.TID] = true
+				continue
+			}
+			l.nsTID, l.comm = innermost(st, th.TID), st.Comm
+		}
+		j.threads = append(j.threads, l)
 	}
 	return nil
+}
+
+// status reads about one thread. It is not ok if the thread has no registers of its
+// own: made by the kernel, a leader that has ended before its process, or gone.
+func status(l liveThread) (st ptrace.Status, ok bool, err error) {
+	st, err = ptrace.ReadStatus(l.pid, l.tid)
+	if errors.Is(err, ptrace.ErrNotFound) {
+		return st, false, nil
+	}
+	return st, err == nil && !st.Worker && st.State != 'Z' && st.State != 'X', err
+}
+
+// matched pairs the threads. One that no image is for may be one without registers,
+// and then does not count.
+func (j *job) matched() (matching, error) {
+	m := matchThreads(j.images, j.threads, j.o.mapping, j.o.tree)
+	n := len(j.without)
+	for _, l := range m.missingImage {
+		if _, ok, err := status(l); err != nil {
+			return m, err
+		} else if !ok {
+			j.without[l.tid] = true
+		}
+	}
+	if len(j.without) == n {
+		return m, nil
+	}
+	j.threads = slices.DeleteFunc(j.threads, func(l liveThread) bool { return j.without[l.tid] })
+	return matchThreads(j.images, j.threads, j.o.mapping, j.o.tree), nil
 }
 
 // innermost gives the number in the innermost pid namespace.
@@ -303,6 +335,11 @@ func innermost(st ptrace.Status, tid int) int {
 func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []saved, cli.Exit, error) {
 	areas := make(map[int]ptrace.Area, len(j.plan))
 	for i := range j.plan {
+		if i == 0 || j.plan[i].live.pid != j.plan[i-1].live.pid { // a program is 32-bit or 64-bit as a whole
+			if err := j.checkMode(t, &j.plan[i]); err != nil {
+				return nil, nil, cli.Unchanged, err
+			}
+		}
 		a, err := j.area(t, &j.plan[i])
 		if err != nil {
 			return nil, nil, cli.Unchanged, err
@@ -341,9 +378,6 @@ func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []
 
 // area builds what one stopped thread is to get.
 func (j *job) area(t *ptrace.Tracer, p *planned) (ptrace.Area, error) {
-	if err := j.checkMode(t, p); err != nil {
-		return ptrace.Area{}, err
-	}
 	a, err := t.Read(p.live.tid)
 	if err != nil {
 		return a, err
@@ -416,7 +450,10 @@ func (j *job) match() (cli.Exit, error) {
 	if !j.o.restore {
 		return cli.OK, nil
 	}
-	m := matchThreads(j.images, j.threads, j.o.mapping, j.o.tree)
+	m, err := j.matched()
+	if err != nil {
+		return cli.Unchanged, err
+	}
 	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
 		to := j.o.mapping[from]
 		switch {

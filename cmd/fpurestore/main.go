@@ -132,33 +132,39 @@ var manual = cli.Manual{
 	Body: `
 Stops every thread of the process, puts the FPU state of the images into all of
 them, reads it back and lets them run on: all threads or none. On any failure
-every thread gets its old state back.
+every thread gets its old state back. What is refused is refused before anything
+is stopped. It takes the right to trace the process, which root has.
 
-A thread of the image goes into the live thread of the same number, else into the
-one with that number in its pid namespace, else where --map says; a single thread
-goes into a single thread. Threads that only one side has are a refusal, unless
---ignore-missing is given. With --tree the descendants of the process that the
-checkpoint holds are restored in the same transaction.
+A thread of the image goes into the live thread of the same number, or, if that
+leaves fewer threads over, of the number in the pid namespace of the process;
+--map says otherwise. A single thread goes into a single thread. Threads that only
+one side has are a refusal that lists them, unless --ignore-missing is given.
+Without --tree the other tasks of a checkpoint do not count; with --tree all of
+them have to be among the descendants of the process, and are restored in the
+same transaction.
 
 What this machine lacks is refused as by fpuimg convert, and --force strips it and
 names each loss. Components that the image does not have become INIT, except PKRU,
-which keeps its live value: INIT would open every key.
+which keeps its live value: INIT would open every key. AMX tiles go only into a
+thread that has used tiles before: the kernel takes them for no other.
 
 --save writes the state that the process has now as a small images directory,
 which crit decodes and a later run restores. What a core image has no field for,
 AMX tiles and APX registers, is kept beside it as the raw register set
-xstate-TID.bin, which -D prefers. The directory appears before anything is
-restored.
+xstate-TID.bin, and read from there. Together with a restore, the directory is
+there before anything is written, so that the restore can be undone.
 
 A stop interrupts what the process is doing as SIGSTOP and SIGCONT would: nearly
 every system call is restarted, but epoll_wait and the others that signal(7)
-lists return EINTR. A stopped process stays stopped. If fpurestore is killed, the
-kernel lets the process run on.
+lists return EINTR. A stopped process stays stopped. Ctrl-C takes effect before
+the first thread is written, or not at all. If fpurestore is killed, the kernel
+lets the process run on, and each thread has either its old or its new state.
 
     fpurestore -t 4711 -D ckpt
     fpurestore -t 4711 --save before -D ckpt.fxsave
     fpurestore -t 4711 --dry-run core-7.img --map=7=4711
     fpurestore -t 4711 --save now
+    fpurestore -t 4711 --tree -D before
 `,
 	Exits: `
   0  done
@@ -168,5 +174,5 @@ kernel lets the process run on.
   4  the process could not be stopped or written, and is as it was
   5  a restore failed and some thread could not be put back; it is named
 `,
-	See: []string{"fpuimg", "fpuimg-convert", "criu", "ptrace"},
+	See: []string{"fpuimg", "fpuimg-convert", "criu(8)", "ptrace(2)", "signal(7)"},
 }
