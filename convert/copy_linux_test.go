@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
+	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
 func must(t *testing.T, err error) {
@@ -305,4 +307,65 @@ func TestSpecialFiles(t *testing.T) {
 	}
 	// In place it does not matter.
 	must(t, plan(t, dir, forced(xstate.FormatFXSave)).InPlace())
+}
+
+// TestReadOnly converts what its owner has made read-only, as a user whom modes
+// bind: neither a failure nor a stage that was left behind is in the way.
+func TestReadOnly(t *testing.T) {
+	base := scratch(t)
+	must(t, os.Chmod(base, 0o777))
+	if os.Geteuid() == 0 {
+		// Only this thread's rights on files change (setfsuid(2)), and the thread ends
+		// with the goroutine, since it is not unlocked.
+		runtime.LockOSThread()
+		must(t, unix.Setfsuid(65534))
+		t.Cleanup(func() { unix.Setfsuid(0) })
+		if old, _ := unix.SetfsuidRetUid(-1); old != 65534 {
+			t.Skip("no other user to be")
+		}
+	}
+	make := func(dir string) {
+		t.Helper()
+		must(t, os.MkdirAll(filepath.Join(dir, "sub"), 0o755))
+		for _, name := range []string{"core-20600.img", "pstree.img"} {
+			must(t, os.WriteFile(filepath.Join(dir, name), testimg.Read(t, "h-sse", name), 0o400))
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "sub", "pages"), []byte("x"), 0o400))
+		must(t, os.Chmod(filepath.Join(dir, "sub"), 0o555))
+		must(t, os.Chmod(dir, 0o555))
+	}
+	dir, out := filepath.Join(base, "ckpt"), filepath.Join(base, "out")
+	make(dir)
+	t.Cleanup(func() {
+		for _, d := range []string{dir, out} {
+			os.Chmod(d, 0o755)
+			os.Chmod(filepath.Join(d, "sub"), 0o755)
+		}
+	})
+	p := plan(t, dir, forced(xstate.FormatFXSave))
+	make(filepath.Join(base, ".out.fpuimg-stage"))
+	must(t, p.WriteDir(out, convert.DirOptions{}))
+	if got, want := meta(t, filepath.Join(out, "sub")), meta(t, filepath.Join(dir, "sub")); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	must(t, os.WriteFile(filepath.Join(base, ".one.img.fpuimg-stage"), []byte("half"), 0o400))
+	must(t, plan(t, filepath.Join(dir, "core-20600.img"), forced(xstate.FormatFXSave)).WriteFile(filepath.Join(base, "one.img")))
+
+	must(t, os.Chmod(dir, 0o755))
+	must(t, unix.Mkfifo(filepath.Join(dir, "zz-pipe"), 0o600))
+	if err := p.WriteDir(filepath.Join(base, "failed"), convert.DirOptions{}); err == nil {
+		t.Error("a FIFO was copied")
+	}
+	entries, err := os.ReadDir(base)
+	must(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got, want := strings.Join(names, " "), "ckpt one.img out"; got != want {
+		t.Errorf("the directory holds %s, want %s", got, want)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "core-20600.img.orig")); err == nil {
+		t.Error("the source has a backup")
+	}
 }

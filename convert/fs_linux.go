@@ -17,11 +17,22 @@ const (
 )
 
 // lock takes an exclusive lock that ends with the process.
-func lock(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+func lock(f *os.File) error { return flock(f, unix.LOCK_EX) }
+
+// lockShared takes a lock that keeps exclusive ones away.
+func lockShared(f *os.File) error { return flock(f, unix.LOCK_SH) }
+
+// flock goes without a lock where the file system has none. NFS, which makes a
+// byte range lock of it, has none for directories: that would need a descriptor
+// to write to (EBADF, flock(2)).
+func flock(f *os.File, how int) error {
+	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return &BusyError{f.Name()}
+	case errors.Is(err, unix.EBADF), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP),
+		errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+		return nil
 	case err != nil:
 		return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 	}

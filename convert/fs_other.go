@@ -14,8 +14,9 @@ const (
 	onlyDir  = 0
 )
 
-// lock does nothing: conversions are kept apart on Linux only.
-func lock(*os.File) error { return nil }
+// lock and lockShared do nothing: conversions are kept apart on Linux only.
+func lock(*os.File) error       { return nil }
+func lockShared(*os.File) error { return nil }
 
 func renameNoReplace(from, to string) error {
 	if _, err := os.Lstat(to); err == nil {

@@ -42,10 +42,14 @@ func (p *Plan) InPlace() error {
 	}
 	defer d.Close()
 	// Another conversion may have been here since the plan was made.
-	if _, err := os.Lstat(filepath.Join(dir, codec.RedoName)); err == nil {
-		return &codec.InterruptedError{Dir: dir}
+	err = committed(dir)
+	if err == nil {
+		err = p.stale()
 	}
-	if err := errors.Join(p.stale(), sweep(dir)); err != nil {
+	if err == nil {
+		err = sweep(dir)
+	}
+	if err != nil {
 		return err
 	}
 	names := p.sortedNames()
@@ -105,10 +109,19 @@ func apply(dir string, names []string) error {
 	if err == nil {
 		return nil
 	}
-	if _, stat := os.Lstat(filepath.Join(dir, codec.RedoName)); stat == nil {
-		return fmt.Errorf("%w: %w", &codec.InterruptedError{Dir: dir}, err)
+	if cut := committed(dir); cut != nil {
+		return fmt.Errorf("%w: %w", cut, err)
 	}
 	return err
+}
+
+// committed returns an [*codec.InterruptedError] if the directory has a commit
+// record: a conversion in place was cut off.
+func committed(dir string) error {
+	if _, err := os.Lstat(filepath.Join(dir, codec.RedoName)); err == nil {
+		return &codec.InterruptedError{Dir: dir}
+	}
+	return nil
 }
 
 func move(dir string, names []string) error {
@@ -197,12 +210,15 @@ func leftovers(dir string) ([]string, error) {
 	}
 	var left []string
 	for _, e := range entries {
-		name := e.Name()
-		if name == codec.RedoName || strings.HasPrefix(name, ".") && strings.HasSuffix(name, newSuffix) {
-			left = append(left, name)
+		if isLeftover(e.Name()) {
+			left = append(left, e.Name())
 		}
 	}
 	return left, nil
+}
+
+func isLeftover(name string) bool {
+	return name == codec.RedoName || strings.HasPrefix(name, ".") && strings.HasSuffix(name, newSuffix)
 }
 
 // sweep removes the new files of a conversion that was not committed.

@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
+	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
 // interrupt makes of a checkpoint one whose conversion in place was cut off after
@@ -267,5 +269,62 @@ func TestOutputs(t *testing.T) {
 	}
 	if !maps.Equal(contents(t, dir), before) {
 		t.Error("the checkpoint changed")
+	}
+}
+
+// TestConcurrent lets conversions of one checkpoint race. Whatever they say, the
+// checkpoint is the whole work of one of them, or of some one after the other, or of none.
+func TestConcurrent(t *testing.T) {
+	targets := []convert.Options{forced(xstate.FormatFXSave), forcedHost(level(t, "x86-64-v3")), forced(xstate.FormatNone)}
+	whole := []map[string]string{contents(t, testimg.Path(t, "h-threads8"))}
+	var chain func(dir string, done ...int)
+	chain = func(dir string, done ...int) {
+		for i, o := range targets {
+			if !slices.Contains(done, i) {
+				out := convertDir(t, dir, o)
+				whole = append(whole, contents(t, out))
+				chain(out, append(done, i)...)
+			}
+		}
+	}
+	chain(testimg.Path(t, "h-threads8"))
+	for range 15 {
+		dir := copyImage(t, "h-threads8")
+		out := filepath.Join(scratch(t), "out")
+		var wg sync.WaitGroup
+		for i := range 6 {
+			wg.Go(func() {
+				if _, err := convert.Recover(dir); err != nil {
+					return
+				}
+				c, err := codec.Open(dir)
+				if err != nil {
+					return
+				}
+				p, err := convert.NewPlan(c, targets[i/2])
+				if err != nil {
+					return
+				}
+				if i%2 == 0 {
+					p.InPlace()
+				} else {
+					p.WriteDir(out, convert.DirOptions{})
+				}
+			})
+		}
+		wg.Wait()
+		got := contents(t, dir)
+		maps.DeleteFunc(got, func(name, _ string) bool { return strings.HasSuffix(name, ".orig") })
+		if !slices.ContainsFunc(whole, func(w map[string]string) bool { return maps.Equal(got, w) }) {
+			t.Fatalf("in place: the work of no one: %v", slices.Sorted(maps.Keys(got)))
+		}
+		if _, err := os.Stat(out); err != nil {
+			continue
+		}
+		copied := contents(t, out)
+		maps.DeleteFunc(copied, func(name, _ string) bool { return strings.HasSuffix(name, ".orig") })
+		if !slices.ContainsFunc(whole, func(w map[string]string) bool { return maps.Equal(copied, w) }) {
+			t.Fatalf("to a new directory: the work of no one: %v", slices.Sorted(maps.Keys(copied)))
+		}
 	}
 }

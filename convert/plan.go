@@ -3,6 +3,7 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,9 +34,11 @@ type Plan struct {
 
 	// files are the new contents, by the name of the file in the directory.
 	files map[string][]byte
-	// read are the files that the plan was made from, by path, to notice that
-	// another program changes them meanwhile.
-	read map[string]fs.FileInfo
+	// read are hashes of the files that the plan was made from, by path, to notice
+	// that another program changes them meanwhile.
+	read map[string]uint64
+	// archive is the file that holds the checkpoint, nil if it is in none.
+	archive fs.FileInfo
 }
 
 // ThreadPlan is what happens to one thread.
@@ -55,20 +58,24 @@ type FieldChange struct {
 // checkpoint with one unreadable image is not converted at all. They are of type
 // [*codec.FormatError], or from the file system.
 func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
-	p := &Plan{Checkpoint: c, Findings: []compat.Finding{}, files: map[string][]byte{}, read: map[string]fs.FileInfo{}}
+	p := &Plan{Checkpoint: c, Findings: []compat.Finding{}, files: map[string][]byte{}, read: map[string]uint64{}}
 	errs := append([]error(nil), c.Problems...)
 	if c.Kind != codec.KindCRIU && c.Kind != codec.KindArchive {
 		return nil, fmt.Errorf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", c.Path, c.Kind)
 	}
 	if archive, _ := c.Archive(); archive != "" {
-		p.remember(resolved(archive))
+		info, err := os.Stat(archive)
+		if err != nil {
+			return nil, err
+		}
+		p.archive = info
 	}
 	for th, err := range c.Threads() {
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		p.remember(th.Core.Path)
+		p.read[th.Core.Path] = hash(th.Core.Raw())
 		r := compat.Decide(&th.Core.State, o.Target, o.Policy)
 		p.Threads = append(p.Threads, ThreadPlan{th.PID, th.TID, th.Core.Path, r})
 		p.Verdict = max(p.Verdict, r.Verdict)
@@ -89,28 +96,42 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		return nil, err
 	}
 	if c.CPUInfo != nil {
-		p.remember(c.CPUInfo.Path)
+		p.read[c.CPUInfo.Path] = hash(c.CPUInfo.Encode(c.CPUInfo))
 		p.planCPUInfo(c.CPUInfo, o)
 	}
 	return p, nil
 }
 
-// remember notes a file that the plan depends on.
-func (p *Plan) remember(path string) {
-	if info, err := os.Lstat(path); err == nil {
-		p.read[path] = info
-	}
+var seed = maphash.MakeSeed()
+
+func hash(b []byte) uint64 { return maphash.Bytes(seed, b) }
+
+// changedError is a file that is not the one that a plan was made from.
+func changedError(path string) error {
+	return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", path)
 }
 
 // stale returns an error if a file is not the one that the plan was made from.
 func (p *Plan) stale() error {
-	for path, was := range p.read {
-		now, err := os.Lstat(path)
+	if p.archive != nil {
+		// The images in it are compared where they are copied.
+		archive, _ := p.Checkpoint.Archive()
+		now, err := os.Stat(archive)
 		if err != nil {
 			return err
 		}
-		if !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
-			return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", path)
+		if was := p.archive; !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
+			return changedError(archive)
+		}
+		return nil
+	}
+	for path, was := range p.read {
+		b, err := codec.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if hash(b) != was {
+			return changedError(path)
 		}
 	}
 	return nil

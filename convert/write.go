@@ -133,6 +133,11 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 	if _, err := os.Lstat(out); err == nil {
 		return existsError(out)
 	}
+	from, err := lockSource(src)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
 	stage := stageName(out)
 	dir, err := claimStage(stage)
 	if err != nil {
@@ -155,6 +160,22 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 		return err
 	}
 	return syncDir(filepath.Dir(out))
+}
+
+// lockSource keeps conversions in place away from a checkpoint while it is copied.
+func lockSource(src string) (*os.File, error) {
+	d, err := os.Open(src)
+	if err != nil {
+		return nil, err
+	}
+	if err = lockShared(d); err == nil {
+		err = committed(src)
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
 }
 
 // outside refuses an output inside the checkpoint, which would hold itself.
@@ -256,6 +277,9 @@ func (c *cloner) tree(rel string) error {
 		return err
 	}
 	for _, e := range entries {
+		if rel == "." && isLeftover(e.Name()) {
+			continue
+		}
 		if err := c.entry(filepath.Join(rel, e.Name())); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // archive converts the checkpoints of one archive into a new archive, all or none.
@@ -35,16 +36,14 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 		img.fill(plan)
 		images = append(images, img)
 		if !o.json && !filter {
-			if err := o.report(s, plan); err != nil {
-				return failed(err)
-			}
+			o.report(s, plan)
 		}
 		if plan.Refused() {
 			refused = true
 			code = cli.Worst(code, o.refuse(s, ckpt.Path, plan))
 			continue
 		}
-		o.warn(s, ckpt.Path, plan)
+		view.Losses(s, ckpt.Path, o.dryRun, judgedThreads(plan))
 		changed = changed || plan.Changed()
 		plans = append(plans, plan)
 	}
@@ -92,7 +91,7 @@ func (o *convertOptions) archiveInput(path string, ckpt *codec.Checkpoint) error
 	case o.inPlace:
 		return &cli.UsageError{Err: fmt.Errorf("%s: an archive cannot be changed in place", path), Hint: "without --in-place a new archive is written beside it"}
 	case err == nil && info.IsDir():
-		return &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: "fpuimg convert -o OUT.tar " + quote(file) + " converts the blob that holds the checkpoint"}
+		return &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: "fpuimg convert -o OUT.tar " + view.Quote(file) + " converts the blob that holds the checkpoint"}
 	}
 	return nil
 }

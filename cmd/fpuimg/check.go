@@ -16,6 +16,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 type checkOptions struct {
@@ -63,7 +64,7 @@ type result struct {
 	host    *host
 	verdict compat.Verdict
 	machine []compat.Finding // about the machines, and trailing data
-	threads []judged
+	threads []view.Judged
 	criu    map[compat.Cap]compat.Prediction
 }
 
@@ -102,16 +103,14 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 				fmt.Fprintln(s.Out)
 			}
 			printed = true
-			if err := img.text(s); err != nil {
-				return code, err
-			}
+			img.text(s)
 		}
 	}
 	switch {
 	case o.json:
 		return code, writeJSON(s, doc)
 	case len(o.hosts) > 1:
-		return code, o.matrix(s, all)
+		o.matrix(s, all)
 	}
 	return code, nil
 }
@@ -172,9 +171,15 @@ func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
 		source = ckpt.CPUInfo.CPU()
 	}
 	predictors := make([]*compat.Predictor, len(o.hosts))
+	targets := make([]compat.Target, len(o.hosts))
 	for i, h := range o.hosts {
 		img.results = append(img.results, &result{host: h, machine: compat.Machine(source, h.CPU)})
 		predictors[i] = compat.NewPredictor(h.CPU)
+		targets[i] = compat.Target{Host: h.CPU}
+		if img.criu() { // convert takes it
+			targets[i].Input = view.Quote(path)
+			targets[i].Command = "fpuimg convert " + view.Quote(h.option) + " --force " + view.Quote(path)
+		}
 		if broken {
 			predictors[i].AddUnparseable()
 		}
@@ -190,14 +195,9 @@ func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
 			continue
 		}
 		for i, r := range img.results {
-			target := compat.Target{Host: r.host.CPU, Input: quote(path),
-				Command: "fpuimg convert " + quote(r.host.option) + " --force " + quote(path)}
-			if !img.criu() {
-				target.Command = ""
-			}
-			report := compat.Decide(&th.Core.State, target, compat.Policy{})
+			report := compat.Decide(&th.Core.State, targets[i], compat.Policy{})
 			beyondForce = beyondForce || !report.OnlyLost()
-			r.threads = append(r.threads, judged{th.TID, report})
+			r.threads = append(r.threads, view.Judged{TID: th.TID, Report: report})
 			r.verdict = max(r.verdict, report.Verdict)
 			if th.Core.Trailing > 0 {
 				r.machine = append(r.machine, compat.Trailing(th.Core.Path, th.Core.Trailing))
@@ -230,16 +230,16 @@ func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
 }
 
 // text prints the verdict on one host: the threads, why, and what CRIU will do.
-func (img *checked) text(s *cli.IO) error {
+func (img *checked) text(s *cli.IO) {
 	r := img.results[0]
 	fmt.Fprintf(s.Out, "%s on %s: %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(img.path)), cli.Printable(r.host.Name),
-		verdictStyle(s, r.verdict).Sprint(r.verdict))
+		view.VerdictStyle(s, r.verdict).Sprint(r.verdict))
 	var rows [][]string
-	for _, group := range foldThreads(r.threads, func(t judged) string { return fmt.Sprint(t.From, t.Verdict, actionLines(t.Report)) }) {
+	for _, group := range view.Fold(r.threads, func(t view.Judged) string { return fmt.Sprint(t.From, t.Verdict, view.ActionLines(t.Report)) }) {
 		t := group[0]
-		first := []string{tids(group), t.From.String(), t.Verdict.String()}
+		first := []string{view.TIDs(group), t.From.String(), t.Verdict.String()}
 		for _, l := range checkLines(t.Report) {
-			for _, part := range wrap(strings.Fields(l[1]), max(s.Width()-len(tids(group))-40, 20)) {
+			for _, part := range cli.Wrap(strings.Fields(l[1]), max(s.Width()-len(view.TIDs(group))-40, 20)) {
 				rows = append(rows, append(first, l[0], part))
 				first, l[0] = []string{"", "", ""}, ""
 			}
@@ -249,20 +249,17 @@ func (img *checked) text(s *cli.IO) error {
 		}
 	}
 	if len(rows) > 0 {
-		if err := table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows); err != nil {
-			return err
-		}
+		view.Table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows)
 	}
-	printFindings(s, r.threads, r.machine)
-	if !img.criu() {
-		return nil
+	view.Findings(s, r.threads, r.machine)
+	if img.criu() {
+		r.predictions(s)
 	}
-	return r.predictions(s)
 }
 
 // predictions prints what CRIU will do; values of --cpu-cap with the same outcome
 // share a row.
-func (r *result) predictions(s *cli.IO) error {
+func (r *result) predictions(s *cli.IO) {
 	var order []string
 	caps := map[string][]string{}
 	width := len("--cpu-cap")
@@ -284,18 +281,18 @@ func (r *result) predictions(s *cli.IO) error {
 	var rows [][]string
 	for _, what := range order {
 		first := strings.Join(caps[what], ", ")
-		for _, line := range wrap(strings.Fields(what), max(s.Width()-width-2, 20)) {
+		for _, line := range cli.Wrap(strings.Fields(what), max(s.Width()-width-2, 20)) {
 			rows = append(rows, []string{first, line})
 			first = ""
 		}
 	}
-	return table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, rows)
+	view.Table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, rows)
 }
 
 // checkLines groups the components by what becomes of them on the host, in words
 // that promise no conversion.
 func checkLines(r *compat.Report) [][2]string {
-	lines := actionLines(r)
+	lines := view.ActionLines(r)
 	for i, l := range lines {
 		lines[i][0] = map[string]string{"refuse": "lost", "strip": "lost", "drop": "unused", "keep": "fits", "init": "INIT", "extend": "INIT"}[l[0]]
 	}
@@ -336,7 +333,7 @@ type checkThread struct {
 	TID      int              `json:"tid"`
 	Verdict  compat.Verdict   `json:"verdict"`
 	Findings []compat.Finding `json:"findings"`
-	Lost     []lossDoc        `json:"lost"`
+	Lost     []view.LossDoc   `json:"lost"`
 }
 
 func (img *checked) document() checkImage {
@@ -352,7 +349,7 @@ func (img *checked) document() checkImage {
 		rd := checkResult{Host: i, Verdict: r.verdict, Findings: append([]compat.Finding{}, r.machine...), Threads: []checkThread{},
 			CRIU: criuDoc{c[compat.CapDefault], c[compat.CapNone], c[compat.CapFPU], c[compat.CapINS], c[compat.CapCPU]}}
 		for _, t := range r.threads {
-			rd.Threads = append(rd.Threads, checkThread{t.tid, t.Verdict, append([]compat.Finding{}, t.Findings...), lossDocs(t.Lost)})
+			rd.Threads = append(rd.Threads, checkThread{t.TID, t.Verdict, append([]compat.Finding{}, t.Findings...), view.LossDocs(t.Lost)})
 		}
 		d.Results = append(d.Results, rd)
 	}

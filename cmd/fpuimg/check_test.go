@@ -19,6 +19,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/testimg"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // The documents as the contract describes them, apart from the structs that print
@@ -513,7 +514,7 @@ func TestHintsRun(t *testing.T) {
 			continue
 		}
 		for _, host := range []string{"x86-64-v2", "x86-64-v3", "my $HOST.json"} {
-			out, _ := sh("fpuimg check --json " + quote("--host="+host) + " " + quote(e.Name()))
+			out, _ := sh("fpuimg check --json " + view.Quote("--host="+host) + " " + view.Quote(e.Name()))
 			doc := strict[checkContract](t, []byte(out))
 			r := (*(*doc.Images)[0].Results)[0]
 			hinted := false
@@ -543,7 +544,7 @@ func TestHintsRun(t *testing.T) {
 						continue
 					}
 					made, _, _ := strings.Cut(rest, "\n")
-					out, err = sh("fpuimg check --json " + quote("--host="+host) + " " + quote(made))
+					out, err = sh("fpuimg check --json " + view.Quote("--host="+host) + " " + view.Quote(made))
 					if err != nil {
 						t.Errorf("%s: the result does not fit: %v\n%s", command, err, out)
 						continue

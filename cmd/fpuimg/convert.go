@@ -16,6 +16,7 @@ import (
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 type convertOptions struct {
@@ -118,6 +119,9 @@ func isDir(path string) bool {
 // space, "" if none is. It would be converted for this machine instead.
 func forgottenEquals(args []string) string {
 	for _, arg := range args {
+		if strings.HasPrefix(filepath.Base(arg), "core-") {
+			continue // there may be thousands
+		}
 		if hint := misplacedProfile(arg); hint != "" {
 			return hint
 		}
@@ -135,7 +139,7 @@ func (o *convertOptions) command(path string) string {
 		words = append(words, "--features="+strings.Join(o.features, ","))
 	}
 	if o.named != nil {
-		words = append(words, quote(o.named.option))
+		words = append(words, view.Quote(o.named.option))
 	}
 	words = append(words, "--force")
 	if o.keepCPUInfo {
@@ -145,22 +149,12 @@ func (o *convertOptions) command(path string) string {
 		words = append(words, "--in-place")
 	}
 	if o.output != "" {
-		words = append(words, "-o "+quote(o.output))
+		words = append(words, "-o "+view.Quote(o.output))
 	}
 	if o.compress != "" {
 		words = append(words, "--compress="+o.compress)
 	}
-	return strings.Join(append(words, quote(path)), " ")
-}
-
-// quote makes a word safe to paste into a shell.
-func quote(word string) string {
-	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:@+", r)
-	}) {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	return strings.Join(append(words, view.Quote(path)), " ")
 }
 
 func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
@@ -255,14 +249,12 @@ func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint) (cli.Exit, conve
 	img.fill(plan)
 	filter := !o.dryRun && (o.output == "-" || path == "-" && o.output == "")
 	if !o.json && !filter {
-		if err := o.report(s, plan); err != nil {
-			return cli.Damaged, img, err
-		}
+		o.report(s, plan)
 	}
 	if plan.Refused() {
 		return o.refuse(s, path, plan), img, nil
 	}
-	o.warn(s, path, plan)
+	view.Losses(s, path, o.dryRun, judgedThreads(plan))
 	switch {
 	case filter:
 		b, err := plan.Bytes()
@@ -305,27 +297,6 @@ func (o *convertOptions) refuse(s *cli.IO, path string, plan *convert.Plan) cli.
 	s.Errorf("%s: refused, nothing was written: %s", path, what)
 	s.Hintf("to do it all the same: %s", o.command(path))
 	return cli.Refused
-}
-
-// warn names every loss that force lets happen, and what it means.
-func (o *convertOptions) warn(s *cli.IO, path string, plan *convert.Plan) {
-	ts := judgedThreads(plan)
-	for _, group := range foldThreads(ts, func(t judged) string { return fmt.Sprint(t.Lost, t.Stripped()) }) {
-		who := fmt.Sprintf("%s: %s %s", path, threadWord(len(group)), tids(group))
-		verb := "loses"
-		switch {
-		case o.dryRun:
-			verb = "would lose"
-		case len(group) > 1:
-			verb = "lose"
-		}
-		if lost := group[0].Lost; len(lost) > 0 {
-			s.Warnf("%s %s %s: %s", who, verb, strings.Join(compat.LossNames(lost), ", "), compat.Consequence(lost))
-		}
-		if bits := group[0].Stripped(); bits != 0 {
-			s.Warnf("%s: the bits of %s are cleared: the image lacks their values, and the process will see INIT", who, strings.Join(bits.Names(), ", "))
-		}
-	}
 }
 
 // write carries the plan out and returns where the result is.
@@ -378,41 +349,24 @@ func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, er
 	return path + "." + suffix, nil
 }
 
-func judgedThreads(plan *convert.Plan) []judged {
-	out := make([]judged, len(plan.Threads))
+func judgedThreads(plan *convert.Plan) []view.Judged {
+	out := make([]view.Judged, len(plan.Threads))
 	for i, t := range plan.Threads {
-		out[i] = judged{t.TID, t.Report}
+		out[i] = view.Judged{TID: t.TID, Report: t.Report}
 	}
 	return out
 }
 
 // report prints what happens to each thread, then the findings.
-func (o *convertOptions) report(s *cli.IO, plan *convert.Plan) error {
+func (o *convertOptions) report(s *cli.IO, plan *convert.Plan) {
 	ts := judgedThreads(plan)
 	fmt.Fprintf(s.Out, "%s: %s, %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(plan.Checkpoint.Path)),
-		count(len(ts), "thread"), verdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
-	var rows [][]string
-	for _, group := range foldThreads(ts, func(t judged) string { return fmt.Sprint(t.From, t.To, actionLines(t.Report)) }) {
-		r := group[0].Report
-		first := []string{tids(group), r.From.String(), r.To.String()}
-		for _, l := range actionLines(r) {
-			rows = append(rows, append(first, l[0], l[1]))
-			first = []string{"", "", ""}
-		}
-		if first[0] != "" {
-			rows = append(rows, append(first, "keep", "-"))
-		}
-	}
-	if len(rows) > 0 {
-		if err := table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows); err != nil {
-			return err
-		}
-	}
-	printFindings(s, ts, plan.Findings)
+		count(len(ts), "thread"), view.VerdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
+	view.Actions(s, ts)
+	view.Findings(s, ts, plan.Findings)
 	for _, c := range plan.CPUInfo {
 		fmt.Fprintf(s.Out, "cpuinfo.img %s: %s -> %s\n", c.Field, orAbsent(c.From), orAbsent(c.To))
 	}
-	return nil
 }
 
 func orAbsent(v string) string {
@@ -446,31 +400,22 @@ type fieldDoc struct {
 }
 
 type convertThread struct {
-	TID     int         `json:"tid"`
-	From    string      `json:"from"`
-	To      string      `json:"to"`
-	Actions []actionDoc `json:"actions"`
-	Lost    []lossDoc   `json:"lost"`
-}
-
-type actionDoc struct {
-	Component string        `json:"component"`
-	Action    compat.Action `json:"action"`
-	Lossless  bool          `json:"lossless"`
+	TID     int              `json:"tid"`
+	From    string           `json:"from"`
+	To      string           `json:"to"`
+	Actions []view.ActionDoc `json:"actions"`
+	Lost    []view.LossDoc   `json:"lost"`
 }
 
 func (img *convertImage) fill(plan *convert.Plan) {
 	img.Verdict = &plan.Verdict
 	img.Changed = plan.Changed() && !plan.Refused()
-	img.Findings = allFindings(judgedThreads(plan), plan.Findings)
+	img.Findings = view.AllFindings(judgedThreads(plan), plan.Findings)
 	for _, c := range plan.CPUInfo {
 		img.CPUInfo = append(img.CPUInfo, fieldDoc{c.Field, orNull(c.From), orNull(c.To)})
 	}
 	for _, t := range plan.Threads {
-		d := convertThread{TID: t.TID, From: t.From.String(), To: t.To.String(), Actions: []actionDoc{}, Lost: lossDocs(t.Lost)}
-		for _, dec := range t.Decisions {
-			d.Actions = append(d.Actions, actionDoc{dec.Component.String(), dec.Action, dec.Lossless})
-		}
+		d := convertThread{TID: t.TID, From: t.From.String(), To: t.To.String(), Actions: view.ActionDocs(t.Report), Lost: view.LossDocs(t.Lost)}
 		img.Threads = append(img.Threads, d)
 	}
 }

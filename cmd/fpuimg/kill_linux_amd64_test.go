@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -36,7 +36,7 @@ var killCases = []killCase{
 	{name: "single image", args: []string{"--to=fxsave", "--force", "ckpt/core-20000.img"}},
 	{name: "in place", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true},
 	{name: "single image in place", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt/core-20000.img"}, inPlace: true},
-	{name: "in place, with backups", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
+	{name: "in place, with backups", kills: true, args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
 		mustRun(t, 0, work, "convert", "--host=x86-64-v3", "--force", "--in-place", "ckpt")
 	}},
 	{name: "completing", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
@@ -216,10 +216,13 @@ var faults = []fault{
 // system, and lets every one fail: what is left is the old checkpoint, the new one,
 // or one that every verb recognises and the next conversion completes.
 func TestAllOrNothing(t *testing.T) {
-	points := map[string]int{}
+	var mu sync.Mutex
+	points, total := map[string]int{}, 0
+	t.Cleanup(func() { t.Logf("%d points: %v", total, points) })
 	for i := range killCases {
 		k := &killCases[i]
 		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
 			work := newWork(t, k)
 			old := tree(t, work)
 			res, err := sysfault.Trace(t.Context(), program(work, k.args), sysfault.Options{Under: work})
@@ -246,7 +249,10 @@ func TestAllOrNothing(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
+					mu.Lock()
 					points[f.name]++
+					total++
+					mu.Unlock()
 					if res.Hit == nil {
 						if f.name == "full disk" {
 							continue // no call after this one needs space
@@ -263,11 +269,6 @@ func TestAllOrNothing(t *testing.T) {
 			t.Logf("%d calls", calls)
 		})
 	}
-	total := 0
-	for _, n := range points {
-		total += n
-	}
-	t.Logf("%d points: %v", total, points)
 }
 
 // checkFault looks at what a fault left, then runs the same conversion again.
@@ -308,18 +309,12 @@ func checkFault(t *testing.T, k *killCase, fault, work string, res *sysfault.Res
 	if isNew && !k.inPlace {
 		want = 3 // the output is there
 	}
-	args := slices.Clone(k.args)
-	for i, a := range args { // -o's value is a path too
-		if !strings.HasPrefix(a, "-") {
-			args[i] = a
-		}
-	}
-	mustRun(t, want, work, append([]string{"convert"}, args...)...)
+	mustRun(t, want, work, append([]string{"convert"}, k.args...)...)
 	if again := tree(t, work); !maps.Equal(again, done) {
 		t.Errorf("after the next run: %v, want %v", slices.Sorted(maps.Keys(again)), slices.Sorted(maps.Keys(done)))
 		for name := range done {
 			if again[name] != done[name] {
-				t.Error(fmt.Sprintf("%s: %.40q, want %.40q", name, again[name], done[name]))
+				t.Errorf("%s: %.40q, want %.40q", name, again[name], done[name])
 			}
 		}
 	}

@@ -145,18 +145,28 @@ var checkManual = cli.Manual{
 Holds every thread's FPU state against a machine, this one or PROFILE: a JSON
 profile or cpuid -r dump, a cpuinfo.img or a directory that holds one, or one of
 the levels x86-64, x86-64-v2, x86-64-v3, x86-64-v4. With several machines it
-prints a matrix, images down and machines across.
+prints a matrix, images down and machines across, whose cells name the chief
+reason only.
 
   compatible           it fits
   downgrade-lossless   the machine lacks what the record has; no value would go
   downgrade-lossy      register values would be lost; they are named
   damaged              the record itself is not whole
 
-Findings say why. Fatal ones decide the verdict. Risky ones never do: they are
-about code, which no image shows, such as instruction sets that the source had
-and the machine lacks. Whoever goes ahead sees what CRIU 4.2 will do, for each
-value of its --cpu-cap option, and what it drops without a word. Of an ELF core or a
-bare XSAVE area (--xsave-area) only the registers are judged.
+Findings say why. Fatal ones decide the verdict; if a conversion lifts them, the
+hint ends in its command. Risky ones never do: they are about code, which no image
+shows, such as instruction sets that the source had and the machine lacks. They
+need the source's cpuinfo.img, which criu dump --cpu-cap=cpu writes.
+
+Last comes what CRIU 4.2 will do for each value of its --cpu-cap option.
+
+  restores         exit status 0, and nothing of the FPU state is lost
+  restores-losing  exit status 0, but components are dropped without a word
+  refuses          with the class of its complaint, and the reason
+  unknown          the profile lacks what CRIU compares, as a level does
+
+The exit status follows the verdict, not the prediction. Of an ELF core or a bare
+XSAVE area (--xsave-area) only the registers are judged.
 
     fpuimg check ckpt
     fpuimg check --host=haswell.json ckpt
@@ -175,7 +185,8 @@ Describes this machine, from CPUID, XCR0 and the kernel, as JSON or as the
 cpuinfo.img that CRIU would write here. A PROFILE is read instead: a JSON
 profile, a cpuid -r dump, a cpuinfo.img or a directory that holds one, or a level
 such as x86-64-v3. With --common the result is what all the named machines share:
-an image that fits it fits each of them.
+what convert --host makes of an image for it fits each of them. An existing file
+is not overwritten.
 
     fpuimg profile -o haswell.json
     fpuimg profile --format=criu -o cpuinfo.img

@@ -10,6 +10,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // A matrix has images down and hosts across. Where the terminal is wide enough a
@@ -157,7 +158,7 @@ func rootFlags(names []string) []string {
 }
 
 // matrix prints images down and hosts across.
-func (o *checkOptions) matrix(s *cli.IO, imgs []*checked) error {
+func (o *checkOptions) matrix(s *cli.IO, imgs []*checked) {
 	m := &matrix{s: s}
 	for _, h := range o.hosts {
 		m.hosts = append(m.hosts, cli.Printable(h.short))
@@ -173,7 +174,7 @@ func (o *checkOptions) matrix(s *cli.IO, imgs []*checked) error {
 		}
 		m.rows = append(m.rows, row)
 	}
-	return m.print()
+	m.print()
 }
 
 type matrix struct {
@@ -183,7 +184,7 @@ type matrix struct {
 	reasons       []string // numbered from 1, in the narrow form
 }
 
-func (m *matrix) print() error {
+func (m *matrix) print() {
 	numbers := make([]string, len(m.hosts))
 	for i := range m.hosts {
 		numbers[i] = fmt.Sprintf("h%d", i+1)
@@ -211,12 +212,9 @@ func (m *matrix) print() error {
 		if from > 0 {
 			fmt.Fprintln(m.s.Out)
 		}
-		if err := m.block(heads, text, from, min(from+n, len(heads))); err != nil {
-			return err
-		}
+		m.block(heads, text, from, min(from+n, len(heads)))
 	}
 	m.legend(narrow)
-	return nil
 }
 
 // words spells a cell in a wide matrix.
@@ -256,7 +254,7 @@ func (m *matrix) fit(heads []string, text func(cell) string) int {
 }
 
 // block prints the columns of the hosts from to end.
-func (m *matrix) block(heads []string, text func(cell) string, from, end int) error {
+func (m *matrix) block(heads []string, text func(cell) string, from, end int) {
 	var rows [][]string
 	for i, cells := range m.rows {
 		row := []string{m.images[i]}
@@ -265,7 +263,7 @@ func (m *matrix) block(heads []string, text func(cell) string, from, end int) er
 		}
 		rows = append(rows, row)
 	}
-	return table(m.s, append([]string{"IMAGE"}, heads[from:end]...), rows)
+	view.Table(m.s, append([]string{"IMAGE"}, heads[from:end]...), rows)
 }
 
 // legend explains the cells that there are.
@@ -290,7 +288,7 @@ func (m *matrix) legend(narrow bool) {
 		fmt.Fprintln(m.s.Out)
 	}
 	for i, reason := range m.reasons {
-		for j, line := range wrap(strings.Fields(reason), m.s.Width()-6) {
+		for j, line := range cli.Wrap(strings.Fields(reason), m.s.Width()-6) {
 			lead := fmt.Sprintf("%4d  ", i+1)
 			if j > 0 {
 				lead = "      "
@@ -299,7 +297,7 @@ func (m *matrix) legend(narrow bool) {
 		}
 	}
 	fmt.Fprintln(m.s.Out)
-	for _, line := range wrap(strings.Fields("A cell names the chief reason; with one --host, check tells all of them."), m.s.Width()-1) {
+	for _, line := range cli.Wrap(strings.Fields("A cell names the chief reason; with one --host, check tells all of them."), m.s.Width()-1) {
 		fmt.Fprintln(m.s.Out, line)
 	}
 }

@@ -167,7 +167,7 @@ const nameWidth = 12
 
 // list prints a name and words, which it does not break.
 func (p *printer) list(name string, words []string) {
-	p.lines(name, wrap(words, p.s.Width()-nameWidth-1))
+	p.lines(name, cli.Wrap(words, p.s.Width()-nameWidth-1))
 }
 
 func (p *printer) lines(name string, lines []string) {

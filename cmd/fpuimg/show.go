@@ -16,6 +16,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 type showOptions struct {
@@ -142,9 +143,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		case printed:
 			fmt.Fprintln(s.Out)
 		}
-		if err := o.text(s, img); err != nil {
-			return code, err
-		}
+		o.text(s, img)
 		printed = true
 	}
 	if o.json {
@@ -251,26 +250,23 @@ func (o *showOptions) components(s *xstate.State) (out []componentDoc) {
 }
 
 // text prints an image as a table of threads, then what there is to say.
-func (o *showOptions) text(s *cli.IO, img *shown) error {
+func (o *showOptions) text(s *cli.IO, img *shown) {
 	o.title(s, img)
 	if len(img.threads) > 0 {
-		if err := table(s, []string{"THREADS", "TASK", "FORMAT", "XSTATE_BV", "STATE", "COMPONENTS"}, o.rows(s, img)); err != nil {
-			return err
-		}
+		view.Table(s, []string{"THREADS", "TASK", "FORMAT", "XSTATE_BV", "STATE", "COMPONENTS"}, o.rows(s, img))
 	}
-	var ts []judged
+	var ts []view.Judged
 	for _, t := range img.threads {
 		r := *t.report
 		r.Findings = o.findings(r.Findings)
-		ts = append(ts, judged{t.TID, &r})
+		ts = append(ts, view.Judged{TID: t.TID, Report: &r})
 	}
-	printFindings(s, ts, o.findings(img.findings))
+	view.Findings(s, ts, o.findings(img.findings))
 	if o.regs {
 		for i := range img.threads {
 			o.registers(s, &img.threads[i])
 		}
 	}
-	return nil
 }
 
 // title says what was read. The CPU has a line of its own where it must.
@@ -379,7 +375,7 @@ func (o *showOptions) rows(s *cli.IO, img *shown) [][]string {
 		}
 		for _, l := range g.lines {
 			state := stateStyle(s, l[0])
-			for _, part := range wrap(strings.Fields(l[1]), width) {
+			for _, part := range cli.Wrap(strings.Fields(l[1]), width) {
 				rows = append(rows, append(first, state, part))
 				first, state = []string{"", "", "", ""}, ""
 			}
@@ -415,39 +411,7 @@ func threadRange(ts []shownThread) string {
 	for i, t := range ts {
 		list[i] = t.TID
 	}
-	return tidRange(list)
-}
-
-// printFinding prints one finding: severity, rule and place first, then the reason
-// in words, and the hint.
-func printFinding(s *cli.IO, where string, f *compat.Finding) {
-	style := map[compat.Severity]*color.Color{
-		compat.Note:  s.OutStyle(color.Faint),
-		compat.Risky: s.OutStyle(color.FgYellow, color.Bold),
-		compat.Fatal: s.OutStyle(color.FgRed, color.Bold),
-	}[f.Severity]
-	head := strings.Replace(where, "thread ?", "this thread", 1) // its file name has no number
-	if len(f.Components) > 0 {
-		head += ", " + strings.Join(f.Components, " ")
-	}
-	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(f.Severity), f.Rule, head)
-	paragraph := func(text string) {
-		for _, line := range wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
-			fmt.Fprintln(s.Out, "    "+line)
-		}
-	}
-	paragraph(f.Reason)
-	if f.Hint == "" {
-		return
-	}
-	hint, command := f.Hint, ""
-	if i := strings.Index(hint, "fpuimg "); i > 0 { // on a line of its own, to copy
-		hint, command = hint[:i], hint[i:]
-	}
-	paragraph("hint: " + hint)
-	if command != "" {
-		fmt.Fprintln(s.Out, "        "+cli.Printable(command))
-	}
+	return view.Range(list)
 }
 
 // The JSON document of schema fpuimg.show/1.

@@ -168,7 +168,8 @@ func xsaveSizeDiffers(source, host *xstate.CPU) []*Finding {
 }
 
 func vendorDiffers(source, host *xstate.CPU) []*Finding {
-	if source == nil || source.Vendor == "" || host.Vendor == "" || source.Vendor == host.Vendor {
+	if source == nil || source.Vendor == "" || host.Vendor == "" || source.Vendor == host.Vendor ||
+		source.Vendor == "amd" && host.Vendor == "hygon" { // CRIU stores Hygon as AMD
 		return nil
 	}
 	return []*Finding{finding(Note, 0, "taken on a CPU of %s, %s is of %s; CRIU does not compare vendors, and images hold no vendor's layout",

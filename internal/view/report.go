@@ -107,7 +107,11 @@ func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
 		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.finding.Hint == p.finding.Hint }) {
 			p.finding.Hint = "" // said once, below
 		}
-		Finding(s, Threads(len(p.tids))+" "+Range(p.tids), &p.finding)
+		where := Threads(len(p.tids)) + " " + Range(p.tids)
+		if Range(p.tids) == "?" { // a core image whose name does not tell
+			where = "this thread"
+		}
+		Finding(s, where, &p.finding)
 	}
 	for i := range checkpoint {
 		Finding(s, "checkpoint", &checkpoint[i])
@@ -172,7 +176,7 @@ func Finding(s *cli.IO, where string, f *compat.Finding) {
 	}
 	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(f.Severity), f.Rule, head)
 	paragraph := func(text string) {
-		for _, line := range Wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
+		for _, line := range cli.Wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
 			fmt.Fprintln(s.Out, "    "+line)
 		}
 	}
@@ -208,7 +212,7 @@ func ActionDocs(r *compat.Report) []ActionDoc {
 
 // Actions prints a table of what happens to each thread, those of the same fate in
 // one row.
-func Actions(s *cli.IO, ts []Judged) error {
+func Actions(s *cli.IO, ts []Judged) {
 	var rows [][]string
 	for _, group := range Fold(ts, func(t Judged) string { return fmt.Sprint(t.From, t.To, ActionLines(t.Report)) }) {
 		r := group[0].Report
@@ -221,18 +225,24 @@ func Actions(s *cli.IO, ts []Judged) error {
 			rows = append(rows, append(first, "keep", "-"))
 		}
 	}
-	if len(rows) == 0 {
-		return nil
+	if len(rows) > 0 {
+		Table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows)
 	}
-	Table(s, []string{"THREADS", "FROM", "TO", "ACTION", "COMPONENTS"}, rows)
-	return nil
 }
 
 // Losses warns of every loss that force lets happen, and says what it means for the
-// process. prefix names the checkpoint or process, verb is "loses" or "would lose".
-func Losses(s *cli.IO, prefix, verb string, ts []Judged) {
+// process. prefix names the checkpoint or process; planned tells that nothing is
+// lost yet.
+func Losses(s *cli.IO, prefix string, planned bool, ts []Judged) {
 	for _, group := range Fold(ts, func(t Judged) string { return fmt.Sprint(t.Lost, t.Stripped()) }) {
 		who := fmt.Sprintf("%s: %s %s", prefix, Threads(len(group)), TIDs(group))
+		verb := "loses"
+		switch {
+		case planned:
+			verb = "would lose"
+		case len(group) > 1:
+			verb = "lose"
+		}
 		if lost := group[0].Lost; len(lost) > 0 {
 			s.Warnf("%s %s %s: %s", who, verb, strings.Join(compat.LossNames(lost), ", "), compat.Consequence(lost))
 		}

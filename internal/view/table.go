@@ -42,6 +42,3 @@ func Table(s *cli.IO, header []string, rows [][]string) {
 		s.Out.WriteByte('\n')
 	}
 }
-
-// Wrap breaks words into lines of at most width columns.
-func Wrap(words []string, width int) []string { return cli.Wrap(words, width) }
