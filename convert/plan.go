@@ -37,8 +37,10 @@ type Plan struct {
 	// read are hashes of the files that the plan was made from, by path, to notice
 	// that another program changes them meanwhile.
 	read map[string]uint64
-	// archive is the file that holds the checkpoint, nil if it is in none.
-	archive fs.FileInfo
+	// archive is the one that the plan was made from, and what it was then; too
+	// large to be hashed.
+	archive     string
+	archiveInfo fs.FileInfo
 }
 
 // ThreadPlan is what happens to one thread.
@@ -64,11 +66,12 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		return nil, fmt.Errorf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", c.Path, c.Kind)
 	}
 	if archive, _ := c.Archive(); archive != "" {
-		info, err := os.Stat(archive)
+		p.archive = resolved(archive)
+		info, err := os.Stat(p.archive)
 		if err != nil {
 			return nil, err
 		}
-		p.archive = info
+		p.archiveInfo = info
 	}
 	for th, err := range c.Threads() {
 		if err != nil {
@@ -113,15 +116,13 @@ func changedError(path string) error {
 
 // stale returns an error if a file is not the one that the plan was made from.
 func (p *Plan) stale() error {
-	if p.archive != nil {
-		// The images in it are compared where they are copied.
-		archive, _ := p.Checkpoint.Archive()
-		now, err := os.Stat(archive)
+	if was := p.archiveInfo; was != nil {
+		now, err := os.Stat(p.archive)
 		if err != nil {
 			return err
 		}
-		if was := p.archive; !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
-			return changedError(archive)
+		if !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
+			return changedError(p.archive) // the images in it are compared where they are copied
 		}
 		return nil
 	}

@@ -10,7 +10,7 @@
 //
 // with only system calls that its first tick has bound. Once the file GO
 // exists, each tick also calls one function that was never called before, and
-// copies memory in blocks of many sizes. The first call of a lazily bound
+// copies memory in blocks of many sizes, until all were called. The first call of a lazily bound
 // function saves the vector registers with the instruction that glibc chose
 // when the program started (XSAVEC, XSAVE or FXSAVE, _dl_runtime_resolve_* in
 // sysdeps/x86_64/dl-trampoline.S), and memcpy is the variant that it chose
@@ -128,8 +128,8 @@ int main(int argc, char **argv)
 	unsigned next = 0;
 	for (unsigned long n = 1;; n++) {
 		const char *lost = NULL;
-		if (access(argv[2], F_OK) == 0) {
-			if (next < sizeof calls / sizeof calls[0] && !calls[next].call())
+		if (next < sizeof calls / sizeof calls[0] && access(argv[2], F_OK) == 0) {
+			if (!calls[next].call())
 				lost = calls[next].name;
 			next++;
 			if (!copy())
