@@ -31,7 +31,7 @@ demo: ## build, and show a real AVX-512 checkpoint and its registers
 
 .PHONY: test
 test: ## run all tests, with the race detector where there is a C compiler
-	$(GO) test $(RACE) ./...
+	$(GO) test $(RACE) -timeout 30m ./...
 
 .PHONY: check
 check: lint check-generated cross test ## all that continuous integration checks

@@ -9,3 +9,8 @@ require (
 	github.com/fpuimg/fpuimg v0.0.0-00010101000000-000000000000
 	google.golang.org/protobuf v1.36.12
 )
+
+require (
+	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/ulikunitz/xz v0.5.17 // indirect
+)

@@ -253,7 +253,7 @@ func TestProperties(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	damaged, lossy := 0, 0
-	const n = 20000
+	const n = 5000
 	for range n {
 		s, target, force := randomState(r), randomTarget(r), r.IntN(2) == 0
 		checkDecision(t, s, target, force)
