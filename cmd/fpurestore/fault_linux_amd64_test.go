@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -223,6 +224,9 @@ func TestTreeKilled(t *testing.T) {
 const deadlyCall = "FPURESTORE_TEST_DEADLY_CALL"
 
 func init() {
+	// The main goroutine keeps the main thread: that one does not end with a
+	// goroutine that is locked to it.
+	runtime.LockOSThread()
 	commands["fpurestore-dies"] = func() {
 		deadly, _ := strconv.Atoi(os.Getenv(deadlyCall))
 		m := &meddler{Backend: ptrace.NewSystem(), before: func(n int, _ string, _ int) error {
