@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -220,6 +221,9 @@ func startCommand(tb testing.TB, cmd *exec.Cmd) *target {
 	tb.Helper()
 	g := &target{tb: tb, cmd: cmd}
 	cmd.Stderr = os.Stderr
+	// Should the tests be killed. It follows the OS thread that starts the
+	// target; one ends early only with a test that has ended its targets.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
 	if g.in, err = cmd.StdinPipe(); err != nil {
 		tb.Fatal(err)

@@ -367,7 +367,7 @@ func TestKilledMidway(t *testing.T) {
 func TestKilledWhileStopping(t *testing.T) {
 	a := start(t, "-n", "3", "-mode", "futex", "-full")
 	for at := 1; ; at++ {
-		b := start(t, "-n", "3", "-mode", "futex")
+		b := start(t, "-n", "3", "-mode", "futex", "-churn", "8")
 		f := &faulty{Backend: NewSystem()}
 		tr, err := OpenBackend(f, b.PID, a.PID)
 		if err != nil {
@@ -389,6 +389,13 @@ func TestKilledWhileStopping(t *testing.T) {
 		}
 		a.untraced()
 		a.expect(a.given())
+		if killed {
+			// All reaped, or the parent would never learn of the end.
+			eventually(t, "gone", func() bool {
+				_, err := ReadStatus(b.PID, b.PID)
+				return errors.Is(err, ErrNotFound) || len(tracees(t, tr.osTID)) == 0
+			})
+		}
 		b.end()
 		if t.Failed() || !killed {
 			break

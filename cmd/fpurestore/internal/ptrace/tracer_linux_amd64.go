@@ -25,6 +25,7 @@ type Tracer struct {
 	threads map[int]*thread
 	stray   []int // processes attached because a thread created them by clone
 	scratch []byte
+	partial bool // Stop has not succeeded: there may be tracees not in threads
 	left    bool // something may still be attached that is not in threads
 	closed  bool
 }
@@ -34,6 +35,7 @@ type thread struct {
 	pid, tid int
 	stopped  bool
 	dead     bool // a leader that has ended before its process
+	dying    bool // killed in its stop
 	signal   int  // to be delivered on detach
 	compat   int8
 	known    []byte // NT_X86_XSTATE as last read, nil if written since
@@ -133,8 +135,10 @@ func (t *Tracer) Stop(ctx context.Context) (err error) {
 		delete(t.threads, tid)
 		t.left = true
 	}
+	t.partial = true
 	defer func() {
 		if err == nil {
+			t.partial = false
 			return
 		}
 		if more := t.detach(); more != nil {
@@ -226,7 +230,7 @@ func (t *Tracer) attach(pid, tid int) (th *thread, zombie bool, err error) {
 		return nil, false, nil
 	case err != nil:
 		return nil, false, t.attachError(pid, tid, errno)
-	case st.State == 'Z' || st.State == 'X':
+	case (st.State == 'Z' || st.State == 'X') && st.TracerPID != t.osTID:
 		return nil, true, nil // EPERM: kernel/ptrace.c: ptrace_attach, exit_state
 	case errno == unix.EPERM && st.TracerPID == t.osTID:
 		// The kernel attached it on behalf of the thread that created it.
@@ -301,11 +305,19 @@ func (t *Tracer) poll(th *thread) (done bool, err error) {
 		th.signal = int(ws.StopSignal())
 	case unix.PTRACE_EVENT_CLONE:
 		child, err := t.b.NewThread(th.tid)
+		if err != nil && err != unix.ESRCH {
+			child, err = t.b.NewThread(th.tid) // too much hangs on it
+		}
+		if err != nil {
+			// A process, if it was not a thread, is attached, and nobody says
+			// which: the end of this OS thread will let it go.
+			t.left = true
+		}
 		if err == unix.ESRCH { // killed since
 			return true, nil
 		}
 		if err != nil {
-			return false, &ThreadError{PID: th.pid, TID: th.tid, Op: "get event message", Err: err}
+			return true, &ThreadError{PID: th.pid, TID: th.tid, Op: "get event message", Err: err}
 		}
 		t.stray = append(t.stray, child)
 	}
@@ -429,8 +441,8 @@ func (t *Tracer) Threads() []Thread {
 // Detach lets all threads go, with the signals that were met while stopping
 // them, and tries every thread whatever happens to the others. A thread that
 // was killed meanwhile is no error. The error joins one [*ThreadError] for
-// each living thread that could not be let go; calling Detach or Close again
-// tries those again. After a complete Detach, Stop may be called again.
+// each living thread that could not be let go; calling Detach again, or
+// Close, tries those again. After a complete Detach, Stop may be called again.
 func (t *Tracer) Detach() error {
 	if err := t.here(); err != nil {
 		return err
@@ -439,27 +451,43 @@ func (t *Tracer) Detach() error {
 }
 
 func (t *Tracer) detach() error {
-	for _, tid := range t.stray {
-		if t.threads[tid] == nil {
-			t.threads[tid] = &thread{tid: tid}
-		}
-	}
-	t.stray = nil
 	t.halt()
 	var errs []error
-	var dying []*thread
 	for _, th := range t.sorted() {
 		if !th.stopped {
 			continue
 		}
 		if err := t.release(th); err != nil {
 			errs = append(errs, err)
-		} else if t.threads[th.tid] != nil {
-			dying = append(dying, th)
 		}
 	}
-	t.reap(dying)
+	t.reap()
 	return errors.Join(errs...)
+}
+
+// adopt finds what the kernel attached for us, because a tracee created it,
+// and Stop has not got round to.
+func (t *Tracer) adopt() {
+	for _, tid := range t.stray {
+		if t.threads[tid] == nil {
+			t.threads[tid] = &thread{tid: tid}
+		}
+	}
+	t.stray = nil
+	if !t.partial {
+		return
+	}
+	for _, pid := range t.pids {
+		tids, _ := t.b.Tasks(pid) // none if it has ended
+		for _, tid := range tids {
+			if t.threads[tid] != nil {
+				continue
+			}
+			if st, err := t.b.Status(pid, tid); err == nil && st.TracerPID == t.osTID {
+				t.threads[tid] = &thread{pid: pid, tid: tid}
+			}
+		}
+	}
 }
 
 // haltGrace bounds how long a failed Stop waits for threads only in order to
@@ -470,23 +498,32 @@ const haltGrace = 200 * time.Millisecond
 // halt stops what is attached and still runs: a thread that has not stopped
 // cannot be detached from.
 func (t *Tracer) halt() {
-	var running []*thread
-	for _, th := range t.sorted() {
-		if !th.stopped && !th.dead {
-			t.b.Interrupt(th.tid) // fails if it has ended; the wait will tell
-			running = append(running, th)
-		}
-	}
 	end := time.Now().Add(haltGrace)
-	for try := 0; len(running) > 0; try++ {
-		running = slices.DeleteFunc(running, func(th *thread) bool {
-			done, err := t.poll(th)
-			return done || err != nil
-		})
-		if len(running) == 0 || time.Now().After(end) {
+	asked := make(map[int]bool)
+	for {
+		t.adopt()
+		var running []*thread
+		for _, th := range t.sorted() {
+			if !th.stopped && !th.dead && !asked[th.tid] {
+				asked[th.tid] = true
+				t.b.Interrupt(th.tid) // fails if it has ended; the wait will tell
+				running = append(running, th)
+			}
+		}
+		if len(running) == 0 {
+			t.partial = false
 			return
 		}
-		pause(try)
+		for try := 0; ; try++ {
+			running = slices.DeleteFunc(running, func(th *thread) bool {
+				done, err := t.poll(th)
+				return done || err != nil
+			})
+			if len(running) == 0 || time.Now().After(end) {
+				break // to look once more: these may have created others
+			}
+			pause(try)
+		}
 	}
 }
 
@@ -498,25 +535,41 @@ func (t *Tracer) release(th *thread) error {
 		delete(t.threads, th.tid)
 		return nil
 	case err == unix.ESRCH && !t.inStop(th):
-		th.stopped = false
+		th.stopped, th.dying = false, true
+		for _, other := range t.threads { // its leader can be reaped after it
+			other.dying = other.dying || other.dead && other.pid == th.pid
+		}
 		return nil
 	}
 	return &ThreadError{PID: th.pid, TID: th.tid, Op: "detach", Err: err}
 }
 
+// reapGrace bounds how long detach waits for killed threads to die.
+const reapGrace = 2 * time.Second
+
 // reap takes the exit status of killed threads: until then they stay zombies,
 // and the parent does not learn of the end (kernel/exit.c: exit_notify). What
 // is not dead soon is left to the kernel, which does the same when the OS
 // thread ends.
-func (t *Tracer) reap(dying []*thread) {
-	for try := 0; len(dying) > 0 && try < spins+400; try++ {
-		dying = slices.DeleteFunc(dying, func(th *thread) bool {
-			_, err := t.poll(th)
-			return err != nil || t.threads[th.tid] == nil
-		})
-		if len(dying) > 0 {
-			pause(try)
+func (t *Tracer) reap() {
+	end := time.Now().Add(reapGrace)
+	for try := 0; ; try++ {
+		waiting := false
+		for _, th := range t.sorted() {
+			if th.stopped {
+				continue // could not be detached
+			}
+			if done, err := t.poll(th); done || err != nil {
+				continue
+			}
+			// A leader that ended before its process stays as long as that
+			// does, and a thread that never stopped may sleep for ever.
+			waiting = waiting || th.dying
 		}
+		if !waiting || time.Now().After(end) {
+			return
+		}
+		pause(try)
 	}
 }
 
@@ -543,6 +596,9 @@ func (t *Tracer) Close() error {
 		return err
 	}
 	err := t.detach()
+	if err != nil {
+		err = t.detach() // nothing else can be done for these threads
+	}
 	t.b.Close()
 	t.closed = true
 	if len(t.threads) == 0 && !t.left {

@@ -389,6 +389,58 @@ func TestChurn(t *testing.T) {
 	}
 }
 
+// TestChurnFaults has Stop fail at every point with a process that creates
+// threads or processes all the time: nothing may stay attached.
+func TestChurnFaults(t *testing.T) {
+	for _, flags := range []string{"0", "0x500"} {
+		t.Run(flags, func(t *testing.T) {
+			g := start(t, "-n", "2", "-mode", "yield", "-churn", "24", "-churnflags", flags)
+			for at := 1; at <= 150; at++ {
+				f := &faulty{Backend: NewSystem()}
+				tr, err := OpenBackend(f, g.PID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.fail = func(call int, _ string) error {
+					if call == at {
+						return unix.EIO
+					}
+					return nil
+				}
+				err = stopErr(tr)
+				if err := tr.Close(); err != nil && !errors.Is(err, unix.EIO) {
+					t.Error(err)
+				}
+				if left := tracees(t, tr.osTID); len(left) > 0 {
+					t.Fatalf("call %d (%v): left attached: %v", at, err, left)
+				}
+			}
+			before := g.ask("look").Churned
+			eventually(t, "goes on", func() bool { return g.ask("look").Churned > before+100 })
+			g.expect(g.given())
+		})
+	}
+}
+
+// tracees lists the processes and threads that an OS thread traces.
+func tracees(t *testing.T, tracer int) (list []int) {
+	t.Helper()
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range procs {
+		pid, _ := strconv.Atoi(filepath.Base(p))
+		tids, _ := Tasks(pid)
+		for _, tid := range tids {
+			if st, err := ReadStatus(pid, tid); err == nil && st.TracerPID == tracer {
+				list = append(list, tid)
+			}
+		}
+	}
+	return list
+}
+
 // TestSignals: every queued signal sent while threads are stopped and let go
 // is delivered once.
 func TestSignals(t *testing.T) {
