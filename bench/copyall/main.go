@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +43,8 @@ func copyDir(from, to string) error {
 	return withDir(filepath.Dir(to), unix.Fsync)
 }
 
-// copyFile keeps the mode and the times, as cp -p does.
+// copyFile keeps owner, mode and times, and asks for extended attributes, as cp -a
+// does.
 func copyFile(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -59,6 +61,16 @@ func copyFile(from, to string) error {
 	}
 	_, err = io.Copy(out, in) // copy_file_range
 	if err = errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if err := os.Lchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if _, err := unix.Llistxattr(from, nil); err != nil {
+		return err
+	}
+	if err := os.Chmod(to, info.Mode().Perm()); err != nil {
 		return err
 	}
 	return os.Chtimes(to, info.ModTime(), info.ModTime())

@@ -20,14 +20,15 @@ import (
 func main() {
 	n := flag.Int("n", 10000, "core `images`")
 	rounds := flag.Int("rounds", 5, "`times` that each pair is run")
+	only := flag.String("only", "", "one `comparison`: check, decoders, small, convert or json")
 	flag.Parse()
-	if err := run(*n, *rounds); err != nil {
+	if err := run(*n, *rounds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
 		os.Exit(1)
 	}
 }
 
-func run(n, rounds int) error {
+func run(n, rounds int, only string) error {
 	tmp, err := os.MkdirTemp("", "fleet")
 	if err != nil {
 		return err
@@ -49,8 +50,14 @@ func run(n, rounds int) error {
 	fmt.Printf("%d core images, median of %d runs in turns, %s, %d CPUs\n\n", n, rounds, cpuModel(), runtime.NumCPU())
 	b.row("what", "time", "limit", "CPU", "fpuimg", "other", "memory")
 	fmt.Println("|---|--:|--:|--:|--:|--:|--:|")
-	for _, measure := range []func() error{b.check, b.decoders, b.small, b.convert, b.json} {
-		if err := measure(); err != nil {
+	for _, c := range []struct {
+		name    string
+		measure func() error
+	}{{"check", b.check}, {"decoders", b.decoders}, {"small", b.small}, {"convert", b.convert}, {"json", b.json}} {
+		if only != "" && only != c.name {
+			continue
+		}
+		if err := c.measure(); err != nil {
 			return err
 		}
 	}
