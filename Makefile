@@ -47,7 +47,7 @@ lint: ## gofmt, go vet, staticcheck, and mandoc on the man pages
 		else echo "mandoc is not installed: the man pages are not checked"; fi
 
 .PHONY: generate
-generate: ## write generated files anew: man pages
+generate: ## write generated files anew: man pages, shell completions
 	$(GO) generate ./...
 
 .PHONY: check-generated
@@ -79,7 +79,8 @@ golden: ## rewrite the golden files; look at the diff
 	$(GO) test $(addprefix ./,$(GOLDEN)) -update
 
 .PHONY: bench
-bench: ## compare the decoder with proto.Unmarshal of go-criu's type
+bench: ## compare speed and memory with reading, copying, go-criu and crit
+	cd bench && $(GO) run ./fleet $(BENCH)
 	cd bench && $(GO) test -run '^$$' -bench . -benchmem
 
 .PHONY: vmtest

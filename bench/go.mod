@@ -7,6 +7,7 @@ replace github.com/fpuimg/fpuimg => ../
 require (
 	github.com/checkpoint-restore/go-criu/v8 v8.3.0
 	github.com/fpuimg/fpuimg v0.0.0-00010101000000-000000000000
+	golang.org/x/sys v0.49.0
 	google.golang.org/protobuf v1.36.12
 )
 

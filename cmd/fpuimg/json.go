@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"path/filepath"
+	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -11,10 +13,83 @@ import (
 
 // writeJSON prints a document. Every verb prints exactly one per run.
 func writeJSON(s *cli.IO, doc any) error {
-	enc := json.NewEncoder(s.Out)
+	b, err := encodeJSON(doc, 0)
+	if err == nil {
+		_, err = s.Out.Write(append(b, '\n'))
+	}
+	return err
+}
+
+// encodeJSON spells a value that starts at a column.
+func encodeJSON(v any, column int) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(doc)
+	enc.SetIndent(strings.Repeat(" ", column), "  ")
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// jsonStream writes a document whose long lists are not in memory. Its bytes are
+// those of writeJSON.
+type jsonStream struct {
+	s    *cli.IO
+	full []bool // the lists that are open, outermost first: does it have an element?
+}
+
+// open writes an object whose last field is a list, empty in v, and leaves the list
+// open for the elements that follow.
+func (w *jsonStream) open(v any) error {
+	b, err := w.encode(v)
+	if err != nil {
+		return err
+	}
+	at := bytes.LastIndex(b, []byte("[]"))
+	w.full = append(w.full, false)
+	_, err = w.s.Out.Write(b[:at+1])
+	return err
+}
+
+// element writes an element of the innermost list.
+func (w *jsonStream) element(v any) error {
+	b, err := w.encode(v)
+	if err == nil {
+		_, err = w.s.Out.Write(b)
+	}
+	return err
+}
+
+// encode spells a value, after what separates it from its place's last element.
+func (w *jsonStream) encode(v any) ([]byte, error) {
+	column := 4 * len(w.full)
+	b, err := encodeJSON(v, column)
+	if len(w.full) == 0 || err != nil {
+		return b, err
+	}
+	start := "\n" + strings.Repeat(" ", column)
+	if last := len(w.full) - 1; w.full[last] {
+		start = "," + start
+	} else {
+		w.full[last] = true
+	}
+	return append([]byte(start), b...), nil
+}
+
+// close ends the innermost list and its object.
+func (w *jsonStream) close() error {
+	last := len(w.full) - 1
+	indent := strings.Repeat(" ", 4*last)
+	var end string
+	if w.full[last] {
+		end = "\n" + indent + "  "
+	}
+	end += "]\n" + indent + "}"
+	if last == 0 {
+		end += "\n"
+	}
+	w.full = w.full[:last]
+	_, err := w.s.Out.WriteString(end)
+	return err
 }
 
 func baseName(path string) string {

@@ -30,6 +30,7 @@ func verbs() []verb {
 		{convertManual, setupConvert},
 		{profileManual, setupProfile},
 		{diffManual, setupDiff},
+		{completionManual, setupCompletion},
 	}
 }
 
@@ -62,6 +63,10 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 		return cli.OK, help(s, args[1:])
 	case args[0] == "version":
 		fmt.Fprintln(s.Out, cli.Version("fpuimg"))
+		return cli.OK, nil
+	}
+	if args[0] == completeVerb {
+		complete(s, args[1:])
 		return cli.OK, nil
 	}
 	v, err := findVerb(args[0])

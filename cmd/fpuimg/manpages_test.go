@@ -8,7 +8,7 @@ import (
 	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
-//go:generate go test -run ^TestManPages$ -update .
+//go:generate go test -run ^(TestManPages|TestCompletionFiles)$ -update .
 
 // TestManPages compares man/ with the manuals that --help prints; with -update it
 // writes them.

@@ -42,12 +42,13 @@ The commands:
   diff     what differs between two checkpoints
   help     the manual of a command: fpuimg help show
   version  the version
+  completion  completes commands in a shell: fpuimg help completion
 
 Standard output is data, standard error is talk. NO_COLOR is honoured, and
 nothing is told by colour alone.
 `,
 	Exits: exits,
-	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-profile", "fpuimg-diff", "criu(8)"},
+	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-profile", "fpuimg-diff", "fpuimg-completion", "criu(8)"},
 }
 
 var showManual = cli.Manual{

@@ -99,7 +99,9 @@ type shown struct {
 	path     string
 	ckpt     *codec.Checkpoint // nil if it cannot be read
 	cpu      *xstate.CPU
-	threads  []shownThread
+	threads  []shownThread // not with --json: there may be many
+	damaged  bool          // by what the policy says of a thread
+	unread   int           // threads that errs tells of
 	findings []compat.Finding
 	errs     []error
 }
@@ -111,7 +113,12 @@ type shownThread struct {
 
 func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
-	doc := showDoc{Schema: "fpuimg.show/1", Images: []showImage{}}
+	doc := &jsonStream{s: s}
+	if o.json {
+		if err := doc.open(showDoc{Schema: "fpuimg.show/1", Images: []showImage{}}); err != nil {
+			return code, err
+		}
+	}
 	printed := false
 	var export []codec.Thread
 	for img := range o.images(s, paths) {
@@ -127,16 +134,14 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			}
 			code = cli.Worst(code, cli.Damaged)
 		}
-		if img.damaged() {
+		if img.damaged {
 			code = cli.Worst(code, cli.Damaged)
 		}
 		switch {
 		case o.json:
-			d, err := o.document(img)
-			if err != nil {
+			if err := o.document(doc, img); err != nil {
 				return code, err
 			}
-			doc.Images = append(doc.Images, d)
 			continue
 		case len(img.threads) == 0 && (len(img.errs) > 0 || len(o.tid) > 0):
 			continue
@@ -147,7 +152,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		printed = true
 	}
 	if o.json {
-		if err := writeJSON(s, doc); err != nil {
+		if err := doc.close(); err != nil {
 			return code, err
 		}
 	}
@@ -198,25 +203,42 @@ func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 	if ckpt.CPUInfo != nil {
 		img.cpu = ckpt.CPUInfo.CPU()
 	}
-	for th, err := range ckpt.Threads() {
-		if len(o.tid) > 0 && !slices.Contains(o.tid, th.TID) {
-			continue
-		}
+	for th, err := range o.threads(ckpt) {
 		o.unseen[th.TID] = false
 		if err != nil {
 			img.errs = append(img.errs, err)
+			img.unread++
 			continue
 		}
 		if th.Core.Trailing > 0 {
 			img.findings = append(img.findings, compat.Trailing(th.Core.Path, th.Core.Trailing))
 		}
-		img.threads = append(img.threads, shownThread{th, compat.Decide(&th.Core.State, compat.Target{}, compat.Policy{})})
+		t := judge(th)
+		img.damaged = img.damaged || t.report.Verdict == compat.Damaged
+		if !o.json || o.elfCore != "" {
+			img.threads = append(img.threads, t)
+		}
 	}
 	return img
 }
 
-func (img *shown) damaged() bool {
-	return slices.ContainsFunc(img.threads, func(t shownThread) bool { return t.report.Verdict == compat.Damaged })
+// threads yields the threads to show.
+func (o *showOptions) threads(ckpt *codec.Checkpoint) iter.Seq2[codec.Thread, error] {
+	return func(yield func(codec.Thread, error) bool) {
+		for th, err := range ckpt.Threads() {
+			if len(o.tid) > 0 && !slices.Contains(o.tid, th.TID) {
+				continue
+			}
+			if !yield(th, err) {
+				return
+			}
+		}
+	}
+}
+
+// judge says of a thread what there is to say without a target.
+func judge(th codec.Thread) shownThread {
+	return shownThread{th, compat.Decide(&th.Core.State, compat.Target{}, compat.Policy{})}
 }
 
 // findings returns the findings as they may be shown; never nil.
@@ -458,7 +480,9 @@ type componentDoc struct {
 	Size  int    `json:"size"`
 }
 
-func (o *showOptions) document(img *shown) (showImage, error) {
+// document writes an image. Its threads come last and are read a second time, one by
+// one: what precedes them is about all of them.
+func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Findings: o.findings(img.findings), Threads: []showThread{}}
 	if img.ckpt != nil {
 		d.Kind = string(img.ckpt.Kind)
@@ -469,20 +493,39 @@ func (o *showOptions) document(img *shown) (showImage, error) {
 	}
 	var err error
 	if d.CPU, err = profileJSON(img.cpu); err != nil {
-		return d, err
+		return err
 	}
-	for _, t := range img.threads {
-		st := &t.Core.State
-		td := showThread{PID: t.PID, TID: t.TID, Comm: t.Core.Comm, File: baseName(t.Core.Path), Mode: "native",
-			Format: st.Format.String(), XStateBV: hex(uint64(st.BV)),
-			Components: o.components(st), Findings: o.findings(t.report.Findings)}
-		if st.Compat {
-			td.Mode = "compat"
-		}
-		if o.regs && !o.redact {
-			td.Registers = o.registersDoc(st)
-		}
-		d.Threads = append(d.Threads, td)
+	if err := doc.open(d); err != nil {
+		return err
 	}
-	return d, nil
+	unread := 0
+	if img.ckpt != nil {
+		for th, err := range o.threads(img.ckpt) {
+			if err != nil {
+				unread++ // told before
+				continue
+			}
+			if err := doc.element(o.threadDoc(judge(th))); err != nil {
+				return err
+			}
+		}
+	}
+	if unread != img.unread {
+		return fmt.Errorf("%s: another program changed it while it was read", img.path)
+	}
+	return doc.close()
+}
+
+func (o *showOptions) threadDoc(t shownThread) showThread {
+	st := &t.Core.State
+	d := showThread{PID: t.PID, TID: t.TID, Comm: t.Core.Comm, File: baseName(t.Core.Path), Mode: "native",
+		Format: st.Format.String(), XStateBV: hex(uint64(st.BV)),
+		Components: o.components(st), Findings: o.findings(t.report.Findings)}
+	if st.Compat {
+		d.Mode = "compat"
+	}
+	if o.regs && !o.redact {
+		d.Registers = o.registersDoc(st)
+	}
+	return d
 }

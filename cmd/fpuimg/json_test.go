@@ -1,0 +1,58 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/internal/cli"
+)
+
+// TestJSONStream compares a document that is written piece by piece with the same
+// one written at once.
+func TestJSONStream(t *testing.T) {
+	type inner struct {
+		Name string   `json:"name"`
+		List []string `json:"list"`
+	}
+	type outer struct {
+		Empty []string `json:"empty"`
+		List  []inner  `json:"list"`
+	}
+	tests := []outer{
+		{List: []inner{}},
+		{List: []inner{{"a", []string{}}}},
+		{List: []inner{{"a", []string{"<x>"}}}},
+		{List: []inner{{"a", []string{"x", "[]"}}, {"[]", []string{}}, {"b", []string{"y"}}}},
+	}
+	for _, doc := range tests {
+		doc.Empty = []string{}
+		var got, want bytes.Buffer
+		whole := cli.NewIO("test", nil, &want, io.Discard)
+		if err := writeJSON(whole, doc); err != nil {
+			t.Fatal(err)
+		}
+		whole.Finish(0, nil)
+		s := cli.NewIO("test", nil, &got, io.Discard)
+		w := &jsonStream{s: s}
+		check := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		check(w.open(outer{Empty: []string{}, List: []inner{}}))
+		for _, in := range doc.List {
+			check(w.open(inner{in.Name, []string{}}))
+			for _, v := range in.List {
+				check(w.element(v))
+			}
+			check(w.close())
+		}
+		check(w.close())
+		s.Finish(0, nil)
+		if !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Errorf("got\n%s\nwant\n%s", &got, &want)
+		}
+	}
+}

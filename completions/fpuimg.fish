@@ -1,0 +1,17 @@
+# fish completion for fpuimg; written by: fpuimg completion fish
+
+function __fpuimg_complete
+    set -l words (commandline -opc)
+    set -l cur (commandline -ct)
+    set -l reply ($words[1] __complete $words[2..-1] $cur 2>/dev/null)
+    if set -q reply[2]
+        printf '%s\n' $reply[2..-1]
+    end
+    if string match -q '*files*' -- "$reply[1]"
+        set -l prefix (string match -r -- '^-.*?=' $cur)
+        for path in (__fish_complete_path (string replace -- "$prefix" '' $cur))
+            printf '%s\n' "$prefix$path"
+        end
+    end
+end
+complete -c fpuimg -f -a '(__fpuimg_complete)'
