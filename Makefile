@@ -31,7 +31,7 @@ demo: ## build, and show a real AVX-512 checkpoint and its registers
 
 .PHONY: test
 test: ## run all tests, with the race detector where there is a C compiler
-	$(GO) test $(RACE) ./...
+	$(GO) test $(RACE) -timeout 30m ./...
 
 .PHONY: check
 check: lint check-generated cross test ## all that continuous integration checks
@@ -82,6 +82,11 @@ golden: ## rewrite the golden files; look at the diff
 bench: ## compare speed and memory with reading, copying, go-criu and crit
 	cd bench && $(GO) run ./fleet $(BENCH)
 	cd bench && $(GO) test -run '^$$' -bench . -benchmem
+
+.PHONY: vmtest
+vmtest: ## boot guests of unlike CPUs and compare check's predictions with what CRIU does there; installs Debian packages as root
+	FPU_VM=1 FPU_VM_INSTALL=1 $(GO) test -count=1 -p 1 -timeout 30m -run 'VM$$' ./vmtest/...
+	@cat out/vm-matrix.txt
 
 .PHONY: clean
 clean: ## remove what was built

@@ -43,9 +43,13 @@ type archive struct {
 
 // archiveDir is one directory of an archive that holds images.
 type archiveDir struct {
-	files map[string]archived
-	twice []error
+	files  map[string]archived
+	twice  []error
+	judged int // how much had been read when complete last said no
 }
+
+// maxProblems bounds the faults of one kind that are kept.
+const maxProblems = 10
 
 // archived is one image in an archive, or why it cannot be read.
 type archived struct {
@@ -142,7 +146,7 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 		}
 		clean, ok := memberName(m.Name)
 		if !ok {
-			if !config {
+			if !config && len(a.unfit) < maxProblems {
 				a.unfit = append(a.unfit, &FormatError{a.path, m.Offset, "tar", fmt.Errorf("the member name %q leads out of the archive; it is not used", m.Name)})
 			}
 			continue
@@ -163,7 +167,7 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 			a.dirs[dir] = d
 			a.order = append(a.order, dir)
 		}
-		if _, twice := d.files[base]; twice {
+		if _, twice := d.files[base]; twice && len(d.twice) < maxProblems {
 			d.twice = append(d.twice, &FormatError{a.label(dir, base), m.Offset, "tar", errors.New("a second member of this name; the last one counts")})
 		}
 		f := archived{}
@@ -229,9 +233,10 @@ func inArchive(archive, dir, base string) string { return archive + ":" + dir + 
 // walk has left the directory.
 func (a *archive) complete(dir string) bool {
 	d := a.dirs[dir]
-	if d == nil || path.Base(dir) != "checkpoint" || a.notes[path.Join(path.Dir(dir), "config.dump")] == nil {
+	if d == nil || path.Base(dir) != "checkpoint" || a.notes[path.Join(path.Dir(dir), "config.dump")] == nil || d.judged == len(d.files) {
 		return false
 	}
+	d.judged = len(d.files)
 	tree, ok := d.files["pstree.img"]
 	if !ok || tree.err != nil {
 		return false

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -500,9 +501,7 @@ func TestArchiveStopsEarly(t *testing.T) {
 		es = append(es, member{name: "checkpoint/" + name, data: files[name]})
 	}
 	noise := make([]byte, 4<<20)
-	for i := range noise {
-		noise[i] = byte(i * i >> 7)
-	}
+	rand.NewChaCha8([32]byte{}).Read(noise) // does not compress
 	es = append(es, member{name: "rootfs-diff.tar", data: noise}, member{name: "z", data: noise})
 	b := compressors(t)["gzip"](makeTar(t, es...))
 	r := &countingReader{r: bytes.NewReader(b)}
@@ -652,4 +651,34 @@ func FuzzArchive(f *testing.F) {
 		}
 		_ = err
 	})
+}
+
+// TestContainers names the container by what each engine writes.
+func TestContainers(t *testing.T) {
+	core := member{name: "checkpoint/core-1.img", data: threads8(t)["core-22100.img"]}
+	tests := []struct {
+		name, config, spec string
+		want               *codec.Container
+	}{
+		{"podman", `{"name":"web","rootfsImageName":"i:1","runtime":"crun"}`, `{"annotations":{"io.container.manager":"libpod"}}`,
+			&codec.Container{Name: "web", Image: "i:1", Engine: "Podman", Runtime: "crun"}},
+		{"cri-o", `{"name":"k8s_web_pod","runtime":"runc"}`, `{"annotations":{"io.container.manager":"cri-o","io.kubernetes.cri-o.Metadata":"{\"name\":\"web\"}"}}`,
+			&codec.Container{Name: "web", Engine: "CRI-O", Runtime: "runc"}},
+		{"containerd", `{"id":"1"}`, `{"annotations":{"io.kubernetes.cri.container-name":"web"}}`, &codec.Container{Name: "web", Engine: "containerd"}},
+		{"rubbish", `[1]`, `"annotations"`, nil},
+		{"hostile", `{"name":"a\u001b[31m\nb"}`, `{}`, &codec.Container{Name: "a\x1b[31m\nb"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := makeTar(t, member{name: "config.dump", data: []byte(tt.config)}, member{name: "./spec.dump", data: []byte(tt.spec)}, core)
+			cs, err := codec.ReadAll("x", bytes.NewReader(b), codec.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := cs[0].Container
+			if (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
+				t.Errorf("container %+v, want %+v", got, tt.want)
+			}
+		})
+	}
 }

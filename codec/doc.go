@@ -13,6 +13,15 @@
 // [Open] takes a checkpoint directory or a single core image and gives a
 // [Checkpoint]; its threads are decoded one by one as they are asked for.
 //
+// # Other containers
+//
+// [Open] and [OpenAll] tell by content what else holds such states: the archives
+// that container engines make of a checkpoint directory, OCI image layouts, ELF
+// cores and, if asked for, bare XSAVE areas. An archive is read in one pass, from a
+// file or a stream, and never unpacked: the few images that matter are held in
+// memory, all else is skipped, in a plain archive by seeking. [WriteELFCore] is the
+// way back to a debugger.
+//
 // # Hostile input
 //
 // Images come from other machines. Every length is checked against the bytes that

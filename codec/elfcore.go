@@ -393,7 +393,7 @@ func (e *elfCore) state(t *elfThread) (*xstate.State, error) {
 		return e.xstate(t)
 	case t.xfpregs != nil:
 		return e.fxsave(t.xfpregs, "NT_PRXFPREG", t.tid)
-	case t.fpregs != nil && len(t.fpregs) == fsaveSize:
+	case len(t.fpregs) == fsaveSize:
 		return fromFSave(t.fpregs), nil
 	case t.fpregs != nil:
 		return e.fxsave(t.fpregs, "NT_PRFPREG", t.tid)

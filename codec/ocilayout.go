@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Limits on an OCI image layout: what is read whole, how deep indexes nest, and how
@@ -69,11 +70,15 @@ func openLayout(dir string, o Options) ([]*Checkpoint, error) {
 	return l.out, nil
 }
 
-var digestForm = regexp.MustCompile(`^([a-z0-9]+):([a-f0-9]{32,128})$`)
+// digestForm matches a digest; it is compiled when the first layout is
+// read, since most runs read none.
+var digestForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([a-z0-9]+):([a-f0-9]{32,128})$`)
+})
 
 // blob returns the path of a blob. A digest is not trusted as a path.
 func (l *ociLayout) blob(d descriptor) (string, error) {
-	m := digestForm.FindStringSubmatch(d.Digest)
+	m := digestForm().FindStringSubmatch(d.Digest)
 	if m == nil {
 		return "", &FormatError{filepath.Join(l.dir, "index.json"), 0, "digest", fmt.Errorf("%q is no digest", d.Digest)}
 	}

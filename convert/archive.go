@@ -108,11 +108,12 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", archive, err)
 	}
-	c := &archiveCopier{tr: rawtar.NewReader(dec), w: enc, progress: o.Progress, files: map[string][]byte{}}
+	c := &archiveCopier{tr: rawtar.NewReader(dec), w: enc, progress: o.Progress, files: map[string][]byte{}, was: map[string]uint64{}}
 	for _, p := range plans {
 		_, dir := p.Checkpoint.Archive()
 		for base, content := range p.files {
 			c.files[path.Join(dir, base)] = content
+			c.was[path.Join(dir, base)] = p.read[archive+":"+dir+"/"+base]
 		}
 	}
 	if err := c.copy(); err != nil {
@@ -124,11 +125,15 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 	return out.Flush()
 }
 
+// maxImage is the size of the largest image that codec reads.
+const maxImage = 64 << 20
+
 // archiveCopier copies an archive with some members' content replaced.
 type archiveCopier struct {
 	tr       *rawtar.Reader
 	w        io.Writer
 	files    map[string][]byte // by cleaned name; nil once it is written
+	was      map[string]uint64 // the hashes of what they replace
 	progress func(done int64)
 }
 
@@ -176,6 +181,13 @@ func (c *archiveCopier) member(m *rawtar.Member) error {
 	}
 	if m.Sparse {
 		return fmt.Errorf("%s: stored as a sparse file, whose map would change; pack the archive without --sparse", name)
+	}
+	old, err := io.ReadAll(io.LimitReader(c.tr, maxImage))
+	if err != nil {
+		return err
+	}
+	if hash(old) != c.was[name] {
+		return changedError(name)
 	}
 	header, err := m.Resized(int64(len(content)))
 	if err != nil {

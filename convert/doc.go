@@ -5,6 +5,10 @@
 // that is not refused is carried out by [Plan.WriteDir], which makes a new
 // directory, [Plan.WriteFile], for one core image, or [Plan.InPlace].
 //
+// The checkpoints of an archive become a new archive by [WriteArchive]. It copies the
+// archive block by block, since archive/tar would write headers of its own, and
+// rewrites only the images that change.
+//
 // # All or nothing
 //
 // A new directory is built under a hidden name beside its place and appears by one

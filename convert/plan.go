@@ -109,6 +109,11 @@ var seed = maphash.MakeSeed()
 
 func hash(b []byte) uint64 { return maphash.Bytes(seed, b) }
 
+// changedError is a file that is not the one that a plan was made from.
+func changedError(path string) error {
+	return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", path)
+}
+
 // stale returns an error if a file is not the one that the plan was made from.
 func (p *Plan) stale() error {
 	if was := p.archiveInfo; was != nil {
@@ -117,7 +122,7 @@ func (p *Plan) stale() error {
 			return err
 		}
 		if !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
-			return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", p.archive)
+			return changedError(p.archive) // the images in it are compared where they are copied
 		}
 		return nil
 	}
@@ -127,7 +132,7 @@ func (p *Plan) stale() error {
 			return err
 		}
 		if hash(b) != was {
-			return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", path)
+			return changedError(path)
 		}
 	}
 	return nil

@@ -33,6 +33,7 @@ var edges = []struct {
 	// For tests only.
 	{"internal/sysfault", "sys"},
 	{"internal/testimg", "protobuf"},
+	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
 	{"vmtest/guest/internal/agent", ""},
 	{"vmtest/guest/internal/guestinit", "vmtest/guest/internal/agent sys"},

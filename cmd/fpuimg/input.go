@@ -43,14 +43,15 @@ func containerText(c *codec.Container) string {
 	if c == nil {
 		return ""
 	}
+	word := func(s string) string { return cli.Printable(strings.Join(strings.Fields(s), " ")) }
 	text := "container"
 	if c.Name != "" {
-		text += " " + cli.Printable(c.Name)
+		text += " " + word(c.Name)
 	}
 	var by []string
-	for _, word := range []string{c.Engine, c.Runtime} {
-		if word != "" {
-			by = append(by, cli.Printable(word))
+	for _, s := range []string{c.Engine, c.Runtime} {
+		if s != "" {
+			by = append(by, word(s))
 		}
 	}
 	if len(by) > 0 {

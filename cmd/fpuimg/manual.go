@@ -33,6 +33,8 @@ without a PATH the current directory is read.
   ELF core   written by the kernel, gcore or show --elf-core; convert does not
              take it
 
+The commands:
+
   show     every thread's state components and registers
   check    whether it fits a machine, why not, and what CRIU would do
   convert  change the format of the FPU records

@@ -161,15 +161,12 @@ func (m *Manual) Roff() string {
 
 // roffBlocks writes paragraphs, lists and examples.
 func roffBlocks(b *strings.Builder, body string) {
-	afterList := false
 	for i, block := range strings.Split(strings.Trim(body, "\n"), "\n\n") {
 		lines := strings.Split(block, "\n")
 		example, list := strings.HasPrefix(block, "    "), strings.HasPrefix(block, "  ")
-		// A list brings its own space; after one, text must leave its indentation.
-		if i > 0 && !(list && !example) || afterList {
+		if i > 0 && (example || !list) { // an item of a list brings its own space
 			b.WriteString(".PP\n")
 		}
-		afterList = list && !example
 		switch {
 		case example:
 			b.WriteString(".RS 4\n.nf\n")

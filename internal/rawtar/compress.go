@@ -1,6 +1,7 @@
 package rawtar
 
 import (
+	"bufio"
 	"bytes"
 	"compress/bzip2"
 	"errors"
@@ -57,13 +58,15 @@ const maxWindow = 128 << 20
 
 // NewDecoder decompresses r. What it returns must be closed.
 func NewDecoder(r io.Reader, c Compression) (io.ReadCloser, error) {
-	in := &counter{r: r}
+	if c == None {
+		return io.NopCloser(r), nil
+	}
+	// zstd reads three bytes before each block.
+	in := &counter{r: bufio.NewReaderSize(r, 256<<10)}
 	var out io.Reader
 	var err error
 	closer := func() {}
 	switch c {
-	case None:
-		return io.NopCloser(r), nil
 	case Gzip:
 		out, err = gzip.NewReader(in)
 	case Zstd:

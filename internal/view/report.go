@@ -185,8 +185,10 @@ func Finding(s *cli.IO, where string, f *compat.Finding) {
 		return
 	}
 	hint, command := f.Hint, ""
-	if i := strings.Index(hint, "fpuimg "); i > 0 { // on a line of its own, to copy
-		hint, command = hint[:i], hint[i:]
+	for _, program := range []string{"fpuimg ", "fpurestore -t"} {
+		if i := strings.Index(hint, program); i > 0 { // on a line of its own, to copy
+			hint, command = hint[:i], hint[i:]
+		}
 	}
 	paragraph("hint: " + hint)
 	if command != "" {

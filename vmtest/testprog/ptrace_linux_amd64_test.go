@@ -57,6 +57,41 @@ func TestFPUHoldNotices(t *testing.T) {
 	}
 }
 
+// In mode erased nothing is right until the values are gone.
+func TestFPUHoldErased(t *testing.T) {
+	b := build(t)
+	status := filepath.Join(t.TempDir(), "status")
+	cmd := exec.Command(b.FPUHold, "erased", status)
+	ownGroup(cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		killGroup(cmd)
+		cmd.Wait()
+	}()
+	legacy := func(tick Tick) (names []string) {
+		for _, name := range tick.Lost {
+			if slices.Contains([]string{"fcw", "fsw", "ftw", "mxcsr"}, name) || strings.HasPrefix(name, "xmm") {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	if tick := waitTick(t, status, 0); len(legacy(tick)) != 4+16 {
+		t.Fatalf("before the change: %q", tick)
+	}
+	n := editFXSave(t, cmd.Process.Pid, status, func(area []byte) {
+		clear(area[:24])
+		clear(area[32:416])
+		area[0], area[1] = 0x7f, 0x03   // FCW
+		area[24], area[25] = 0x80, 0x1f // MXCSR
+	})
+	if tick := waitTick(t, status, n); len(legacy(tick)) != 0 {
+		t.Errorf("got %q, want no x87 and SSE register", tick)
+	}
+}
+
 // waitTick returns the first complete line of the status file after line n.
 func waitTick(t *testing.T, status string, n int) Tick {
 	t.Helper()

@@ -27,12 +27,16 @@ var fpuhold []byte
 //go:embed src/lazycall.c
 var lazycall []byte
 
-// Tunables is the environment under which lazycall survives the move to a CPU
-// without XSAVE and AVX. It counts when the program starts; at restore it is
+// Tunables is the environment under which lazycall, started on a CPU of Intel's,
+// survives the move to one without XSAVE and AVX. It counts when the program starts; at restore it is
 // too late. The first two settings are for the lazy resolver, the third for
 // glibc's choice of memmove, which the others do not change (glibc 2.36,
 // sysdeps/x86_64/multiarch/ifunc-memmove.h).
 const Tunables = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-XSAVEC,-XSAVE,-AVX_Fast_Unaligned_Load"
+
+// TunablesAMD is the same for a CPU of AMD's. There glibc has no preference that
+// would keep it from the next memmove in its list, the one with SSSE3.
+const TunablesAMD = Tunables + ",-SSSE3"
 
 // Binaries are the paths of the compiled programs.
 type Binaries struct {

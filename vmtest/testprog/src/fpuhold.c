@@ -22,6 +22,8 @@
 //          that CRIU is known to lose
 //   pkru   sse and PKRU
 //   mpx    auto and the MPX bounds
+//   erased what auto loads, but all of it must be in its INIT state: nothing
+//          holds until something takes the values away
 // It fails with exit status 3 if the CPU lacks what the mode is named after.
 // With -b (blind) it uses the extended instructions of the CPU it started on,
 // as a program does that asks once at its start: where they are gone, it dies
@@ -265,7 +267,8 @@ static void fill_component(u8 *b, const struct component *c, u32 p, u32 t)
 enum { MAX_THREADS = 64, STACK = 8192 };
 
 static u32 loaded; // components that hold a pattern
-static int pristine; // mode init
+static int pristine; // modes init and erased: what is checked is INIT
+static int erased; // mode erased
 static int blind;
 static u32 started_with; // usable at start
 static u32 process; // 0 is the one that was started
@@ -283,7 +286,7 @@ static volatile u32 round_now; // what the workers are to check for
 static void load(u32 t)
 {
 	struct area *a = &areas[t][1];
-	if (pristine)
+	if (pristine && !erased)
 		return;
 	fill_legacy(a->b, process, t);
 	if (loaded == (X87 | SSE)) {
@@ -342,7 +345,7 @@ static void check_legacy(const u8 *is, const u8 *want, u32 t, struct text *lost)
 
 static void check_component(const struct component *c, u32 have, u32 t, struct area *now, struct area *want, struct text *lost)
 {
-	u32 held = loaded >> c->bit & 1, at = have >> c->bit & 1 ? offset(c) : 0;
+	u32 held = !pristine && loaded >> c->bit & 1, at = have >> c->bit & 1 ? offset(c) : 0;
 	if (!at) {
 		if (held)
 			lose(lost, t, c->name, -1);
@@ -501,6 +504,8 @@ __attribute__((used)) void start(long *sp)
 		loaded = X87 | SSE;
 	else if (equal(mode, "auto"))
 		loaded = started_with & ~bounds;
+	else if (equal(mode, "erased"))
+		pristine = erased = 1, loaded = started_with & ~bounds;
 	else if (equal(mode, "pkru"))
 		wanted = PKRU, loaded = X87 | SSE | PKRU;
 	else if (equal(mode, "mpx"))

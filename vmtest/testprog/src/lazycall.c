@@ -10,15 +10,21 @@
 //
 // with only system calls that its first tick has bound. Once the file GO
 // exists, each tick also calls one function that was never called before, and
-// copies memory in blocks of many sizes. The first call of a lazily bound
-// function saves the vector registers with the instruction that glibc chose
+// copies memory in blocks of many sizes, until all were called. The first call
+// of a lazily bound function saves the vector registers with the instruction that glibc chose
 // when the program started (XSAVEC, XSAVE or FXSAVE, _dl_runtime_resolve_* in
 // sysdeps/x86_64/dl-trampoline.S), and memcpy is the variant that it chose
 // then: on a CPU without these the program dies of SIGILL. Started with
 // GLIBC_TUNABLES=glibc.cpu.hwcaps=-XSAVEC,-XSAVE,-AVX_Fast_Unaligned_Load
-// it chooses neither XSAVE nor AVX, and lives. Functions for which glibc then
-// chooses SSE4.2 (strcmp, strspn) are left out: that is another thing for a CPU
-// to lack.
+// it chooses neither XSAVE nor AVX, and lives, if it started on an Intel CPU; on
+// one of AMD's it then chooses memmove with SSSE3, unless -SSSE3 is there too.
+// Functions for which glibc chooses SSE4.2 (strcmp, strspn) are left out: that is
+// another thing for a CPU to lack.
+//
+// The resolver's buffer for XSAVE has the size that was right where the program
+// started. Where XSAVE writes more, that goes over the stack of the caller. Each
+// function is called with nothing but a pattern there. If that changes, the line
+// says LOST:stack, and so do all that follow: the program makes no more calls.
 //
 // Built with -fno-builtin -Wl,-z,lazy, else the compiler or the linker spare
 // the calls.
@@ -120,19 +126,32 @@ static int copy(void)
 	return 1;
 }
 
+// guarded makes a call with a pattern above it on the stack, and returns what
+// is not as it should be. The pattern begins close enough above the resolver's
+// buffer: between them are return addresses and no other frame's data.
+static __attribute__((noinline)) const char *guarded(unsigned n)
+{
+	volatile unsigned char guard[4096];
+	for (unsigned i = 0; i < sizeof guard; i++)
+		guard[i] = 0x5a;
+	int ok = calls[n].call();
+	for (unsigned i = 0; i < sizeof guard; i++)
+		if (guard[i] != 0x5a)
+			return "stack";
+	return ok ? NULL : calls[n].name;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
 		_exit(2);
 	const struct timespec pause = { 0, 100 * 1000 * 1000 };
 	unsigned next = 0;
+	const char *lost = NULL;
 	for (unsigned long n = 1;; n++) {
-		const char *lost = NULL;
-		if (access(argv[2], F_OK) == 0) {
-			if (next < sizeof calls / sizeof calls[0] && !calls[next].call())
-				lost = calls[next].name;
-			next++;
-			if (!copy())
+		if (!lost && next < sizeof calls / sizeof calls[0] && access(argv[2], F_OK) == 0) {
+			lost = guarded(next++);
+			if (!lost && !copy())
 				lost = "memcpy";
 		}
 		len = 0;

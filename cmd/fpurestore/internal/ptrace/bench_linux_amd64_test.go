@@ -1,0 +1,178 @@
+package ptrace
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkRestore compares a whole restore with a loop of the bare system
+// calls it cannot do without, in turns and on the same process: the time from
+// the first interrupt to the last detach (window) and all of it (total). It
+// reports medians, and by how much the restore is slower. cpu-ratio compares
+// the processor time of the tracing thread, which other load disturbs less.
+//
+//	go test -run '^$' -bench Restore -benchtime 50x
+func BenchmarkRestore(b *testing.B) {
+	for _, mode := range []string{"futex", "spin"} {
+		for _, n := range []int{1, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/threads=%d", mode, n), func(b *testing.B) {
+				g := start(b, "-n", strconv.Itoa(n), "-mode", mode, "-full")
+				tids := g.tids()
+				var window, total, bareWindow, bareTotal []time.Duration
+				var cpu, bareCPU time.Duration
+				// The memory that both need is not the point, nor is its collector.
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				for i := 0; b.Loop(); i++ {
+					runtime.GC()
+					for j := range 2 { // each is first in every other round
+						begin := cpuTime()
+						if (i+j)%2 == 0 {
+							w, t, err := timeRestore(tids, g.PID)
+							if err != nil {
+								b.Fatal(err)
+							}
+							window, total = append(window, w), append(total, t)
+							cpu += cpuTime() - begin
+						} else {
+							w, t, err := timeBare(tids, g.PID)
+							if err != nil {
+								b.Fatal(err)
+							}
+							bareWindow, bareTotal = append(bareWindow, w), append(bareTotal, t)
+							bareCPU += cpuTime() - begin
+						}
+					}
+				}
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(median(window), "window-us")
+				b.ReportMetric(median(bareWindow), "bare-window-us")
+				b.ReportMetric(median(window)/median(bareWindow), "window-ratio")
+				b.ReportMetric(median(total), "total-us")
+				b.ReportMetric(median(bareTotal), "bare-total-us")
+				b.ReportMetric(median(total)/median(bareTotal), "total-ratio")
+				b.ReportMetric(float64(cpu)/float64(bareCPU), "cpu-ratio")
+			})
+		}
+	}
+}
+
+func cpuTime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		panic(err)
+	}
+	return time.Duration(ts.Nano())
+}
+
+// median in microseconds.
+func median(d []time.Duration) float64 {
+	slices.Sort(d)
+	return float64(d[len(d)/2].Nanoseconds()) / 1e3
+}
+
+// stopwatch notes the first interrupt and the last detach.
+type stopwatch struct {
+	Backend
+	first, last time.Time
+}
+
+func (s *stopwatch) Interrupt(tid int) error {
+	if s.first.IsZero() {
+		s.first = time.Now()
+	}
+	return s.Backend.Interrupt(tid)
+}
+
+func timeRestore(tids []int, pid int) (window, total time.Duration, err error) {
+	begin := time.Now()
+	s := &stopwatch{Backend: NewSystem()}
+	t, err := OpenBackend(s, pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer t.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := t.Stop(ctx); err != nil {
+		return 0, 0, err
+	}
+	areas := make(map[int]Area, len(tids))
+	for _, tid := range tids {
+		a, err := t.Read(tid)
+		if err != nil {
+			return 0, 0, err
+		}
+		areas[tid] = Area{a.Set, flip(a.Data)}
+	}
+	if err := t.Swap(areas); err != nil {
+		return 0, 0, err
+	}
+	if err := t.Detach(); err != nil {
+		return 0, 0, err
+	}
+	s.last = time.Now()
+	if err := t.Close(); err != nil {
+		return 0, 0, err
+	}
+	return s.last.Sub(s.first), time.Since(begin), nil
+}
+
+// timeBare makes the same change with system calls and nothing else: no check,
+// no deadline, no way back.
+func timeBare(tids []int, pid int) (window, total time.Duration, err error) {
+	begin := time.Now()
+	all, err := Tasks(pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, tid := range all {
+		if err := request(unix.PTRACE_SEIZE, tid, 0); err != nil {
+			return 0, 0, err
+		}
+	}
+	first := time.Now()
+	for _, tid := range all {
+		if err := request(unix.PTRACE_INTERRUPT, tid, 0); err != nil {
+			return 0, 0, err
+		}
+	}
+	for _, tid := range all {
+		if _, err := unix.Wait4(tid, nil, unix.WALL, nil); err != nil {
+			return 0, 0, err
+		}
+	}
+	buf := make([]byte, 64<<10)
+	areas := make([][]byte, len(tids))
+	for i, tid := range tids {
+		n, err := getRegset(tid, unix.NT_X86_XSTATE, buf)
+		if err != nil {
+			return 0, 0, err
+		}
+		areas[i] = flip(buf[:n])
+	}
+	for i, tid := range tids {
+		if err := setRegset(tid, unix.NT_X86_XSTATE, areas[i]); err != nil {
+			return 0, 0, err
+		}
+	}
+	for _, tid := range tids {
+		if _, err := getRegset(tid, unix.NT_X86_XSTATE, buf); err != nil {
+			return 0, 0, err
+		}
+	}
+	for _, tid := range all {
+		if err := request(unix.PTRACE_DETACH, tid, 0); err != nil {
+			return 0, 0, err
+		}
+	}
+	end := time.Now()
+	return end.Sub(first), end.Sub(begin), nil
+}

@@ -1,0 +1,375 @@
+package ptrace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Set says which of the kernel's register sets an [Area] is.
+type Set int
+
+const (
+	// XState is NT_X86_XSTATE: the standard-format XSAVE area of this host.
+	XState Set = iota
+	// FP is the 512-byte FXSAVE area: NT_PRFPREG, of 32-bit threads NT_PRXFPREG.
+	FP
+)
+
+func (s Set) String() string {
+	switch s {
+	case XState:
+		return "NT_X86_XSTATE"
+	case FP:
+		return "FXSAVE area"
+	}
+	return fmt.Sprintf("Set(%d)", int(s))
+}
+
+// Area is the FPU state of one thread as the kernel takes it.
+type Area struct {
+	Set  Set
+	Data []byte
+}
+
+// ReadXState reads NT_X86_XSTATE. The length is this host's size of the
+// register set, the only one that WriteXState accepts. Where SSE is not in use
+// but AVX is, the MXCSR in it may be one of long ago: where the kernel keeps
+// the state in compacted form, the register is 0x1F80 then. The error is a
+// [*ThreadError]; it wraps [ErrNoXSave] if the host has no such set,
+// [ErrExited] if the thread was killed.
+func (t *Tracer) ReadXState(tid int) ([]byte, error) { return t.readSet(tid, XState) }
+
+// ReadFP reads the 512-byte FXSAVE area. The error is as of ReadXState.
+func (t *Tracer) ReadFP(tid int) ([]byte, error) { return t.readSet(tid, FP) }
+
+// Read reads the whole state: NT_X86_XSTATE, or the FXSAVE area on a host
+// without XSAVE. The error is as of ReadXState.
+func (t *Tracer) Read(tid int) (Area, error) {
+	b, err := t.ReadXState(tid)
+	if errors.Is(err, ErrNoXSave) {
+		b, err = t.ReadFP(tid)
+		return Area{FP, b}, err
+	}
+	return Area{XState, b}, err
+}
+
+// WriteXState replaces the whole state of one thread, without reading back
+// and without a way back: see [Tracer.Swap]. The error is a [*ThreadError];
+// it wraps EFAULT if the length is not the host's, EINVAL if the kernel does
+// not take the content (XSTATE_BV or MXCSR with bits that the host lacks, or a
+// header that is not zero after XSTATE_BV), and otherwise is as of ReadXState.
+// A refused write changes nothing.
+func (t *Tracer) WriteXState(tid int, b []byte) error { return t.writeSet(tid, Area{XState, b}) }
+
+// WriteFP replaces x87 and SSE state by a 512-byte FXSAVE area and leaves the
+// other components. The error is as of WriteXState.
+func (t *Tracer) WriteFP(tid int, b []byte) error { return t.writeSet(tid, Area{FP, b}) }
+
+// prstatusCompat is the size of struct elf_prstatus's register part for a
+// 32-bit thread: 17 registers of 4 bytes. A 64-bit one has 27 of 8 bytes
+// (arch/x86/kernel/ptrace.c: task_user_regset_view).
+const prstatusCompat = 17 * 4
+
+// Compat tells whether a thread runs 32-bit code. The error is a [*ThreadError].
+func (t *Tracer) Compat(tid int) (bool, error) {
+	th, err := t.thread(tid, "read NT_PRSTATUS")
+	if err != nil {
+		return false, err
+	}
+	return t.compat(th)
+}
+
+func (t *Tracer) compat(th *thread) (bool, error) {
+	if th.compat == compatUnknown {
+		n, err := t.b.GetRegset(th.tid, unix.NT_PRSTATUS, t.scratch)
+		if err != nil {
+			return false, t.threadError(th, "read NT_PRSTATUS", err)
+		}
+		th.compat = compatNo
+		if n == prstatusCompat {
+			th.compat = compatYes
+		}
+	}
+	return th.compat == compatYes, nil
+}
+
+// ReadShadowStack reads the shadow stack pointer. It is not ok if the thread
+// has no shadow stack or the kernel does not know them. The error is a
+// [*ThreadError].
+func (t *Tracer) ReadShadowStack(tid int) (ssp uint64, ok bool, err error) {
+	const op = "read NT_X86_SHSTK"
+	th, err := t.thread(tid, op)
+	if err != nil {
+		return 0, false, err
+	}
+	n, err := t.b.GetRegset(tid, unix.NT_X86_SHSTK, t.scratch[:8])
+	switch {
+	case err == unix.ENODEV: // CPU without, or not active in this thread: arch/x86/kernel/fpu/regset.c: ssp_get
+		return 0, false, nil
+	case err == unix.EINVAL: // kernel without CONFIG_X86_USER_SHADOW_STACK: no such set
+		return 0, false, nil
+	case err != nil:
+		return 0, false, t.threadError(th, op, err)
+	case n != 8:
+		return 0, false, &ThreadError{PID: th.pid, TID: tid, Op: op, Err: fmt.Errorf("got %d bytes, want 8", n)}
+	}
+	for i, b := range t.scratch[:8] {
+		ssp |= uint64(b) << (8 * i)
+	}
+	return ssp, true, nil
+}
+
+// Swap gives each thread in areas its new state: it reads the old state of
+// all, writes the new state of all, then reads all of it back and compares.
+// Two states are equal if every register is: the padding of ST0-7, MXCSR_MASK,
+// bytes 416-511 and gaps do not count, a component whose XSTATE_BV bit is
+// clear counts as INIT whatever its bytes, and XSTATE_BV itself counts.
+//
+// An area with AVX in use, SSE not, and MXCSR other than 0x1F80 is refused with
+// [ErrAmbiguous] before anything is written: it would read back as written, but
+// many kernels load 0x1F80. For that MXCSR, set the SSE bit, with XMM0-15 zero.
+//
+// If anything fails, every thread gets its old state back. The error is a
+// [*RestoreError] if a living thread could not be put back, else a
+// [*ThreadError], and everything is as before; it wraps [ErrExited] if the
+// cause was that the thread was killed, a [*ReadbackError] if the kernel took
+// the state but gave back another. All threads stay stopped.
+func (t *Tracer) Swap(areas map[int]Area) error {
+	tids := slices.Sorted(maps.Keys(areas))
+	threads := make([]*thread, len(tids))
+	old := make([]Area, len(tids))
+	for i, tid := range tids {
+		var err error
+		if threads[i], err = t.thread(tid, "write"); err != nil {
+			return err
+		}
+		if a := areas[tid]; len(a.Data) == 0 || a.Set == FP && len(a.Data) != fxsaveSize {
+			return &ThreadError{PID: threads[i].pid, TID: tid, Op: "write " + a.Set.String(), Err: unix.EINVAL}
+		}
+		if ambiguous(areas[tid]) {
+			return &ThreadError{PID: threads[i].pid, TID: tid, Op: "write " + XState.String(), Err: ErrAmbiguous}
+		}
+		if old[i], err = t.current(threads[i]); err != nil {
+			return err
+		}
+	}
+	for i, th := range threads {
+		if err := t.write(th, areas[th.tid]); err != nil {
+			// A refused write changes nothing, but then a write that went
+			// wrong in another way might have.
+			return t.putBack(threads[:i+1], old, err)
+		}
+	}
+	// Only now, so that the last look at each thread comes after the last
+	// write: a process killed in between fails the whole.
+	for _, th := range threads {
+		if err := t.verify(th, areas[th.tid]); err != nil {
+			return t.putBack(threads, old, err)
+		}
+	}
+	return nil
+}
+
+// ambiguous tells whether an area leaves open which MXCSR it means. The kernel
+// takes MXCSR from the area if SSE or AVX is in use, and reads it back so. But
+// if it keeps the state in compacted form, XRSTOR looks at the SSE bit alone,
+// and without it loads 0x1F80 (SDM vol. 1, 13.8.2); in standard form it loads
+// what the area says (13.8.1). No interface tells the form.
+func ambiguous(a Area) bool {
+	return a.Set == XState && len(a.Data) >= offHeaderEnd &&
+		a.Data[offBV]&(1<<bitSSE|1<<bitAVX) == 1<<bitAVX &&
+		binary.LittleEndian.Uint32(a.Data[offMXCSR:]) != initMXCSR
+}
+
+// putBack restores the old state of threads after cause.
+func (t *Tracer) putBack(threads []*thread, old []Area, cause error) error {
+	var broken []int
+	for i := len(threads) - 1; i >= 0; i-- {
+		var err error
+		// More than once: the kernel needs memory for a write (xstateregs_set),
+		// and what is at stake is a thread with the wrong registers.
+		for range 3 {
+			if err = t.write(threads[i], old[i]); err == nil {
+				err = t.verify(threads[i], old[i])
+			}
+			if err == nil || errors.Is(err, ErrExited) {
+				break
+			}
+		}
+		if err != nil && !errors.Is(err, ErrExited) {
+			broken = append(broken, threads[i].tid)
+		}
+	}
+	if broken != nil {
+		slices.Sort(broken)
+		return &RestoreError{Broken: broken, Err: cause}
+	}
+	return cause
+}
+
+func (t *Tracer) verify(th *thread, a Area) error {
+	got, err := t.read(th, a.Set)
+	if err != nil {
+		return err
+	}
+	if a.Set == FP {
+		err = diffFP(a.Data, got)
+	} else {
+		err = diffXState(a.Data, got)
+	}
+	if err != nil {
+		return &ThreadError{PID: th.pid, TID: th.tid, Op: "write " + a.Set.String(), Err: err}
+	}
+	return nil
+}
+
+// current gives the whole state, not to be modified. A stopped thread's changes
+// by a write only, so what the caller has read is not read again.
+func (t *Tracer) current(th *thread) (Area, error) {
+	if th.known == nil {
+		b, err := t.read(th, XState)
+		if errors.Is(err, ErrNoXSave) {
+			b, err = t.read(th, FP)
+			return Area{FP, slices.Clone(b)}, err
+		}
+		if err != nil {
+			return Area{}, err
+		}
+		th.known = slices.Clone(b)
+	}
+	return Area{XState, th.known}, nil
+}
+
+func (t *Tracer) readSet(tid int, set Set) ([]byte, error) {
+	th, err := t.thread(tid, "read "+set.String())
+	if err != nil {
+		return nil, err
+	}
+	b, err := t.read(th, set)
+	if err != nil {
+		return nil, err
+	}
+	if set == XState {
+		th.known = slices.Clone(b)
+	}
+	return slices.Clone(b), nil
+}
+
+func (t *Tracer) writeSet(tid int, a Area) error {
+	th, err := t.thread(tid, "write "+a.Set.String())
+	if err != nil {
+		return err
+	}
+	return t.write(th, a)
+}
+
+// read gives a register set in t.scratch.
+func (t *Tracer) read(th *thread, set Set) ([]byte, error) {
+	nt, err := t.noteType(th, set)
+	if err != nil {
+		return nil, err
+	}
+	n, err := t.b.GetRegset(th.tid, nt, t.scratch)
+	if err == unix.ENODEV && set == XState { // arch/x86/kernel/fpu/regset.c: xstateregs_get
+		err = ErrNoXSave
+	}
+	if err == nil && (n == 0 || n >= len(t.scratch) || set == FP && n != fxsaveSize) {
+		err = fmt.Errorf("register set of %d bytes", n)
+	}
+	if err != nil {
+		return nil, t.threadError(th, "read "+set.String(), err)
+	}
+	return t.scratch[:n], nil
+}
+
+func (t *Tracer) write(th *thread, a Area) error {
+	nt, err := t.noteType(th, a.Set)
+	if err != nil {
+		return err
+	}
+	th.known = nil
+	steps := [][]byte{a.Data}
+	if a.Set == XState {
+		steps = initMXCSRFirst(a.Data)
+	}
+	for _, data := range steps {
+		err = t.b.SetRegset(th.tid, nt, data)
+		if err == unix.ENODEV && a.Set == XState {
+			err = ErrNoXSave
+		}
+		if err != nil {
+			return t.threadError(th, "write "+a.Set.String(), err)
+		}
+	}
+	return nil
+}
+
+// initMXCSRFirst gives the writes that it takes to put an area into a thread.
+// Where SSE is not in use, MXCSR is to be 0x1F80. A kernel that keeps the state
+// in standard form, however, leaves it to XRSTOR, which loads MXCSR from memory
+// whatever the bits say (SDM vol. 1, 13.8.1), and changes that memory only if
+// x87, SSE or AVX is in use (copy_uabi_to_xstate). A read shows 0x1F80 all the
+// same. So the value has to be in the area, and if none of the three is in use,
+// in one written before it.
+func initMXCSRFirst(data []byte) [][]byte {
+	const three = 1<<bitX87 | 1<<bitSSE | 1<<bitAVX
+	if len(data) < offHeaderEnd || data[offBV]&(1<<bitSSE|1<<bitAVX) != 0 {
+		return [][]byte{data} // what is in use says which MXCSR: see ambiguous
+	}
+	data = slices.Clone(data)
+	binary.LittleEndian.PutUint32(data[offMXCSR:], initMXCSR)
+	if data[offBV]&three != 0 {
+		return [][]byte{data}
+	}
+	first := slices.Clone(data)
+	first[offBV] |= 1 << bitSSE
+	clear(first[offXMM:offXMMEnd])
+	return [][]byte{first, data}
+}
+
+func (t *Tracer) noteType(th *thread, set Set) (int, error) {
+	switch set {
+	case XState:
+		return unix.NT_X86_XSTATE, nil
+	case FP:
+		compat, err := t.compat(th)
+		if err != nil {
+			return 0, err
+		}
+		if compat {
+			// NT_PRFPREG of a 32-bit thread is the 108-byte FSAVE form, which
+			// has no SSE.
+			return unix.NT_PRXFPREG, nil
+		}
+		return unix.NT_PRFPREG, nil
+	}
+	return 0, &ThreadError{PID: th.pid, TID: th.tid, Op: set.String(), Err: unix.EINVAL}
+}
+
+// thread finds a stopped thread for an exported method.
+func (t *Tracer) thread(tid int, op string) (*thread, error) {
+	th := t.threads[tid]
+	if th == nil || !th.stopped {
+		return nil, &ThreadError{TID: tid, Op: op, Err: ErrNotStopped}
+	}
+	return th, nil
+}
+
+// threadError wraps the failure of a request about a stopped thread. ESRCH
+// means that it was killed, if it is no longer in its stop.
+func (t *Tracer) threadError(th *thread, op string, err error) error {
+	if err == unix.ESRCH {
+		// Asked only now: it is a system call, which every access would pay.
+		if here := t.here(); here != nil {
+			err = here
+		} else if !t.inStop(th) {
+			err = ErrExited
+		}
+	}
+	return &ThreadError{PID: th.pid, TID: th.tid, Op: op, Err: err}
+}

@@ -1,0 +1,466 @@
+package ptrace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// faulty makes chosen calls fail, and can do something before one.
+type faulty struct {
+	Backend
+	calls  int
+	fail   func(call int, name string) error
+	before func(call int, name string)
+	names  []string
+}
+
+func (f *faulty) call(name string) error {
+	f.calls++
+	f.names = append(f.names, name)
+	if f.before != nil {
+		f.before(f.calls, name)
+	}
+	if f.fail != nil {
+		return f.fail(f.calls, name)
+	}
+	return nil
+}
+
+func (f *faulty) Open(pid int) (Status, error) {
+	if err := f.call("Open"); err != nil {
+		return Status{}, err
+	}
+	return f.Backend.Open(pid)
+}
+
+func (f *faulty) Alive(pid int) error {
+	if err := f.call("Alive"); err != nil {
+		return err
+	}
+	return f.Backend.Alive(pid)
+}
+
+func (f *faulty) Tasks(pid int) ([]int, error) {
+	if err := f.call("Tasks"); err != nil {
+		return nil, err
+	}
+	return f.Backend.Tasks(pid)
+}
+
+func (f *faulty) Status(pid, tid int) (Status, error) {
+	if err := f.call("Status"); err != nil {
+		return Status{}, err
+	}
+	return f.Backend.Status(pid, tid)
+}
+
+func (f *faulty) Seize(tid int) error {
+	if err := f.call("Seize"); err != nil {
+		return err
+	}
+	return f.Backend.Seize(tid)
+}
+
+func (f *faulty) Interrupt(tid int) error {
+	if err := f.call("Interrupt"); err != nil {
+		return err
+	}
+	return f.Backend.Interrupt(tid)
+}
+
+func (f *faulty) Poll(tid int) (unix.WaitStatus, bool, error) {
+	// Counted only when it would tell something, or the number of calls would
+	// depend on how fast the threads stop.
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, tid, &info, unix.WEXITED|unix.WSTOPPED|unix.WALL|unix.WNOHANG|unix.WNOWAIT, nil)
+	if err == nil && info.Signo == 0 {
+		return 0, false, nil
+	}
+	if err := f.call("Poll"); err != nil {
+		return 0, false, err
+	}
+	return f.Backend.Poll(tid)
+}
+
+func (f *faulty) NewThread(tid int) (int, error) {
+	if err := f.call("NewThread"); err != nil {
+		return 0, err
+	}
+	return f.Backend.NewThread(tid)
+}
+
+func (f *faulty) GetRegset(tid, nt int, buf []byte) (int, error) {
+	if err := f.call("GetRegset"); err != nil {
+		return 0, err
+	}
+	return f.Backend.GetRegset(tid, nt, buf)
+}
+
+func (f *faulty) SetRegset(tid, nt int, buf []byte) error {
+	if err := f.call("SetRegset"); err != nil {
+		return err
+	}
+	return f.Backend.SetRegset(tid, nt, buf)
+}
+
+func (f *faulty) Detach(tid, sig int) error {
+	if err := f.call("Detach"); err != nil {
+		return err
+	}
+	return f.Backend.Detach(tid, sig)
+}
+
+// restore is a whole restore as a caller does it; it flips every thread.
+func restore(b Backend, patience time.Duration, tids []int, pids ...int) (swapped bool, err error) {
+	t, err := OpenBackend(b, pids...)
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		err = errors.Join(err, t.Close())
+		if t.left || len(t.threads) > 0 {
+			err = errors.Join(err, fmt.Errorf("left attached: %d", len(t.threads)))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := t.Stop(ctx); err != nil {
+		return false, err
+	}
+	areas := make(map[int]Area)
+	for _, tid := range tids {
+		a, err := t.Read(tid)
+		if err != nil {
+			return false, err
+		}
+		areas[tid] = Area{a.Set, flip(a.Data)}
+	}
+	if err := t.Swap(areas); err != nil {
+		return false, err
+	}
+	return true, t.Detach()
+}
+
+// TestFaults fails every call in turn. Afterwards, whatever the error was,
+// every thread has its old state, or every one its new state if Swap had
+// succeeded, and nothing is attached.
+func TestFaults(t *testing.T) {
+	g := start(t, "-n", "5", "-mode", "yield", "-full")
+	tids := g.tids()
+	want := make(map[int][]byte)
+	for tid, b := range g.given() {
+		want[tid] = b
+	}
+	probe := &faulty{Backend: NewSystem()}
+	if ok, err := restore(probe, patience, tids, g.PID); !ok || err != nil {
+		t.Fatal(err)
+	}
+	for tid := range want {
+		want[tid] = flip(want[tid])
+	}
+	g.expect(want)
+	for _, errno := range []unix.Errno{unix.EIO, unix.ESRCH, unix.EPERM, unix.ECHILD} {
+		failed := make(map[string]int)
+		for at := 1; at <= probe.calls; at++ {
+			f := &faulty{Backend: NewSystem()}
+			var name string
+			f.fail = func(call int, n string) error {
+				if call == at {
+					name = n
+					return errno
+				}
+				return nil
+			}
+			swapped, err := restore(f, 100*time.Millisecond, tids, g.PID)
+			failed[name]++
+			var re *RestoreError
+			if errors.As(err, &re) {
+				t.Fatalf("%v at call %d (%s): %v", errno, at, name, err)
+			}
+			if swapped {
+				for tid := range want {
+					want[tid] = flip(want[tid])
+				}
+			}
+			if g.untraced(); !t.Failed() {
+				g.expect(want)
+			}
+			if t.Failed() {
+				t.Fatalf("%v at call %d (%s): %v", errno, at, name, err)
+			}
+		}
+		t.Logf("%v: %v", errno, failed)
+	}
+}
+
+// TestBroken fails every register access from some call on: what cannot be put
+// back is named, and everything else has its old state.
+func TestBroken(t *testing.T) {
+	g := start(t, "-n", "5", "-mode", "yield", "-full")
+	tids := g.tids()
+	for _, errno := range []unix.Errno{unix.EIO, unix.ESRCH} {
+		for at := 1; at <= 5*4+2; at++ {
+			tr, err := OpenBackend(NewSystem(), g.PID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stop(t, tr)
+			old := readAll(t, tr, tids)
+			f := &faulty{Backend: tr.b}
+			f.fail = func(call int, name string) error {
+				if name == "SetRegset" && call >= 5+at {
+					return errno
+				}
+				return nil
+			}
+			tr.b = f
+			areas := make(map[int]Area)
+			for tid, b := range old {
+				areas[tid] = Area{XState, flip(b)}
+			}
+			err = tr.Swap(areas)
+			tr.b = f.Backend
+			var re *RestoreError
+			now := readAll(t, tr, tids)
+			switch {
+			case errors.As(err, &re):
+				if len(re.Broken) == 0 || !slices.IsSorted(re.Broken) || !errors.Is(err, errno) {
+					t.Errorf("%v", err)
+				}
+			case err == nil:
+				old = make(map[int][]byte)
+				for tid, a := range areas {
+					old[tid] = a.Data
+				}
+			}
+			for tid, b := range now {
+				if err := diffXState(old[tid], b); err != nil && (re == nil || !slices.Contains(re.Broken, tid)) {
+					t.Errorf("%v from call %d: thread %d: %v", errno, at, tid, err)
+				}
+			}
+			if err := tr.Close(); err != nil {
+				t.Fatal(err)
+			}
+			g.expect(now)
+		}
+	}
+}
+
+// lying takes every write and forgets some of it, as some kernels do with PKRU.
+type lying struct {
+	Backend
+	tid  int
+	left int
+}
+
+func (l *lying) SetRegset(tid, nt int, buf []byte) error {
+	if tid == l.tid && l.left > 0 {
+		l.left--
+		buf = slices.Clone(buf)
+		buf[offXMM+17] ^= 1
+	}
+	return l.Backend.SetRegset(tid, nt, buf)
+}
+
+func TestReadBackDiffers(t *testing.T) {
+	g := start(t, "-n", "3", "-full")
+	l := &lying{Backend: NewSystem(), tid: g.tids()[1]}
+	tr := open(t, l, g.PID)
+	old := readAll(t, tr, g.tids())
+	areas := make(map[int]Area)
+	for tid, b := range old {
+		areas[tid] = Area{XState, flip(b)}
+	}
+	l.left = 1
+	err := tr.Swap(areas)
+	var rb *ReadbackError
+	var re *RestoreError
+	if !errors.As(err, &rb) || rb.Offset != offXMM+17 || rb.Bit != bitSSE || rb.Want == rb.Got || errors.As(err, &re) {
+		t.Errorf("Swap = %v", err)
+	}
+	for tid, b := range readAll(t, tr, g.tids()) {
+		if err := diffXState(old[tid], b); err != nil {
+			t.Errorf("thread %d: %v", tid, err)
+		}
+	}
+	l.left = 100
+	err = tr.Swap(areas)
+	if !errors.As(err, &re) || !slices.Equal(re.Broken, []int{l.tid}) || !errors.As(err, &rb) {
+		t.Errorf("Swap = %v", err)
+	}
+	l.left = 0
+	if err := tr.Swap(areas); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKilledMidway kills one of two processes before each register access in
+// turn: the other gets its old state back.
+func TestKilledMidway(t *testing.T) {
+	a := start(t, "-n", "3", "-mode", "futex", "-full")
+	want := a.given()
+	for at := 1; ; at++ {
+		b := start(t, "-n", "3", "-mode", "futex")
+		f := &faulty{Backend: NewSystem()}
+		tr, err := OpenBackend(f, a.PID, b.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop(t, tr)
+		areas := make(map[int]Area)
+		for _, tid := range append(a.tids(), b.tids()...) {
+			area, err := tr.Read(tid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			areas[tid] = Area{area.Set, flip(area.Data)}
+		}
+		accesses := 0
+		f.before = func(_ int, name string) {
+			if name != "GetRegset" && name != "SetRegset" {
+				return
+			}
+			if accesses++; accesses == at {
+				kill(t, b.PID, unix.SIGKILL)
+			}
+		}
+		err = tr.Swap(areas)
+		f.before = nil
+		killed := accesses >= at
+		if err := tr.Close(); err != nil {
+			t.Error(err)
+		}
+		switch {
+		case err == nil:
+			// Killed after the last look at it, or not at all.
+			for tid := range want {
+				want[tid] = flip(want[tid])
+			}
+		case !errors.Is(err, ErrExited):
+			t.Errorf("access %d: %v", at, err)
+		}
+		var re *RestoreError
+		if errors.As(err, &re) {
+			t.Errorf("access %d: %v", at, err)
+		}
+		a.untraced()
+		a.expect(want)
+		b.end()
+		if t.Failed() {
+			t.FailNow()
+		}
+		if !killed {
+			t.Logf("%d register accesses", accesses)
+			break
+		}
+	}
+}
+
+// TestKilledWhileStopping: the process ends in the middle of Stop.
+func TestKilledWhileStopping(t *testing.T) {
+	a := start(t, "-n", "3", "-mode", "futex", "-full")
+	for at := 1; ; at++ {
+		b := start(t, "-n", "3", "-mode", "futex")
+		f := &faulty{Backend: NewSystem()}
+		tr, err := OpenBackend(f, b.PID, a.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.calls = 0
+		f.before = func(call int, name string) {
+			if call == at {
+				kill(t, b.PID, unix.SIGKILL)
+			}
+		}
+		err = stopErr(tr)
+		killed := f.calls >= at
+		if err := tr.Close(); err != nil {
+			t.Error(err)
+		}
+		if err != nil && !errors.Is(err, ErrExited) {
+			t.Errorf("call %d: %v", at, err)
+		}
+		a.untraced()
+		a.expect(a.given())
+		b.end()
+		if t.Failed() || !killed {
+			break
+		}
+	}
+}
+
+func TestDiff(t *testing.T) {
+	components := hostComponents()
+	avx := components[bitAVX]
+	if avx.size == 0 {
+		t.Skip("CPUID leaf 0xD lists no AVX state")
+	}
+	base := make([]byte, avx.offset+avx.size)
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range base {
+		base[i] = byte(r.Uint32())
+	}
+	clear(base[offBV:offHeaderEnd])
+	setBV(base, 7)
+	tests := []struct {
+		name   string
+		bits   uint64
+		offset int
+		same   bool
+	}{
+		{"FCW", 7, 0, false}, {"FSW", 7, 3, false}, {"FTW", 7, 4, false}, {"after FTW", 7, 5, true},
+		{"FOP", 7, 6, false}, {"FIP", 7, 15, false}, {"FDP", 7, 23, false},
+		{"MXCSR", 7, 25, false}, {"MXCSR_MASK", 7, 28, true},
+		{"ST0", 7, 32, false}, {"ST7", 7, 32 + 112 + 9, false}, {"ST7 padding", 7, 32 + 112 + 10, true},
+		{"XMM0", 7, 160, false}, {"XMM15", 7, 415, false}, {"reserved", 7, 416, true}, {"sw_reserved", 7, 464, true}, {"sw_reserved end", 7, 511, true},
+		{"YMM0", 7, avx.offset, false}, {"YMM15", 7, avx.offset + 255, false},
+		{"x87 in INIT", 6, 0, true}, {"ST0 in INIT", 6, 32, true},
+		{"SSE in INIT", 5, 160, true}, {"MXCSR with AVX alone", 5, 25, false}, {"MXCSR in INIT", 1, 25, true},
+		{"AVX in INIT", 3, avx.offset, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a := slices.Clone(base)
+			setBV(a, tt.bits)
+			b := slices.Clone(a)
+			b[tt.offset] ^= 0x10
+			err := diffXState(a, b)
+			if (err == nil) != tt.same {
+				t.Errorf("%v", err)
+			}
+			var rb *ReadbackError
+			if !tt.same && (!errors.As(err, &rb) || rb.Offset != tt.offset) {
+				t.Errorf("%v, want offset %#x", err, tt.offset)
+			}
+			if tt.bits == 7 && tt.offset < fxsaveSize {
+				if err := diffFP(a[:fxsaveSize], b[:fxsaveSize]); (err == nil) != tt.same {
+					t.Errorf("FXSAVE area: %v", err)
+				}
+			}
+		})
+	}
+	b := slices.Clone(base)
+	setBV(b, 3)
+	if diffXState(base, b) == nil {
+		t.Error("another XSTATE_BV is taken for equal")
+	}
+	b = slices.Clone(base)
+	setBV(b, 1<<40|3)
+	other := slices.Clone(b)
+	other[avx.offset] ^= 1
+	if diffXState(b, b) != nil || diffXState(b, other) == nil {
+		t.Error("a component of unknown place is taken for equal")
+	}
+	for n := range offHeaderEnd {
+		if diffXState(base[:n], base[:n]) == nil {
+			t.Fatalf("%d bytes are taken for an area", n)
+		}
+	}
+}

@@ -1,0 +1,81 @@
+// Target32 is a 32-bit process with one thread that holds known register
+// contents and reports what it holds, as the 64-bit target does.
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// block: the assembly knows the offsets.
+type block struct {
+	epoch, seen, ready, mask uint32 // 0, 4, 8, 12
+}
+
+const areaOffset, savedOffset = 4096, 4096 + 16384
+
+// hold loads the registers and keeps them for ever.
+func hold(b *block)
+func cpuid(leaf, subleaf uint32) (eax, ebx, ecx, edx uint32)
+func xgetbv() uint32
+
+func main() {
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(4)
+	mem, err := syscall.Mmap(-1, 0, savedOffset+16384, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "target32:", err)
+		os.Exit(1)
+	}
+	b := (*block)(unsafe.Pointer(&mem[0]))
+	b.mask = xgetbv() & 7
+	area, saved := mem[areaOffset:savedOffset], mem[savedOffset:]
+	binary.LittleEndian.PutUint16(area, 0x37f)
+	binary.LittleEndian.PutUint32(area[24:], 0x1f80)
+	for i := range 8 {
+		for j := range 16 {
+			area[160+16*i+j] = byte(0x10*i + j)
+			area[576+16*i+j] = byte(0x80 ^ (0x10*i + j))
+		}
+	}
+	binary.LittleEndian.PutUint64(area[512:], uint64(b.mask))
+	tid := make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		tid <- syscall.Gettid()
+		hold(b)
+	}()
+	id := <-tid
+	for atomic.LoadUint32(&b.ready) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	_, size, _, _ := cpuid(0xd, 0)
+	type threadState struct {
+		TID         int
+		Given, Held []byte
+	}
+	out := json.NewEncoder(os.Stdout)
+	in := bufio.NewScanner(os.Stdin)
+	for {
+		out.Encode(struct {
+			PID, Size int
+			Mask      uint64
+			Threads   []threadState
+		}{os.Getpid(), int(size), uint64(b.mask), []threadState{{id, area[:size], saved[:size]}}})
+		if !in.Scan() {
+			return
+		}
+		for want := atomic.AddUint32(&b.epoch, 1); atomic.LoadUint32(&b.seen) != want; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}

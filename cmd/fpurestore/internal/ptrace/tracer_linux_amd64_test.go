@@ -1,0 +1,905 @@
+package ptrace
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestSwap(t *testing.T) {
+	for _, n := range []int{1, 8, 1000} {
+		for _, mode := range []string{"spin", "yield", "futex"} {
+			t.Run(fmt.Sprintf("%d/%s", n, mode), func(t *testing.T) {
+				g := start(t, "-n", strconv.Itoa(n), "-mode", mode)
+				tr := open(t, NewSystem(), g.PID)
+				listed := make(map[int]bool)
+				for _, th := range tr.Threads() {
+					listed[th.TID] = th.PID == g.PID
+				}
+				old := readAll(t, tr, g.tids())
+				for _, th := range g.Threads {
+					if !listed[th.TID] {
+						t.Fatalf("thread %d is not among the stopped", th.TID)
+					}
+					if got := old[th.TID]; len(got) != g.Size {
+						t.Fatalf("register set of %d bytes, CPUID says %d", len(got), g.Size)
+					} else if err := diffHeld(th.Given, got); err != nil {
+						t.Fatalf("thread %d: %v", th.TID, err)
+					}
+					fp, err := tr.ReadFP(th.TID)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := diffFP(legacyOf(old[th.TID]), fp); err != nil {
+						t.Fatalf("thread %d: FXSAVE area: %v", th.TID, err)
+					}
+					if compat, err := tr.Compat(th.TID); compat || err != nil {
+						t.Fatalf("Compat = %v, %v", compat, err)
+					}
+				}
+				areas, want := scrambleAll(uint64(n), old, g.Mask)
+				if err := tr.Swap(areas); err != nil {
+					t.Fatal(err)
+				}
+				detach(t, tr)
+				g.untraced()
+				g.expect(want)
+			})
+		}
+	}
+}
+
+// legacyOf gives the FXSAVE area that says the same as an XSAVE area.
+func legacyOf(area []byte) []byte {
+	l := legacy(area, bv(area))
+	return append(l[:], make([]byte, fxsaveSize-len(l))...)
+}
+
+// TestFXSave: everything with FXSAVE areas, as on a machine without XSAVE,
+// where there is nothing else.
+func TestFXSave(t *testing.T) {
+	g := start(t, "-n", "8", "-mode", "yield", "-fx")
+	tr := open(t, NewSystem(), g.PID)
+	areas, want := make(map[int]Area), make(map[int][]byte)
+	for _, th := range g.Threads {
+		got, err := tr.ReadFP(th.TID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := diffFP(th.Given, got); err != nil {
+			t.Errorf("thread %d: %v", th.TID, err)
+		}
+		whole, err := tr.Read(th.TID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tr.ReadXState(th.TID); errors.Is(err, ErrNoXSave) != (whole.Set == FP) || (whole.Set == XState) != osXSave() {
+			t.Errorf("Read gives a %v, ReadXState %v", whole.Set, err)
+		}
+		want[th.TID] = flip(got)
+		areas[th.TID] = Area{FP, want[th.TID]}
+	}
+	bad := slices.Clone(want[g.tids()[7]])
+	bad[offMXCSR+3] = 0x80
+	areas[g.tids()[7]] = Area{FP, bad}
+	if err := tr.Swap(areas); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("reserved MXCSR bit: %v", err)
+	}
+	for _, th := range g.Threads {
+		got, err := tr.ReadFP(th.TID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := diffFP(th.Given, got); err != nil {
+			t.Errorf("thread %d after a refused Swap: %v", th.TID, err)
+		}
+	}
+	areas[g.tids()[7]] = Area{FP, want[g.tids()[7]]}
+	if err := tr.Swap(areas); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, tr)
+	for _, th := range g.ask("snap").Threads {
+		if err := diffFP(want[th.TID], th.Held); err != nil {
+			t.Errorf("thread %d: %v", th.TID, err)
+		}
+	}
+}
+
+// TestReadBack states what this kernel gives back of what it took: for every
+// set of bits exactly that set, and the same registers by the rule of
+// diffXState.
+func TestReadBack(t *testing.T) {
+	g := start(t, "-full")
+	tr := open(t, NewSystem(), g.PID)
+	tid := g.tids()[0]
+	first, err := tr.ReadXState(tid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for bits := range g.Mask + 1 {
+		if bits&^g.Mask != 0 {
+			continue
+		}
+		b := scramble(r, first, g.Mask)
+		setBV(b, bits)
+		for i := 416; i < 512; i++ {
+			b[i] = byte(r.Uint32()) // not a register
+		}
+		if err := tr.WriteXState(tid, b); err != nil {
+			t.Fatalf("bits %#x: %v", bits, err)
+		}
+		got, err := tr.ReadXState(tid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bv(got) != bits {
+			t.Errorf("bits %#x read back as %#x", bits, bv(got))
+		}
+		if err := diffXState(b, got); err != nil {
+			t.Errorf("bits %#x: %v", bits, err)
+		}
+		// The thread has the same registers.
+		if ambiguous(Area{XState, b}) {
+			continue
+		}
+		detach(t, tr)
+		g.expect(map[int][]byte{tid: b})
+		stop(t, tr)
+	}
+	// MXCSR with AVX in use and SSE not is taken and reads back as written, now
+	// and later, but the thread itself may have run with another.
+	b := slices.Clone(first)
+	setBV(b, bv(b)&^(1<<bitSSE))
+	b[offMXCSR+1] ^= 0x60 // rounding
+	if err := tr.Swap(map[int]Area{tid: {XState, b}}); !errors.Is(err, ErrAmbiguous) {
+		t.Errorf("Swap = %v, want ErrAmbiguous", err)
+	}
+	if err := tr.WriteXState(tid, b); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, tr)
+	held := g.ask("snap").Threads[0].Held
+	stop(t, tr)
+	got, err := tr.ReadXState(tid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("MXCSR %x written without the SSE bit: the thread had %x, and it reads back %x",
+		b[offMXCSR:offMXCSRMask], held[offMXCSR:offMXCSRMask], got[offMXCSR:offMXCSRMask])
+	setBV(b, bv(b)|1<<bitSSE)
+	clear(b[offXMM:offXMMEnd])
+	if err := tr.Swap(map[int]Area{tid: {XState, b}}); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, tr)
+	g.expect(map[int][]byte{tid: b})
+	stop(t, tr)
+	// A write of the FXSAVE area puts x87 and SSE in use and leaves the rest.
+	b = scramble(r, first, g.Mask)
+	setBV(b, g.Mask&^3)
+	if err := tr.WriteXState(tid, b); err != nil {
+		t.Fatal(err)
+	}
+	fp := legacyOf(first)
+	if err := tr.WriteFP(tid, fp); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = tr.ReadXState(tid); err != nil {
+		t.Fatal(err)
+	}
+	want := slices.Clone(b)
+	copy(want, fp)
+	setBV(want, g.Mask)
+	if err := diffXState(want, got); err != nil {
+		t.Error(err)
+	}
+	if err := tr.Swap(map[int]Area{tid: {FP, legacyOf(b)}}); err != nil {
+		t.Error(err)
+	}
+	if err := tr.WriteXState(tid, first); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, tr)
+	g.expect(map[int][]byte{tid: first})
+}
+
+func TestRefusedWrite(t *testing.T) {
+	g := start(t, "-n", "3", "-full")
+	tr := open(t, NewSystem(), g.PID)
+	old := readAll(t, tr, g.tids())
+	tid := g.tids()[2]
+	tests := []struct {
+		name string
+		edit func(b []byte) []byte
+		err  error
+	}{
+		{"short", func(b []byte) []byte { return b[:len(b)-8] }, unix.EFAULT},
+		{"odd length", func(b []byte) []byte { return b[:len(b)-1] }, unix.EINVAL},
+		{"empty", func(b []byte) []byte { return nil }, unix.EINVAL},
+		{"unknown component", func(b []byte) []byte { b[offBV+7] |= 0x20; return b }, unix.EINVAL},
+		{"compacted", func(b []byte) []byte { b[offBV+15] |= 0x80; return b }, unix.EINVAL},
+		{"mxcsr", func(b []byte) []byte { b[offMXCSR+3] |= 0x80; return b }, unix.EINVAL},
+	}
+	for _, tt := range tests {
+		areas := make(map[int]Area)
+		for id, b := range old {
+			areas[id] = Area{XState, flip(b)}
+		}
+		areas[tid] = Area{XState, tt.edit(flip(old[tid]))}
+		err := tr.Swap(areas)
+		var te *ThreadError
+		if !errors.Is(err, tt.err) || !errors.As(err, &te) || te.TID != tid {
+			t.Errorf("%s: Swap = %v, want %v of thread %d", tt.name, err, tt.err, tid)
+		}
+		for id, b := range readAll(t, tr, g.tids()) {
+			if err := diffXState(old[id], b); err != nil {
+				t.Errorf("%s: thread %d: %v", tt.name, id, err)
+			}
+		}
+	}
+	detach(t, tr)
+	g.expect(old)
+}
+
+// TestSystemCalls: a thread that sleeps in a system call goes on sleeping.
+func TestSystemCalls(t *testing.T) {
+	for _, mode := range []string{"nanosleep", "futex", "read", "epoll"} {
+		t.Run(mode, func(t *testing.T) {
+			g := start(t, "-n", "4", "-mode", mode)
+			eventually(t, "all sleep", func() bool { return g.allInState("S") || mode == "" })
+			tr := open(t, NewSystem(), g.PID)
+			areas, want := scrambleAll(7, readAll(t, tr, g.tids()), g.Mask)
+			if err := tr.Swap(areas); err != nil {
+				t.Fatal(err)
+			}
+			detach(t, tr)
+			if mode == "epoll" {
+				// Never restarted after a stop: signal(7).
+				eventually(t, "epoll_wait returns", func() bool {
+					return !slices.ContainsFunc(g.ask("look").Threads, func(th threadState) bool { return th.Returns != 1 })
+				})
+				for _, th := range g.Threads {
+					if th.LastRet != -int64(unix.EINTR) {
+						t.Errorf("epoll_wait returned %d", th.LastRet)
+					}
+				}
+			} else {
+				eventually(t, "all sleep again", func() bool { return g.allInState("S") })
+				for _, th := range g.ask("look").Threads {
+					if th.Returns != 0 {
+						t.Errorf("%s returned %d", mode, th.LastRet)
+					}
+				}
+			}
+			if mode == "read" {
+				g.ask("feed")
+				eventually(t, "read returns", func() bool {
+					return !slices.ContainsFunc(g.ask("look").Threads, func(th threadState) bool { return th.Returns != 1 || th.LastRet != 1 })
+				})
+			}
+			g.expect(want)
+		})
+	}
+}
+
+func TestStoppedProcess(t *testing.T) {
+	for _, how := range []string{"before", "during", "continued"} {
+		t.Run(how, func(t *testing.T) {
+			g := start(t, "-n", "8", "-mode", "yield")
+			if how != "during" {
+				kill(t, g.PID, unix.SIGSTOP)
+				eventually(t, "all stop", func() bool { return g.allInState("T") })
+			}
+			tr := open(t, NewSystem(), g.PID)
+			if how == "during" {
+				kill(t, g.PID, unix.SIGSTOP)
+			}
+			if how == "continued" {
+				kill(t, g.PID, unix.SIGCONT)
+			}
+			areas, want := scrambleAll(7, readAll(t, tr, g.tids()), g.Mask)
+			if err := tr.Swap(areas); err != nil {
+				t.Fatal(err)
+			}
+			detach(t, tr)
+			if how != "continued" {
+				eventually(t, "all stopped again", func() bool { return g.allInState("T") })
+				// and stay so
+				for range 50 {
+					if time.Sleep(time.Millisecond); !g.allInState("T") {
+						t.Fatal("a thread left the group-stop")
+					}
+				}
+				kill(t, g.PID, unix.SIGCONT)
+			}
+			g.expect(want)
+			g.untraced()
+		})
+	}
+}
+
+// TestChurn stops a process that creates and ends threads, or processes that
+// the kernel attaches along with their creator, all the time.
+func TestChurn(t *testing.T) {
+	for _, tt := range []struct{ name, flags string }{
+		{"threads", "0"},
+		{"processes", "0x500"},           // CLONE_VM CLONE_FILES, no exit signal
+		{"untraced threads", "0x850f00"}, // CLONE_UNTRACED: only listing finds them
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := start(t, "-n", "2", "-mode", "yield", "-churn", "24", "-churnflags", tt.flags)
+			tr, err := Open(g.PID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tr.Close()
+			want := g.given()
+			for round := range 60 {
+				stop(t, tr)
+				tids, err := Tasks(g.PID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				stopped := make(map[int]bool)
+				for _, th := range tr.Threads() {
+					stopped[th.TID] = true
+				}
+				for _, tid := range tids {
+					st, err := ReadStatus(g.PID, tid)
+					if err != nil || st.State != 't' || !stopped[tid] {
+						t.Fatalf("thread %d is not stopped: %c %v", tid, st.State, err)
+					}
+				}
+				if len(tids) != len(stopped) {
+					t.Fatalf("%d threads stopped, %d exist", len(stopped), len(tids))
+				}
+				var areas map[int]Area
+				areas, want = scrambleAll(uint64(round), readAll(t, tr, g.tids()), g.Mask)
+				if err := tr.Swap(areas); err != nil {
+					t.Fatal(err)
+				}
+				detach(t, tr)
+			}
+			if err := tr.Close(); err != nil {
+				t.Error(err)
+			}
+			before := g.ask("look").Churned
+			eventually(t, "goes on creating threads", func() bool { return g.ask("look").Churned > before+100 })
+			g.untraced()
+			g.expect(want)
+		})
+	}
+}
+
+// TestSignals: every queued signal sent while threads are stopped and let go
+// is delivered once.
+func TestSignals(t *testing.T) {
+	g := start(t, "-n", "6", "-mode", "yield")
+	tids := g.tids()
+	done := make(chan struct{})
+	var sent uint64
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err := unix.Tgkill(g.PID, tids[i%len(tids)], 40); err == nil {
+				sent++
+			} // EAGAIN: the queue is full, nothing was sent
+			if i%8 == 0 {
+				time.Sleep(10 * time.Microsecond)
+			}
+		}
+	})
+	tr, err := Open(g.PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handed := 0
+	for range 300 {
+		if err := stopErr(tr); err != nil {
+			t.Error(err)
+			break
+		}
+		for _, th := range tr.threads {
+			if th.signal == 40 {
+				handed++
+			}
+		}
+		if err := tr.Detach(); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	if err := tr.Close(); err != nil {
+		t.Error(err)
+	}
+	close(done)
+	wg.Wait()
+	eventually(t, "all signals arrive", func() bool { return g.ask("look").Counts[40] >= sent })
+	if got := g.ask("look").Counts[40]; got != sent {
+		t.Errorf("sent %d signals, handled %d", sent, got)
+	}
+	if handed == 0 {
+		t.Error("no signal was met in a stop: the test proves nothing")
+	}
+	t.Logf("%d signals, %d of them handed on at detach", sent, handed)
+	g.expect(g.given())
+}
+
+func TestTraced(t *testing.T) {
+	g := start(t)
+	cmd := helperCommand("hold", g.PID)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "stopped <nil>\n" {
+		t.Fatalf("helper: %q %v", line, err)
+	}
+	tr, err := Open(g.PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	err = stopErr(tr)
+	var ae *AttachError
+	if !errors.As(err, &ae) || !errors.Is(err, ErrTraced) || ae.TracerPID != cmd.Process.Pid || ae.TracerComm == "" {
+		t.Errorf("Stop = %v (%+v), want a tracer %d", err, ae, cmd.Process.Pid)
+	}
+	in.Close()
+	cmd.Wait()
+	stop(t, tr)
+	detach(t, tr)
+	g.expect(g.given())
+}
+
+func TestCannotAttach(t *testing.T) {
+	check := func(what string, pid int, want error) {
+		t.Helper()
+		tr, err := Open(pid)
+		if err == nil {
+			err = stopErr(tr)
+			tr.Close()
+		}
+		var ae *AttachError
+		if !errors.Is(err, want) || !errors.As(err, &ae) || ae.PID != pid {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	check("self", os.Getpid(), ErrSelf)
+	check("own thread", otherThread(t), ErrSelf)
+
+	g := start(t)
+	check("thread", g.tids()[0], ErrNotLeader)
+
+	zombie := exec.Command("/bin/true")
+	if err := zombie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "zombie", func() bool {
+		st, err := ReadStatus(zombie.Process.Pid, zombie.Process.Pid)
+		return err == nil && st.State == 'Z'
+	})
+	check("zombie", zombie.Process.Pid, ErrZombie)
+	zombie.Wait()
+	check("gone", zombie.Process.Pid, ErrNotFound)
+
+	if st, err := ReadStatus(2, 2); err == nil && st.Comm == "kthreadd" { // not in a pid namespace
+		if !st.KernelThread {
+			t.Error("kthreadd is not seen as a kernel thread")
+		}
+		check("kernel thread", 2, ErrKernelThread)
+	}
+}
+
+func otherThread(t *testing.T) int {
+	tids, err := Tasks(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tid := range tids {
+		if tid != os.Getpid() {
+			return tid
+		}
+	}
+	t.Fatal("a Go program with one thread")
+	return 0
+}
+
+func TestPermission(t *testing.T) {
+	g := start(t)
+	pid := g.PID
+	cmd := helperCommand("errors", pid)
+	if os.Geteuid() == 0 {
+		// As somebody else, from a place where that one may execute it.
+		exe, err := os.ReadFile(cmd.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, err := os.MkdirTemp("", "ptrace")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Path = filepath.Join(dir, "helper")
+		if err := os.WriteFile(cmd.Path, exe, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Dir = dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	} else {
+		cmd = helperCommand("errors", 1)
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Permission, Cap    bool
+		UID, SelfUID, Yama int
+		Comm, Text         string
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := readNumber("/proc/sys/kernel/yama/ptrace_scope")
+	if !got.Permission || got.Cap || got.UID == got.SelfUID || got.Yama != want || got.Comm == "" {
+		t.Errorf("%+v", got)
+	}
+	g.expect(g.given())
+}
+
+// TestUninterruptible: a thread that waits for its vfork child does not stop.
+func TestUninterruptible(t *testing.T) {
+	g := start(t, "-n", "4", "-vfork")
+	defer unix.Kill(g.VFork, unix.SIGKILL)
+	// On a goroutine of its own: the tracer cannot let go of the thread, so its
+	// OS thread has to end.
+	done := make(chan int)
+	var trace func()
+	trace = func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The main thread ends with the program only. While this goroutine
+			// holds it, another one gets another.
+			next := make(chan bool)
+			go func() { defer close(next); trace() }()
+			<-next
+			runtime.UnlockOSThread()
+			return
+		}
+		defer close(done)
+		defer runtime.UnlockOSThread() // but not what Open has locked
+		tr, err := Open(g.PID)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		err = tr.Stop(ctx)
+		var te *TimeoutError
+		if !errors.As(err, &te) || !errors.Is(err, ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Stop = %v, want a TimeoutError", err)
+			return
+		}
+		if len(te.Threads) != 1 || te.Threads[0].State != 'D' || te.Threads[0].PID != g.PID {
+			t.Errorf("stuck: %+v", te.Threads)
+		}
+		if err := tr.Close(); err != nil {
+			t.Error(err)
+		}
+		done <- unix.Gettid()
+	}
+	go trace()
+	tid, ok := <-done
+	if !ok {
+		return
+	}
+	eventually(t, "the OS thread ends", func() bool { _, err := ReadStatus(os.Getpid(), tid); return errors.Is(err, ErrNotFound) })
+	g.untraced()
+	g.expect(g.given())
+}
+
+func TestCancel(t *testing.T) {
+	g := start(t)
+	tr, err := Open(g.PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := tr.Stop(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, ErrTimeout) {
+		t.Errorf("Stop = %v", err)
+	}
+	tr.Close()
+	g.untraced()
+	g.expect(g.given())
+}
+
+// TestDeadLeader: the process goes on in its other threads.
+func TestDeadLeader(t *testing.T) {
+	g := start(t, "-n", "3", "-leaderexit")
+	tr := open(t, NewSystem(), g.PID)
+	areas, want := scrambleAll(7, readAll(t, tr, g.tids()), g.Mask)
+	if err := tr.Swap(areas); err != nil {
+		t.Fatal(err)
+	}
+	for _, th := range tr.Threads() {
+		if th.TID == g.PID {
+			t.Error("the dead leader is among the threads")
+		}
+	}
+	detach(t, tr)
+	g.untraced()
+	g.expect(want)
+}
+
+// TestSeveral stops two processes in one go, and again after letting them go.
+func TestSeveral(t *testing.T) {
+	a, b := start(t, "-n", "3"), start(t, "-n", "4", "-seed", "9")
+	tr := open(t, NewSystem(), b.PID, a.PID)
+	if list := tr.Threads(); list[0].PID != b.PID || list[len(list)-1].PID != a.PID {
+		t.Errorf("order: %v", list)
+	}
+	if err := stopErr(tr); err == nil {
+		t.Error("stopped twice")
+	}
+	detach(t, tr)
+	if _, err := tr.ReadXState(a.tids()[0]); !errors.Is(err, ErrNotStopped) {
+		t.Errorf("read after detach: %v", err)
+	}
+	stop(t, tr)
+	areas, wantA := scrambleAll(3, readAll(t, tr, a.tids()), a.Mask)
+	more, wantB := scrambleAll(4, readAll(t, tr, b.tids()), b.Mask)
+	for tid, area := range more {
+		areas[tid] = area
+	}
+	if err := tr.Swap(areas); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := tr.ReadShadowStack(a.tids()[0]); ok || err != nil {
+		t.Errorf("shadow stack of a thread without: %v, %v", ok, err)
+	}
+	detach(t, tr)
+	a.expect(wantA)
+	b.expect(wantB)
+}
+
+func TestCompat(t *testing.T) {
+	if !osXSave() {
+		t.Skip("the kernel has not enabled XSAVE (CPUID.1:ECX.OSXSAVE is 0), by which the target checks itself")
+	}
+	cmd := exec.Command(program(t, "target32"))
+	if err := exec.Command(cmd.Path).Run(); errors.Is(err, unix.ENOEXEC) {
+		t.Skip("this kernel does not run 32-bit programs (ENOEXEC)")
+	}
+	g := startCommand(t, cmd)
+	tr := open(t, NewSystem(), g.PID)
+	tid := g.tids()[0]
+	if compat, err := tr.Compat(tid); !compat || err != nil {
+		t.Fatalf("Compat = %v, %v", compat, err)
+	}
+	old, err := tr.ReadXState(tid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fp, err := tr.ReadFP(tid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := diffFP(legacyOf(old), fp); err != nil {
+		t.Error(err)
+	}
+	if err := diffHeld(g.Threads[0].Given, masked(old, g.Mask)); err != nil {
+		t.Error(err)
+	}
+	if err := tr.Swap(map[int]Area{tid: {FP, flip(fp)}}); err != nil {
+		t.Fatal(err)
+	}
+	want := flip(old)
+	if err := tr.Swap(map[int]Area{tid: {XState, want}}); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, tr)
+	held := g.ask("snap").Threads[0].Held
+	copy(held[offXMM+128:416], want[offXMM+128:416]) // 32-bit code has eight
+	for i := 576 + 128; i < 576+256; i++ {
+		held[i] = want[i]
+	}
+	if err := diffHeld(masked(want, g.Mask), held); err != nil {
+		t.Error(err)
+	}
+}
+
+// masked leaves out components that the target does not look at.
+func masked(area []byte, mask uint64) []byte {
+	b := slices.Clone(area)
+	setBV(b, bv(b)&mask)
+	return b
+}
+
+// TestWrongThread: the kernel takes requests from one OS thread only.
+func TestWrongThread(t *testing.T) {
+	g := start(t)
+	tr := open(t, NewSystem(), g.PID)
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		_, err := tr.ReadXState(g.tids()[0])
+		done <- errors.Join(err, tr.Detach())
+	}()
+	if err := <-done; !errors.Is(err, ErrWrongThread) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestTracerKilled kills the tracer at points spread over a restore, between
+// its system calls and at any time: the target lives on, untraced, and each
+// thread has its old or its new state.
+func TestTracerKilled(t *testing.T) {
+	const n = 200
+	points := 100
+	if testing.Short() {
+		points = 10
+	}
+	g := start(t, "-n", strconv.Itoa(n), "-mode", "futex", "-full")
+	tr := open(t, NewSystem(), g.PID)
+	state := readAll(t, tr, g.tids())
+	detach(t, tr)
+	// run restores, as another process that is killed before its call'th system
+	// call or after some time, if these are not 0.
+	run := func(call int, delay time.Duration) (calls int, took time.Duration) {
+		t.Helper()
+		cmd := helperCommand("swap", g.PID)
+		cmd.Env = append(cmd.Env, "CALL="+strconv.Itoa(call))
+		pipe, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		out := bufio.NewReader(pipe)
+		if line, err := out.ReadString('\n'); err != nil || line != "begin\n" {
+			t.Fatalf("helper: %q %v", line, err)
+		}
+		begin := time.Now()
+		if delay != 0 {
+			time.Sleep(delay)
+			cmd.Process.Kill()
+		}
+		line, err := out.ReadString('\n')
+		took = time.Since(begin)
+		if err == nil {
+			if _, err := fmt.Sscanf(line, "end %d\n", &calls); err != nil {
+				t.Fatalf("helper: %q %v", line, err)
+			}
+		}
+		cmd.Wait()
+		return calls, took
+	}
+	var none, some, all int
+	check := func() {
+		t.Helper()
+		g.untraced()
+		fresh := 0
+		for _, th := range g.ask("snap").Threads {
+			switch {
+			case diffHeld(state[th.TID], th.Held) == nil:
+			case diffHeld(flip(state[th.TID]), th.Held) == nil:
+				fresh++
+				state[th.TID] = flip(state[th.TID])
+			default:
+				t.Fatalf("thread %d has neither its old nor its new state", th.TID)
+			}
+		}
+		switch fresh {
+		case 0:
+			none++
+		case n:
+			all++
+		default:
+			some++
+		}
+	}
+	calls, span := run(0, 0)
+	if check(); all != 1 || calls == 0 {
+		t.Fatalf("an undisturbed restore: %d calls, all %d", calls, all)
+	}
+	for i := range points {
+		run(1+i*calls/points, 0)
+		check()
+	}
+	if none == 0 || some == 0 || all == 1 {
+		t.Errorf("killed before any write %d times, in the middle %d, after all %d", none, some, all)
+	}
+	// The time of one run only spreads the points.
+	for i := range points {
+		run(0, 1+span*time.Duration(i)/time.Duration(points))
+		check()
+	}
+	t.Logf("%d system calls; killed before any write %d times, in the middle %d, after all %d", calls, none, some, all)
+}
+
+func TestParseStatus(t *testing.T) {
+	stat := func(comm string, flags uint64) []byte {
+		return fmt.Appendf(nil, "42 (%s) S 7 42 42 0 -1 %d 1 2 3 4 5 6 7 8 20 0 3 0 12345 99 1 2", comm, flags)
+	}
+	status := []byte("Name:\tx\\ny\nState:\tS (sleeping)\nTgid:\t40\nPid:\t42\nTracerPid:\t9\nUid:\t1\t2\t3\t4\nNSpid:\t42\t5\t1\n")
+	tests := []struct {
+		name   string
+		comm   string
+		flags  uint64
+		kernel bool
+		worker bool
+	}{
+		{"plain", "cat", 0x400000, false, false},
+		{"hostile name", "a) R 1 (b\n) Z", 0, false, false},
+		{"kernel thread", "kthreadd", 0x208040, true, false},
+		{"io_uring worker", "iou-wrk-42", 0x404050, false, true},
+		{"io_uring poller", "iou-sqp-42", 0x404050, false, true},
+		{"vhost worker", "vhost-42", 0x404040, false, true},
+		{"so named by itself", "iou-wrk-42", 0x400040, false, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := parseStatus(stat(tt.comm, tt.flags), status)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Comm != tt.comm || s.State != 'S' || s.KernelThread != tt.kernel || s.Worker != tt.worker {
+				t.Errorf("%+v", s)
+			}
+			if s.PID != 40 || s.TID != 42 || s.PPID != 7 || s.TracerPID != 9 || s.UID != 2 || s.StartTime != 12345 ||
+				!slices.Equal(s.NSpid, []int{42, 5, 1}) {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+	whole := string(stat("cat", 0))
+	for i := range strings.LastIndex(whole, " 12345") + 1 {
+		if _, err := parseStatus([]byte(whole[:i]), status); err == nil {
+			t.Errorf("accepted %q", whole[:i])
+		}
+	}
+	if _, err := parseStatus([]byte(whole), nil); err == nil {
+		t.Error("accepted an empty status")
+	}
+}

@@ -1,0 +1,707 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
+)
+
+// job is one run: a restore, a save or both, into one process or a tree.
+type job struct {
+	io     *cli.IO
+	o      *options
+	open   func(pids ...int) (*ptrace.Tracer, error)
+	host   *xstate.CPU
+	images []imageThread
+
+	threads []liveThread // of the target, in the tracer's order
+	without map[int]bool // its threads that have no registers: of the kernel's making, or ended
+	plan    []planned
+	doc     restoreDoc
+	stopped time.Time     // when stopping began
+	window  time.Duration // from there until all ran again
+}
+
+func newJob(s *cli.IO, o *options) *job {
+	return &job{io: s, o: o, open: ptrace.Open, doc: restoreDoc{Schema: "fpurestore/1", PID: o.pid, Threads: []threadDoc{}}}
+}
+
+// live carries the options out. The order is fixed: read the images, pin the
+// processes, match threads and decide, stop, read their state, save, write, read
+// back and compare, let go. Until the write nothing has changed.
+func live(s *cli.IO, o *options) (cli.Exit, error) { return newJob(s, o).live() }
+
+func (j *job) live() (cli.Exit, error) {
+	code, err := j.run()
+	if err != nil {
+		j.talk(err)
+		j.mark(err)
+	}
+	if j.o.json {
+		if j.doc.Outcome == "" {
+			j.doc.Outcome = outcomes[code]
+		}
+		return code, j.doc.write(j.io)
+	}
+	return code, nil
+}
+
+var outcomes = map[cli.Exit]string{cli.Refused: "refused", cli.Damaged: "unchanged", cli.Unchanged: "unchanged", cli.Broken: "broken"}
+
+func (j *job) run() (cli.Exit, error) {
+	var err error
+	if j.host, err = cpuid.Host(); err != nil {
+		return cli.Unchanged, err
+	}
+	j.host.Name = "this machine"
+	if j.o.restore {
+		if j.images, err = loadImages(j.o); err != nil {
+			return cli.Damaged, err
+		}
+	}
+	if j.o.dryRun {
+		return j.dryRun()
+	}
+	if j.o.save != "" {
+		if _, err := os.Lstat(j.o.save); err == nil {
+			return cli.Damaged, fmt.Errorf("%s: exists already", j.o.save)
+		}
+	}
+	// From here on a Ctrl-C must not leave some threads with new state and others
+	// with old: it takes effect before the first write or not at all.
+	ctx, done := interruptible()
+	defer done()
+	// The garbage of this run is small, and the target would wait for the collector.
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	t, code, err := j.stop(ctx)
+	if err != nil {
+		return code, err
+	}
+	tasks, saved, code, err := j.work(ctx, t)
+	if cerr := t.Close(); cerr != nil && err == nil {
+		// What was to be done is done, and the kernel lets go of what this program
+		// could not, at its end.
+		j.io.Warnf("%s: %v", j.target(), cerr)
+	}
+	j.window = time.Since(j.stopped)
+	if err == nil && j.o.save != "" && !j.o.restore {
+		if err := writeSave(j.o.save, tasks, saved, j.host.Layout); err != nil {
+			return cli.Damaged, err
+		}
+	}
+	if err == nil {
+		j.report()
+	}
+	return code, err
+}
+
+// interruptible returns a context that ends with the signals that end a program.
+func interruptible() (context.Context, context.CancelFunc) {
+	var sigs []os.Signal
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(sig) { // nohup
+			sigs = append(sigs, sig)
+		}
+	}
+	if sigs == nil { // would mean all signals
+		return context.WithCancel(context.Background())
+	}
+	return signal.NotifyContext(context.Background(), sigs...)
+}
+
+// stop pins the target, with its descendants if a tree is wanted, plans, and only
+// then stops the threads: what is refused never stops anything, and what needs no
+// stopped thread is done before. Threads that come or go meanwhile are planned
+// anew; a process of a tree that does makes it start again.
+func (j *job) stop(ctx context.Context) (*ptrace.Tracer, cli.Exit, error) {
+	ctx, cancel := context.WithTimeout(ctx, j.o.timeout)
+	defer cancel()
+	for try := 1; ; try++ {
+		t, code, again, err := j.tryStop(ctx)
+		if err == nil {
+			return t, cli.OK, nil
+		}
+		if !again {
+			return nil, code, err
+		}
+		// Not at once: this held up everything in the tree.
+		select {
+		case <-time.After(time.Duration(min(try, 20)) * 5 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, cli.Unchanged, err
+		}
+	}
+}
+
+// tryStop is one attempt to stop. again reports that another one may have better
+// luck, since the error is only that a process of the tree came or went.
+func (j *job) tryStop(ctx context.Context) (t *ptrace.Tracer, code cli.Exit, again bool, err error) {
+	pids, code, err := j.wanted()
+	if err != nil {
+		return nil, code, false, err
+	}
+	retry := func(err error) bool {
+		return j.o.tree && (errors.Is(err, ptrace.ErrNotFound) || errors.Is(err, ptrace.ErrExited) || errors.Is(err, ptrace.ErrZombie))
+	}
+	if t, err = j.open(pids...); err != nil {
+		var attach *ptrace.AttachError
+		return nil, cli.Unchanged, retry(err) && errors.As(err, &attach) && attach.PID != j.o.pid, err
+	}
+	again, code, err = j.stopPinned(ctx, t, pids)
+	if err == nil {
+		return t, cli.OK, false, nil
+	}
+	again = again || retry(err)
+	if cerr := t.Close(); cerr != nil {
+		j.io.Warnf("%s: %v", j.target(), cerr)
+	}
+	return nil, code, again, err
+}
+
+var errTreeChanged = errors.New("processes of the tree come and go, and it could not be stopped as a whole")
+
+// stopPinned plans for the threads of pinned processes and stops them.
+func (j *job) stopPinned(ctx context.Context, t *ptrace.Tracer, pids []int) (again bool, code cli.Exit, err error) {
+	if err := j.list(pids); err != nil {
+		return false, cli.Unchanged, err
+	}
+	if code, err := j.match(); err != nil {
+		return false, code, err
+	}
+	j.stopped = time.Now()
+	if err := t.Stop(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, ptrace.ErrTimeout) {
+			err = fmt.Errorf("%w, nothing was changed", cause)
+		}
+		return false, cli.Unchanged, err
+	}
+	if j.whole() && j.o.tree {
+		if now, err := j.tree(); err != nil || !slices.Equal(pids, now) {
+			return true, cli.Unchanged, cmp.Or(err, errTreeChanged)
+		}
+	}
+	threads := slices.DeleteFunc(t.Threads(), func(th ptrace.Thread) bool { return j.without[th.TID] })
+	if slices.EqualFunc(j.threads, threads, func(l liveThread, th ptrace.Thread) bool { return l.tid == th.TID }) {
+		return false, cli.OK, nil
+	}
+	if err := j.look(threads); err != nil {
+		return false, cli.Unchanged, err
+	}
+	code, err = j.match()
+	return false, code, err
+}
+
+// whole reports whether all of a tree is worked on, not only what the checkpoint
+// holds.
+func (j *job) whole() bool { return !j.o.restore || j.o.save != "" || !j.o.ignoreMissing }
+
+// tree lists the target and, for a tree, its descendants that are no zombies, but
+// not this program.
+func (j *job) tree() ([]int, error) {
+	if !j.o.tree {
+		return []int{j.o.pid}, nil
+	}
+	pids, err := ptrace.Tree(j.o.pid)
+	return slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() && pid != j.o.pid }), err
+}
+
+// wanted lists the processes to stop.
+func (j *job) wanted() ([]int, cli.Exit, error) {
+	pids, err := j.tree()
+	if err != nil || !j.o.tree || j.whole() {
+		return pids, cli.Unchanged, err
+	}
+	if err := j.list(pids); err != nil {
+		return nil, cli.Unchanged, err
+	}
+	if code, err := j.match(); err != nil {
+		return nil, code, err
+	}
+	return slices.DeleteFunc(pids, func(pid int) bool {
+		return !slices.ContainsFunc(j.plan, func(p planned) bool { return p.live.pid == pid })
+	}), cli.OK, nil
+}
+
+// list finds the threads of the processes, in the order in which a tracer gives
+// them.
+func (j *job) list(pids []int) error {
+	var threads []ptrace.Thread
+	for _, pid := range pids {
+		tids, err := ptrace.Tasks(pid)
+		if errors.Is(err, ptrace.ErrNotFound) && pid != j.o.pid {
+			continue // it ended meanwhile; the tracer will say so
+		}
+		if err != nil {
+			return fmt.Errorf("process %d: %w", pid, err)
+		}
+		slices.Sort(tids)
+		for _, tid := range tids {
+			threads = append(threads, ptrace.Thread{PID: pid, TID: tid})
+		}
+	}
+	return j.look(threads)
+}
+
+// look learns what matching needs to know of the threads. Of a thousand that are in
+// no pid namespace of their own, and whose names nobody asked for, their leader's
+// status tells it all.
+func (j *job) look(threads []ptrace.Thread) error {
+	j.threads, j.without = make([]liveThread, 0, len(threads)), map[int]bool{}
+	all := !j.o.restore || j.o.dryRun || j.o.save != ""
+	leaders := map[int]ptrace.Status{}
+	for _, th := range threads {
+		leader, ok := leaders[th.PID]
+		if !ok {
+			var err error
+			if leader, err = ptrace.ReadStatus(th.PID, th.PID); err != nil && !errors.Is(err, ptrace.ErrNotFound) {
+				return err
+			}
+			leaders[th.PID] = leader
+		}
+		l := liveThread{pid: th.PID, tid: th.TID, nsPID: innermost(leader, th.PID), nsTID: th.TID}
+		if all || len(leader.NSpid) != 1 {
+			st, ok, err := status(l)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				j.without[th.TID] = true
+				continue
+			}
+			l.nsTID, l.comm = innermost(st, th.TID), st.Comm
+		}
+		j.threads = append(j.threads, l)
+	}
+	return nil
+}
+
+// status reads about one thread. It is not ok if the thread has no registers of its
+// own: made by the kernel, a leader that has ended before its process, or gone.
+func status(l liveThread) (st ptrace.Status, ok bool, err error) {
+	st, err = ptrace.ReadStatus(l.pid, l.tid)
+	if errors.Is(err, ptrace.ErrNotFound) {
+		return st, false, nil
+	}
+	return st, err == nil && !st.Worker && st.State != 'Z' && st.State != 'X', err
+}
+
+// matched pairs the threads. One that no image is for may be one without registers,
+// and then does not count.
+func (j *job) matched() (matching, error) {
+	m := matchThreads(j.images, j.threads, j.o.mapping, j.o.tree)
+	n := len(j.without)
+	for _, l := range m.missingImage {
+		if _, ok, err := status(l); err != nil {
+			return m, err
+		} else if !ok {
+			j.without[l.tid] = true
+		}
+	}
+	if len(j.without) == n {
+		return m, nil
+	}
+	j.threads = slices.DeleteFunc(j.threads, func(l liveThread) bool { return j.without[l.tid] })
+	return matchThreads(j.images, j.threads, j.o.mapping, j.o.tree), nil
+}
+
+// innermost gives the number in the innermost pid namespace.
+func innermost(st ptrace.Status, tid int) int {
+	if n := len(st.NSpid); n > 0 {
+		return st.NSpid[n-1]
+	}
+	return tid
+}
+
+// work does everything that needs the threads stopped. What it gives is still to
+// be saved if there is nothing to restore.
+func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []saved, cli.Exit, error) {
+	areas := make(map[int]ptrace.Area, len(j.plan))
+	for i := range j.plan {
+		if i == 0 || j.plan[i].live.pid != j.plan[i-1].live.pid { // a program is 32-bit or 64-bit as a whole
+			if err := j.checkMode(t, &j.plan[i]); err != nil {
+				return nil, nil, cli.Unchanged, err
+			}
+		}
+		a, err := j.area(t, &j.plan[i])
+		if err != nil {
+			return nil, nil, cli.Unchanged, err
+		}
+		areas[j.plan[i].live.tid] = a
+	}
+	var tasks []codec.SavedTask
+	var saved []saved
+	if j.o.save != "" {
+		var err error
+		if tasks, saved, err = j.collect(t); err != nil {
+			return nil, nil, cli.Unchanged, err
+		}
+	}
+	if !j.o.restore {
+		return tasks, saved, cli.OK, nil
+	}
+	if j.o.save != "" {
+		if err := writeSave(j.o.save, tasks, saved, j.host.Layout); err != nil {
+			return nil, nil, cli.Damaged, err
+		}
+		j.io.Sayf("%s: live state saved to %s", j.target(), j.o.save)
+	}
+	if ctx.Err() != nil {
+		return nil, nil, cli.Unchanged, fmt.Errorf("%w, nothing was changed", context.Cause(ctx))
+	}
+	if err := t.Swap(areas); err != nil {
+		var broken *ptrace.RestoreError
+		if errors.As(err, &broken) {
+			return nil, nil, cli.Broken, err
+		}
+		return nil, nil, cli.Unchanged, err
+	}
+	return nil, nil, cli.OK, nil
+}
+
+// area builds what one stopped thread is to get.
+func (j *job) area(t *ptrace.Tracer, p *planned) (ptrace.Area, error) {
+	a, err := t.Read(p.live.tid)
+	if err != nil {
+		return a, err
+	}
+	if a.Set == ptrace.XState {
+		a.Data, err = p.area(a.Data, j.host.Layout)
+	} else {
+		a.Data = p.fxArea()
+	}
+	return a, err
+}
+
+// mismatchError is threads that only one side has.
+type mismatchError struct{ matching }
+
+func (e *mismatchError) Error() string {
+	var parts []string
+	if n := len(e.missingLive); n > 0 {
+		parts = append(parts, fmt.Sprintf("no live thread for the %s %s", count(n, "image"), listTIDs(e.missingLive, func(t imageThread) int { return t.tid })))
+	}
+	if n := len(e.missingImage); n > 0 {
+		parts = append(parts, fmt.Sprintf("no image for the live %s %s", count(n, "thread"), listTIDs(e.missingImage, func(t liveThread) int { return t.tid })))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
+// listTIDs names up to eight threads.
+func listTIDs[T any](list []T, tid func(T) int) string {
+	var names []string
+	for i, t := range list {
+		if i == 8 {
+			names = append(names, fmt.Sprintf("and %d more", len(list)-i))
+			break
+		}
+		names = append(names, fmt.Sprint(tid(t)))
+	}
+	return strings.Join(names, " ")
+}
+
+// refusedError is a plan that the policy refuses.
+type refusedError struct{ names []string }
+
+func (e *refusedError) Error() string {
+	if len(e.names) == 0 {
+		return "refused, nothing was changed: no register value would be lost, but nobody knows what the program does next"
+	}
+	return "refused, nothing was changed: it would lose " + strings.Join(e.names, ", ")
+}
+
+// damagedError is an image that the policy calls damaged.
+type damagedError struct {
+	tid   int
+	force bool // --force would lift it
+	err   error
+}
+
+func (e *damagedError) Error() string { return fmt.Sprintf("image %d: %v", e.tid, e.err) }
+func (e *damagedError) Unwrap() error { return e.err }
+
+// match pairs the threads and asks the policy. An error says that nothing is to be
+// done.
+func (j *job) match() (cli.Exit, error) {
+	if !j.o.restore {
+		return cli.OK, nil
+	}
+	m, err := j.matched()
+	if err != nil {
+		return cli.Unchanged, err
+	}
+	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
+		to := j.o.mapping[from]
+		switch {
+		case slices.ContainsFunc(m.pairs, func(p match) bool { return p.image.tid == from && p.live.tid == to }):
+		case !slices.ContainsFunc(j.images, func(t imageThread) bool { return t.tid == from }):
+			return cli.Refused, fmt.Errorf("--map=%d=%d: there is no image of a thread %d", from, to, from)
+		default:
+			return cli.Refused, fmt.Errorf("--map=%d=%d: %s has no thread %d", from, to, j.target(), to)
+		}
+	}
+	if len(m.missingLive)+len(m.missingImage) > 0 && !j.o.ignoreMissing || len(m.pairs) == 0 {
+		return cli.Refused, &mismatchError{m}
+	}
+	j.plan = plan(m.pairs, j.host, j.o, j.command())
+	j.doc.Threads = j.doc.Threads[:0]
+	for _, p := range j.plan {
+		j.doc.Threads = append(j.doc.Threads, threadDoc{ImageTID: p.image.tid, TID: p.live.tid,
+			From: p.From.String(), To: p.To.String(), Actions: view.ActionDocs(p.Report), Lost: view.LossDocs(p.Lost)})
+	}
+	for _, p := range j.plan {
+		if p.Refused && p.Verdict == compat.Damaged {
+			return cli.Damaged, &damagedError{p.image.tid, p.OnlyLost(), p.Err()}
+		}
+	}
+	for _, p := range j.plan {
+		if p.Refused {
+			return cli.Refused, &refusedError{view.LostNames(j.judged())}
+		}
+	}
+	if *j.host.XSave {
+		for i := range j.plan {
+			if err := j.plan[i].build(j.host.Layout, int(*j.host.XSaveSize)); err != nil {
+				return cli.Unchanged, err
+			}
+		}
+	}
+	return cli.OK, nil
+}
+
+func (j *job) command() string {
+	words := []string{"fpurestore", "-t", fmt.Sprint(j.o.pid), "--force"}
+	if j.o.tree {
+		words = append(words, "--tree")
+	}
+	if j.o.ignoreMissing {
+		words = append(words, "--ignore-missing")
+	}
+	if j.o.save != "" {
+		words = append(words, "--save", view.Quote(j.o.save))
+	}
+	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
+		words = append(words, fmt.Sprintf("--map=%d=%d", from, j.o.mapping[from]))
+	}
+	if len(j.o.files) == 0 {
+		words = append(words, "-D", view.Quote(j.o.dir))
+	}
+	for _, f := range j.o.files {
+		words = append(words, view.Quote(f))
+	}
+	return strings.Join(words, " ")
+}
+
+func (j *job) judged() []view.Judged {
+	out := make([]view.Judged, len(j.plan))
+	for i, p := range j.plan {
+		out[i] = view.Judged{TID: p.live.tid, Report: p.Report}
+	}
+	return out
+}
+
+// checkMode refuses to mix 32-bit and 64-bit threads: their registers differ in
+// number.
+func (j *job) checkMode(t *ptrace.Tracer, p *planned) error {
+	is32, err := t.Compat(p.live.tid)
+	if err != nil {
+		return err
+	}
+	if is32 != p.image.state.Compat && p.image.state.Format != xstate.FormatNone {
+		return fmt.Errorf("thread %d: the image is of a %s-bit task, the live thread is not", p.live.tid, map[bool]string{true: "32", false: "64"}[p.image.state.Compat])
+	}
+	return nil
+}
+
+// collect reads the state that the threads have now.
+func (j *job) collect(t *ptrace.Tracer) ([]codec.SavedTask, []saved, error) {
+	var out []saved
+	var tasks []codec.SavedTask
+	for _, l := range j.threads {
+		a, err := t.Read(l.tid)
+		if err != nil {
+			return nil, nil, err
+		}
+		sv := saved{liveThread: l, area: a.Data, xsave: a.Set == ptrace.XState}
+		regs, err := t.ReadRegs(l.tid)
+		if err != nil {
+			return nil, nil, err
+		}
+		sv.gp = userRegs(regs)
+		if sv.compat, err = t.Compat(l.tid); err != nil {
+			return nil, nil, err
+		}
+		ssp, ok, err := t.ReadShadowStack(l.tid)
+		if err != nil {
+			return nil, nil, err
+		}
+		if ok {
+			sv.ssp = &ssp
+		}
+		out = append(out, sv)
+		if n := len(tasks); n > 0 && tasks[n-1].PID == l.pid { // the threads are in the order of their processes
+			tasks[n-1].TIDs = append(tasks[n-1].TIDs, l.tid)
+			continue
+		}
+		st, err := ptrace.ReadStatus(l.pid, l.pid)
+		if err != nil {
+			return nil, nil, err
+		}
+		tasks = append(tasks, codec.SavedTask{PID: l.pid, PPID: st.PPID, TIDs: []int{l.tid}})
+	}
+	return tasks, out, nil
+}
+
+// dryRun matches and plans without stopping anything.
+func (j *job) dryRun() (cli.Exit, error) {
+	pids, code, err := j.wanted()
+	if err != nil {
+		return code, err
+	}
+	t, err := j.open(pids...) // looks at the processes and attaches to none
+	if err != nil {
+		return cli.Unchanged, err
+	}
+	defer t.Close()
+	if err := j.list(pids); err != nil {
+		return cli.Unchanged, err
+	}
+	if code, err := j.match(); err != nil {
+		return code, err
+	}
+	j.doc.Outcome = "planned"
+	if !j.o.json {
+		for _, p := range j.plan {
+			fmt.Fprintf(j.io.Out, "image %d -> thread %d %s\n", p.image.tid, p.live.tid, cli.Printable(p.live.comm))
+		}
+		view.Actions(j.io, j.judged())
+		view.Findings(j.io, j.judged(), nil)
+	}
+	view.Losses(j.io, j.target(), true, j.judged())
+	j.io.Sayf("%s: dry run, nothing was stopped", j.target())
+	return cli.OK, nil
+}
+
+func (j *job) target() string { return fmt.Sprintf("process %d", j.o.pid) }
+
+// report says what was done.
+func (j *job) report() {
+	s := j.io
+	if !j.o.restore {
+		j.doc.Outcome = "saved"
+		s.Sayf("%s: live state of %d %s saved to %s", j.target(), len(j.threads), view.Threads(len(j.threads)), j.o.save)
+		return
+	}
+	j.doc.Outcome = "restored"
+	if !j.o.json {
+		view.Actions(s, j.judged())
+		view.Findings(s, j.judged(), nil)
+	}
+	view.Losses(s, j.target(), false, j.judged())
+	s.Sayf("%s: %d %s restored, stopped for %v", j.target(), len(j.plan), view.Threads(len(j.plan)), j.window.Round(10*time.Microsecond))
+}
+
+// mark names in the document the threads that the error is about.
+func (j *job) mark(err error) {
+	var broken *ptrace.RestoreError
+	var one *ptrace.ThreadError
+	for i := range j.doc.Threads {
+		th := &j.doc.Threads[i]
+		if errors.As(err, &broken) && slices.Contains(broken.Broken, th.TID) {
+			th.Error = new("could not be put back")
+		} else if errors.As(err, &one) && one.TID == th.TID {
+			th.Error = new(one.Error())
+		}
+	}
+}
+
+// talk reports an error and what to do about it.
+func (j *job) talk(err error) {
+	s := j.io
+	var mismatch *mismatchError
+	var refused *refusedError
+	var damaged *damagedError
+	var load loadError
+	if (errors.As(err, &refused) || errors.As(err, &damaged)) && !j.o.json {
+		view.Actions(s, j.judged())
+		view.Findings(s, j.judged(), nil)
+	}
+	if errors.As(err, &load) {
+		for _, err := range load {
+			s.Errorf("%v", err)
+		}
+		return
+	}
+	s.Errorf("%s: %v", j.target(), err)
+	switch {
+	case errors.As(err, &mismatch):
+		s.Hintf("--map=IMGTID=TID pairs threads, --ignore-missing leaves the others alone, --tree takes in descendants")
+	case errors.As(err, &refused), errors.As(err, &damaged) && damaged.force:
+		s.Hintf("to do it all the same: %s", j.command())
+	default:
+		if hint := ptraceHint(err); hint != "" {
+			s.Hintf("%s", hint)
+		}
+	}
+}
+
+// ptraceHint says what to do about a process that cannot be traced.
+func ptraceHint(err error) string {
+	var attach *ptrace.AttachError
+	var broken *ptrace.RestoreError
+	switch {
+	case errors.As(err, &broken):
+		return fmt.Sprintf("threads %v hold neither surely their old nor surely their new state; restore them again or end the process", broken.Broken)
+	case errors.Is(err, ptrace.ErrNotLeader) && errors.As(err, &attach):
+		return fmt.Sprintf("it belongs to process %d: -t %d", attach.Tgid, attach.Tgid)
+	case errors.Is(err, ptrace.ErrTraced) && errors.As(err, &attach):
+		return fmt.Sprintf("process %d (%s) traces it; end that first", attach.TracerPID, attach.TracerComm)
+	case errors.Is(err, ptrace.ErrPermission) && errors.As(err, &attach):
+		switch {
+		case attach.YamaScope == 3:
+			return "/proc/sys/kernel/yama/ptrace_scope is 3: nobody may trace until the next boot"
+		case attach.UserNS:
+			return "it lives in another user namespace; run as root of that namespace or of the initial one"
+		case !attach.HasCap && attach.YamaScope > 0:
+			return fmt.Sprintf("run with CAP_SYS_PTRACE, as root does: /proc/sys/kernel/yama/ptrace_scope is %d", attach.YamaScope)
+		case !attach.HasCap:
+			return "run as the same user as the process, or as root"
+		}
+		return "a security module may forbid it: look in the audit log"
+	case errors.Is(err, ptrace.ErrTimeout):
+		return "a thread in uninterruptible sleep stops only when it wakes up; --timeout waits longer"
+	case errors.Is(err, errTreeChanged):
+		return "--timeout tries for longer; --ignore-missing stops only what the checkpoint holds"
+	case errors.Is(err, ptrace.ErrSelf):
+		return "a process cannot stop itself and go on; name another"
+	case errors.Is(err, ptrace.ErrKernelThread):
+		return "kernel threads have no user registers"
+	case errors.Is(err, ptrace.ErrZombie), errors.Is(err, ptrace.ErrNotFound), errors.Is(err, ptrace.ErrExited):
+		return "look with ps which processes there are"
+	}
+	return ""
+}

@@ -1,0 +1,19 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+//go:generate go test -run ^TestManPage$ -update .
+
+// TestManPage compares man/ with the manual that --help prints; with -update it
+// writes the page.
+func TestManPage(t *testing.T) {
+	var out, errs strings.Builder
+	if code := run([]string{"--roff"}, nil, &out, &errs); code != 0 {
+		t.Fatalf("exit status %d: %s", code, errs.String())
+	}
+	golden(t, filepath.Join("..", "..", "man", "fpurestore.1"), []byte(out.String()))
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
+)
+
+// loadError is what is wrong with the images, all of it.
+type loadError []error
+
+func (e loadError) Error() string   { return errors.Join(e...).Error() }
+func (e loadError) Unwrap() []error { return e }
+
+// loadImages reads the threads of the checkpoint or of the named core images. The
+// error is a loadError.
+func loadImages(o *options) ([]imageThread, error) {
+	var out []imageThread
+	var errs loadError
+	load := func(path string) {
+		info, statErr := os.Stat(path)
+		ckpt, err := codec.Open(path)
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		errs = append(errs, ckpt.Problems...)
+		for th, err := range ckpt.Threads() {
+			if err == nil {
+				err = addRaw(th)
+			}
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			out = append(out, imageThread{pid: th.PID, tid: th.TID, comm: th.Core.Comm,
+				named: statErr == nil && !info.IsDir(), state: &th.Core.State})
+		}
+	}
+	if len(o.files) == 0 {
+		load(o.dir)
+	}
+	for _, f := range o.files {
+		load(f)
+	}
+	if errs != nil {
+		return nil, errs
+	}
+	return out, nil
+}
+
+func rawName(tid int) string { return fmt.Sprintf("xstate-%d.bin", tid) }
+
+// addRaw fills the components that a core image says are in use and has no field
+// for from the register set that --save has kept beside it. The image decides
+// everything else: it may have been converted since.
+func addRaw(th codec.Thread) error {
+	state := &th.Core.State
+	lost := state.With(xstate.Lost) &^ codec.Storable
+	if lost == 0 {
+		return nil
+	}
+	path := filepath.Join(filepath.Dir(th.Core.Path), rawName(th.TID))
+	b, err := codec.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	layout := xstate.GuessLayout(xstate.AreaXCR0(b), len(b))
+	if layout == nil {
+		return &codec.FormatError{Path: path, Field: "register set",
+			Err: fmt.Errorf("no CPU has %d bytes for the components %v", len(b), xstate.AreaXCR0(b))}
+	}
+	raw, err := xstate.ParseArea(b, layout)
+	var area *xstate.AreaError
+	if errors.As(err, &area) {
+		return &codec.FormatError{Path: path, Offset: int64(area.Offset), Field: area.Field, Err: errors.New(area.Reason)}
+	}
+	if err != nil {
+		return err
+	}
+	for f := range (lost & raw.BV).All() {
+		state.SetData(f, raw.Data(f))
+	}
+	return nil
+}
+
+// planned is what one thread is to get.
+type planned struct {
+	match
+	*compat.Report
+	state *xstate.State // the state to put in
+	built []byte        // its area for this machine, without the live thread's part
+}
+
+// plan asks the policy what this machine means for each image.
+func plan(pairs []match, host *xstate.CPU, o *options, command string) []planned {
+	out := make([]planned, len(pairs))
+	for i, p := range pairs {
+		r := compat.Decide(p.image.state, compat.Target{Host: host, Command: command}, compat.Policy{Force: o.force})
+		out[i] = planned{match: p, Report: r, state: r.Apply(p.image.state)}
+	}
+	return out
+}
+
+// build makes the NT_X86_XSTATE register set of size bytes, by this machine's
+// layout. It needs no stopped thread. Components without a value in the image
+// become INIT.
+func (p *planned) build(layout xstate.Layout, size int) (err error) {
+	s := p.state.Clone()
+	if s.Format == xstate.FormatFXSave {
+		s.Format, s.BV = xstate.FormatXSave, xstate.Legacy
+	}
+	// Data without its bit is INIT, and needs no place.
+	for f := range (s.Recorded() &^ s.BV).All() {
+		s.SetData(f, nil)
+	}
+	p.built, err = s.MarshalArea(layout, size)
+	if err != nil {
+		return fmt.Errorf("thread %d: image %d: %w", p.live.tid, p.image.tid, err)
+	}
+	return nil
+}
+
+const (
+	offMXCSRMask = 28  // SDM vol. 1, table 10-2
+	offXStateBV  = 512 // SDM vol. 1, 13.4.2
+)
+
+// area completes what was built with the live thread's part, from the register set
+// that it has now: the size, which is the kernel's, the mask of MXCSR, which is
+// the CPU's, and PKRU where the image has none, since INIT would open every key.
+// The error says what the kernel would not take, which it would tell by a bare
+// EINVAL.
+func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
+	if len(old) < offXStateBV+8 {
+		return nil, fmt.Errorf("thread %d: a register set of %d bytes", p.live.tid, len(old))
+	}
+	if len(old) != len(p.built) {
+		if err := p.build(layout, len(old)); err != nil {
+			return nil, err
+		}
+	}
+	b := p.built
+	bv := xstate.Features(binary.LittleEndian.Uint64(b[offXStateBV:]))
+	live := xstate.Features(binary.LittleEndian.Uint64(old[offXStateBV:]))
+	copy(b[offMXCSRMask:][:4], old[offMXCSRMask:])
+	if place, ok := layout.Find(xstate.PKRU); ok && p.image.state.Status(xstate.PKRU) == xstate.Absent && place.Offset+place.Size <= len(b) {
+		bv = bv&^xstate.PKRU.Mask() | live&xstate.PKRU.Mask()
+		copy(b[place.Offset:][:place.Size], old[place.Offset:])
+		binary.LittleEndian.PutUint64(b[offXStateBV:], uint64(bv))
+	}
+	// The kernel takes tiles only for a thread that has used them: its buffer is
+	// enlarged at the first tile instruction (arch/x86/kernel/fpu/xstate.c,
+	// __xfd_enable_feature).
+	if bv.Has(xstate.TileData) && !live.Has(xstate.TileData) {
+		return nil, fmt.Errorf("thread %d: image %d holds AMX tiles, and the thread has not used any yet: "+
+			"the kernel takes tiles only for a thread that has executed a tile instruction", p.live.tid, p.image.tid)
+	}
+	return b, nil
+}
+
+// fxArea builds the FXSAVE area of a host without XSAVE.
+func (p *planned) fxArea() []byte {
+	fx := p.state.FX
+	return fx[:]
+}
+
+// saved is the live state of one thread, for --save.
+type saved struct {
+	liveThread
+	gp     [27]uint64
+	area   []byte // NT_X86_XSTATE, or the FXSAVE area
+	xsave  bool
+	compat bool
+	ssp    *uint64
+}
+
+// writeSave writes a small images directory. It is built under a hidden name and
+// appears by one rename.
+func writeSave(dir string, tasks []codec.SavedTask, threads []saved, layout xstate.Layout) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return &fs.PathError{Op: "create", Path: dir, Err: fs.ErrExist}
+	}
+	stage, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".fpurestore-")
+	if err != nil {
+		return err
+	}
+	err = fillSave(stage, tasks, threads, layout)
+	if err == nil {
+		err = os.Rename(stage, dir)
+	}
+	if err != nil {
+		os.RemoveAll(stage)
+	}
+	return err
+}
+
+func fillSave(dir string, tasks []codec.SavedTask, threads []saved, layout xstate.Layout) error {
+	for _, t := range threads {
+		parse := xstate.ParseFXArea
+		if t.xsave {
+			parse = func(b []byte) (*xstate.State, error) { return xstate.ParseArea(b, layout) }
+		}
+		s, err := parse(t.area)
+		if err != nil {
+			return fmt.Errorf("thread %d: %w", t.tid, err)
+		}
+		s.Compat = t.compat
+		if t.ssp != nil {
+			s.ShadowStack = &xstate.ShadowStack{Status: 1, SSP: *t.ssp}
+		}
+		core, err := codec.MarshalCore(codec.SavedThread{PID: t.pid, TID: t.tid, Comm: t.comm, GPRegs: t.gp, State: s})
+		if err != nil {
+			return fmt.Errorf("thread %d: %w", t.tid, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("core-%d.img", t.tid)), core, 0o600); err != nil {
+			return err
+		}
+		if s.BV&^(codec.Storable|xstate.Legacy) != 0 {
+			if err := os.WriteFile(filepath.Join(dir, rawName(t.tid)), t.area, 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pstree.img"), codec.MarshalPstree(tasks), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "inventory.img"), codec.MarshalInventory(), 0o600)
+}
+
+// userRegs decodes NT_PRSTATUS of a 64-bit thread, 27 words, or of a 32-bit one, 17
+// words of 32 bits in another order (arch/x86/include/asm/user_32.h).
+func userRegs(b []byte) (gp [27]uint64) {
+	if len(b) >= 27*8 {
+		for i := range gp {
+			gp[i] = binary.LittleEndian.Uint64(b[8*i:])
+		}
+		return gp
+	}
+	// bx cx dx si di bp ax ds es fs gs orig_ax ip cs flags sp ss
+	order := [17]int{5, 11, 12, 13, 14, 4, 10, 23, 24, 25, 26, 15, 16, 17, 18, 19, 20}
+	for i, to := range order {
+		if len(b) >= 4*i+4 {
+			gp[to] = uint64(binary.LittleEndian.Uint32(b[4*i:]))
+		}
+	}
+	return gp
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+const (
+	offXCR0 = 464
+	avx512  = xstate.Features(1<<xstate.AVX) | xstate.AVX512
+)
+
+// machine is one that places components as Intel or AMD does.
+func machine(set xstate.Features, layout xstate.Layout) *xstate.CPU {
+	set |= xstate.Legacy
+	return &xstate.CPU{Name: "test", FXSave: new(true), XSave: new(true), XFeatures: &set, Layout: layout,
+		XSaveSize: new(uint32(layout.End(set))), MXCSRMask: new(uint32(0xffff)), Flags: []string{}}
+}
+
+// filled is a state that has every byte of the given components set.
+func filled(set xstate.Features) *xstate.State {
+	s := xstate.NewState(xstate.FormatXSave)
+	for f := range (set &^ xstate.Legacy).All() {
+		s.SetData(f, bytes.Repeat([]byte{0x40 + byte(f)}, f.Component().Size))
+		s.BV |= f.Mask()
+	}
+	return s
+}
+
+// oldArea is the register set of a live thread.
+func oldArea(t *testing.T, cpu *xstate.CPU, s *xstate.State) []byte {
+	t.Helper()
+	b, err := s.MarshalArea(cpu.Layout, int(*cpu.XSaveSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.LittleEndian.PutUint64(b[offXCR0:], uint64(*cpu.XFeatures))
+	binary.LittleEndian.PutUint32(b[offMXCSRMask:], 0x2ffff)
+	return b
+}
+
+// areaFor plans an image for a machine and builds what the live thread would get.
+func areaFor(t *testing.T, cpu *xstate.CPU, image, live *xstate.State, force bool) ([]byte, error) {
+	t.Helper()
+	p := plan([]match{{imageThread{tid: 7, state: image}, liveThread{tid: 9}}}, cpu, &options{force: force}, "")[0]
+	if p.Refused {
+		return nil, p.Err()
+	}
+	if err := p.build(cpu.Layout, int(*cpu.XSaveSize)); err != nil {
+		return nil, err
+	}
+	return p.area(oldArea(t, cpu, live), cpu.Layout)
+}
+
+// TestAreaLayout builds by the target's places, whatever the source's were.
+func TestAreaLayout(t *testing.T) {
+	set := avx512 | xstate.PKRU.Mask()
+	places := map[string]map[xstate.Feature]int{
+		"intel": {xstate.AVX: 576, xstate.Opmask: 1088, xstate.ZMMHi256: 1152, xstate.Hi16ZMM: 1664, xstate.PKRU: 2688},
+		"amd":   {xstate.AVX: 576, xstate.Opmask: 832, xstate.ZMMHi256: 896, xstate.Hi16ZMM: 1408, xstate.PKRU: 2432},
+	}
+	for name, layout := range map[string]xstate.Layout{"intel": xstate.IntelLayout(set), "amd": xstate.AMDLayout(set)} {
+		cpu := machine(set, layout)
+		image := filled(set)
+		image.FX.SetMXCSR(0x1fa0)
+		b, err := areaFor(t, cpu, image, xstate.NewState(xstate.FormatXSave), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) != int(*cpu.XSaveSize) {
+			t.Errorf("%s: %d bytes", name, len(b))
+		}
+		for f, at := range places[name] {
+			if want := image.Data(f); !bytes.Equal(b[at:][:len(want)], want) {
+				t.Errorf("%s: %v is not at %d", name, f, at)
+			}
+		}
+		if bv := xstate.Features(binary.LittleEndian.Uint64(b[offXStateBV:])); bv != set|xstate.Legacy {
+			t.Errorf("%s: XSTATE_BV %v", name, bv)
+		}
+		if !bytes.Equal(b[520:576], make([]byte, 56)) || !bytes.Equal(b[416:512], make([]byte, 96)) {
+			t.Errorf("%s: header or software bytes are not zero", name)
+		}
+		if v := binary.LittleEndian.Uint32(b[24:]); v != 0x1fa0 {
+			t.Errorf("%s: MXCSR %#x", name, v)
+		}
+		if v := binary.LittleEndian.Uint32(b[offMXCSRMask:]); v != 0x2ffff {
+			t.Errorf("%s: the mask of MXCSR is %#x, not the live thread's", name, v)
+		}
+	}
+}
+
+// TestAreaInit has components that the image lacks become INIT, but not PKRU.
+func TestAreaInit(t *testing.T) {
+	set := avx512 | xstate.PKRU.Mask()
+	cpu := machine(set, xstate.AMDLayout(set))
+	live := filled(set)
+	for name, image := range map[string]*xstate.State{
+		"fxsave": xstate.NewState(xstate.FormatFXSave), "none": {}, "xsave": xstate.NewState(xstate.FormatXSave),
+		"data without bits": func() *xstate.State { s := filled(avx512); s.BV = xstate.Legacy; return s }(),
+	} {
+		b, err := areaFor(t, cpu, image, live, false)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		s, err := xstate.ParseArea(b, cpu.Layout)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if s.BV != xstate.Legacy|xstate.PKRU.Mask() {
+			t.Errorf("%s: XSTATE_BV %v", name, s.BV)
+		}
+		if !bytes.Equal(s.Data(xstate.PKRU), live.Data(xstate.PKRU)) {
+			t.Errorf("%s: PKRU %x, want the live %x", name, s.Data(xstate.PKRU), live.Data(xstate.PKRU))
+		}
+		if s.FX.FCW() != xstate.InitFCW || s.FX.MXCSR() != xstate.InitMXCSR {
+			t.Errorf("%s: fcw %#x mxcsr %#x", name, s.FX.FCW(), s.FX.MXCSR())
+		}
+	}
+	// The image's PKRU wins, INIT too where it says so.
+	zero := xstate.NewState(xstate.FormatXSave)
+	zero.SetData(xstate.PKRU, make([]byte, 8))
+	for name, image := range map[string]*xstate.State{"init": zero, "in use": filled(xstate.PKRU.Mask())} {
+		b, err := areaFor(t, cpu, image, filled(avx512|xstate.PKRU.Mask()), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := xstate.ParseArea(b, cpu.Layout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(s.Value(xstate.PKRU), image.Value(xstate.PKRU)) {
+			t.Errorf("%s: PKRU %x, want the image's %x", name, s.Value(xstate.PKRU), image.Value(xstate.PKRU))
+		}
+	}
+	// A live PKRU of 0 has no bit, and gets none.
+	b, err := areaFor(t, cpu, xstate.NewState(xstate.FormatFXSave), xstate.NewState(xstate.FormatXSave), false)
+	if err != nil || xstate.Features(binary.LittleEndian.Uint64(b[offXStateBV:])) != xstate.Legacy {
+		t.Errorf("%x, %v", b[offXStateBV:][:8], err)
+	}
+}
+
+// TestAreaRefused finds what the kernel would not take.
+func TestAreaRefused(t *testing.T) {
+	set := avx512
+	cpu := machine(set, xstate.AMDLayout(set))
+	withTiles := machine(set|tileSet, xstate.IntelLayout(set|tileSet))
+	mxcsr := xstate.NewState(xstate.FormatXSave)
+	mxcsr.FX.SetMXCSR(0x21f80)
+	mxcsr.FX.SetMXCSRMask(0x2ffff)
+	unknown := xstate.NewState(xstate.FormatXSave)
+	unknown.BV |= 1 << 40
+	for _, tt := range []struct {
+		name        string
+		cpu         *xstate.CPU
+		image, live *xstate.State
+		force       bool
+		want        string // "" if it is taken
+	}{
+		{"component that the machine lacks", cpu, filled(xstate.PKRU.Mask()), &xstate.State{}, false, "PKRU"},
+		{"stripped", cpu, filled(xstate.PKRU.Mask()), &xstate.State{}, true, ""},
+		{"MXCSR bit that the machine lacks", cpu, mxcsr, &xstate.State{}, false, "MXCSR"},
+		{"MXCSR bit, stripped", cpu, mxcsr, &xstate.State{}, true, ""},
+		{"tiles, unused", withTiles, filled(tileSet), filled(1 << xstate.TileCfg), false, "thread 9: image 7 holds AMX tiles"},
+		{"tiles, used", withTiles, filled(tileSet), filled(tileSet), false, ""},
+		{"tiles, taken away", withTiles, filled(xstate.AVX.Mask()), filled(tileSet), false, ""},
+		{"unknown bits", cpu, unknown, &xstate.State{}, false, ""},
+	} {
+		live := tt.live
+		if live.Format == xstate.FormatNone {
+			live = xstate.NewState(xstate.FormatXSave)
+		}
+		b, err := areaFor(t, tt.cpu, tt.image, live, tt.force)
+		switch {
+		case tt.want == "" && err != nil:
+			t.Errorf("%s: %v", tt.name, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		case err == nil:
+			if extra := xstate.Features(binary.LittleEndian.Uint64(b[offXStateBV:])) &^ *tt.cpu.XFeatures; extra != 0 {
+				t.Errorf("%s: XSTATE_BV has %v", tt.name, extra)
+			}
+			if m := binary.LittleEndian.Uint32(b[24:]) &^ *tt.cpu.MXCSRMask; m != 0 {
+				t.Errorf("%s: MXCSR has %#x", tt.name, m)
+			}
+		}
+	}
+	p := plan([]match{{imageThread{tid: 7, state: filled(0)}, liveThread{tid: 9}}}, cpu, &options{}, "")[0]
+	if _, err := p.area(make([]byte, 100), cpu.Layout); err == nil || !strings.Contains(err.Error(), "100 bytes") {
+		t.Errorf("a short register set: %v", err)
+	}
+	// A kernel whose register set is larger than CPUID says.
+	if b, err := p.area(make([]byte, 4096), cpu.Layout); err != nil || len(b) != 4096 {
+		t.Errorf("a long register set: %d bytes, %v", len(b), err)
+	}
+}
+
+const tileSet = xstate.Features(1<<xstate.TileCfg | 1<<xstate.TileData)
+
+// TestSaveRaw keeps what a core image has no field for, until the image is
+// converted.
+func TestSaveRaw(t *testing.T) {
+	set := avx512 | tileSet
+	cpu := machine(set, xstate.IntelLayout(set))
+	state := filled(set)
+	dir := filepath.Join(t.TempDir(), "saved")
+	err := writeSave(dir, []codec.SavedTask{{PID: 9, TIDs: []int{9}}},
+		[]saved{{liveThread: liveThread{pid: 9, tid: 9, comm: "a\xff b"}, area: oldArea(t, cpu, state), xsave: true}}, cpu.Layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func() *xstate.State {
+		t.Helper()
+		images, err := loadImages(&options{dir: dir})
+		if err != nil || len(images) != 1 {
+			t.Fatal(images, err)
+		}
+		return images[0].state
+	}
+	s := load()
+	for f := range set.All() {
+		if s.Status(f) != xstate.InUse || !bytes.Equal(s.Data(f), state.Data(f)) {
+			t.Errorf("%v is %v", f, s.Status(f))
+		}
+	}
+	raw := filepath.Join(dir, rawName(9))
+	whole, err := os.ReadFile(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Damage is told, with the file's name.
+	for _, b := range [][]byte{whole[:600], append(bytes.Clone(whole[:530]), append([]byte{1}, whole[531:]...)...)} {
+		if err := os.WriteFile(raw, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var format *codec.FormatError
+		if _, err := loadImages(&options{dir: dir}); !errors.As(err, &format) || format.Path != raw {
+			t.Errorf("damaged: %v", err)
+		}
+	}
+	if err := os.Remove(raw); err != nil {
+		t.Fatal(err)
+	}
+	if s := load(); s.Status(xstate.TileData) != xstate.Lost {
+		t.Errorf("without the raw register set: %v", s.Status(xstate.TileData))
+	}
+	// A converted image no longer asks for it.
+	if err := os.WriteFile(raw, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ckpt, err := codec.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for thread, err := range ckpt.Threads() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		fx := thread.Core.State.Clone()
+		for f := range fx.Recorded().All() {
+			fx.SetData(f, nil)
+		}
+		fx.Format, fx.BV = xstate.FormatFXSave, 0
+		b, err := thread.Core.Encode(fx)
+		if err == nil {
+			err = os.WriteFile(thread.Core.Path, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := load(); s.Format != xstate.FormatFXSave || s.Data(xstate.TileData) != nil || s.Data(xstate.AVX) != nil {
+		t.Errorf("converted: %v with %v", s.Format, s.Recorded())
+	}
+}
+
+func TestUserRegs(t *testing.T) {
+	b := make([]byte, 27*8)
+	for i := range 27 {
+		b[8*i] = byte(i + 1)
+	}
+	for i, v := range userRegs(b) {
+		if v != uint64(i+1) {
+			t.Errorf("register %d is %d", i, v)
+		}
+	}
+	b = make([]byte, 17*4)
+	for i := range 17 {
+		b[4*i] = byte(i + 1)
+	}
+	gp := userRegs(b)
+	// struct user_regs_struct32: bx cx dx si di bp ax ds es fs gs orig_ax ip cs flags sp ss
+	for name, p := range map[string][2]uint64{"bx": {gp[5], 1}, "di": {gp[14], 5}, "ax": {gp[10], 7}, "orig_ax": {gp[15], 12},
+		"ip": {gp[16], 13}, "flags": {gp[18], 15}, "sp": {gp[19], 16}, "ss": {gp[20], 17}} {
+		if p[0] != p[1] {
+			t.Errorf("%s is %d, want %d", name, p[0], p[1])
+		}
+	}
+}

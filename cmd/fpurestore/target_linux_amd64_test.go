@@ -1,0 +1,632 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// patience is more than anything here takes.
+const patience = 30 * time.Second
+
+var host = sync.OnceValues(cpuid.Host)
+
+// thisCPU returns the machine, and skips where targets cannot run.
+func thisCPU(tb testing.TB) *xstate.CPU {
+	tb.Helper()
+	c, err := host()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if !*c.XSave {
+		tb.Skip("this CPU has no XSAVE, which the targets use")
+	}
+	return c
+}
+
+// needCPU skips a test of components that this machine lacks.
+func needCPU(tb testing.TB, set xstate.Features) {
+	tb.Helper()
+	if usable, _ := thisCPU(tb).Usable(); set&^usable != 0 {
+		tb.Skipf("this CPU has no %v", set&^usable)
+	}
+}
+
+// tiles need a permission and cannot be had by everybody.
+const tiles = xstate.Features(1<<xstate.TileCfg | 1<<xstate.TileData)
+
+// program builds a program of testdata once.
+func program(tb testing.TB, pkg, arch string) string {
+	tb.Helper()
+	programs.Lock()
+	defer programs.Unlock()
+	if programs.dir == "" {
+		dir, err := os.MkdirTemp("", "fpurestore-test-")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		programs.dir = dir
+	}
+	out := filepath.Join(programs.dir, filepath.Base(pkg))
+	if _, err := os.Stat(out); err == nil {
+		return out
+	}
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("building %s: %v\n%s", pkg, err, msg)
+	}
+	return out
+}
+
+var programs struct {
+	sync.Mutex
+	dir string
+}
+
+// Offsets of the file that testdata/target shares with the tests; see there.
+const (
+	blockSize  = 1 << 16
+	offEpoch   = 0 // block 0
+	offOp      = 8
+	offWord    = 16
+	offSeen    = 8 // each further block
+	offMask    = 24
+	offNR      = 32
+	offArg0    = 40
+	offResult  = 88
+	offReturns = 96
+	offFlags   = 120
+	offTID     = 136
+	offMode    = 144
+	offFirst   = 152
+	offSibling = 160
+	offWait    = 176
+	offTime    = 192
+	offArea    = 4096
+	offSaved   = 20480
+
+	modeChurn, modeEnd = 1, 2
+)
+
+const (
+	threadFlags  = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+	processFlags = uint64(unix.SIGCHLD)
+)
+
+// What a thread does between looking whether it is to report.
+const (
+	spinning = ^uint64(0)
+	sleeping = uint64(unix.SYS_FUTEX)
+	reading  = ^uint64(1) // SYS_READ is 0
+)
+
+// targetConfig is a target: one process, or a first one and its children.
+type targetConfig struct {
+	processes int    // 1 if 0
+	threads   int    // of each process, 1 if 0
+	nr        uint64 // spinning, or a system call; sleeping if 0
+	newPID    bool   // in a pid namespace of its own
+	vfork     bool   // the first process waits for a child of vfork
+	churn     bool   // one more thread starts others all the time
+	amx       bool   // with the permission for tiles, and with tiles
+	init      bool   // all registers in INIT
+	seed      uint64
+}
+
+// target is a running one. Its threads are numbered from 0; thread 0 of process p
+// is its leader.
+type target struct {
+	tb  testing.TB
+	cfg targetConfig
+	cpu *xstate.CPU
+	mem []byte
+	pid int // of the first process
+	in  io.Closer
+	cmd *exec.Cmd
+
+	pipe   *os.File        // what threads read from
+	states []*xstate.State // what the threads hold
+}
+
+func (g *target) get(block, off int) uint64 {
+	return binary.LittleEndian.Uint64(g.mem[block*blockSize+off:])
+}
+func (g *target) put(block, off int, v uint64) {
+	binary.LittleEndian.PutUint64(g.mem[block*blockSize+off:], v)
+}
+
+// tid is the number of thread i as its creator sees it.
+func (g *target) tid(i int) int { return int(uint32(g.get(1+i, offTID))) }
+
+func (g *target) tids() []int {
+	out := make([]int, len(g.states))
+	for i := range out {
+		out[i] = g.tid(i)
+	}
+	return out
+}
+
+// pidOf is the process of thread i.
+func (g *target) pidOf(i int) int { return g.tid(i / g.cfg.threads * g.cfg.threads) }
+
+func startTarget(tb testing.TB, cfg targetConfig) *target {
+	tb.Helper()
+	cpu := thisCPU(tb)
+	cfg.processes, cfg.threads = max(cfg.processes, 1), max(cfg.threads, 1)
+	if cfg.nr == 0 {
+		cfg.nr = sleeping
+	}
+	n := cfg.processes * cfg.threads
+	total := n
+	if cfg.vfork {
+		total++
+	}
+	if cfg.churn {
+		total += 2
+	}
+	file, err := os.CreateTemp("", "fpurestore-target-")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	if err := file.Truncate(int64((1 + total) * blockSize)); err != nil {
+		tb.Fatal(err)
+	}
+	mem, err := unix.Mmap(int(file.Fd()), 0, (1+total)*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { unix.Munmap(mem) })
+	g := &target{tb: tb, cfg: cfg, cpu: cpu, mem: mem}
+
+	exe := program(tb, "./testdata/target", "amd64")
+	args := []string{file.Name()}
+	mask := *cpu.XFeatures &^ tiles
+	if cfg.amx {
+		mask |= tiles
+		args = append(args, strconv.Itoa(int(xstate.TileData)))
+	}
+	children := make([][]int, 1+total)
+	for i := range n {
+		block, p, th := 1+i, i/cfg.threads, i%cfg.threads
+		flags := processFlags
+		switch {
+		case th > 0:
+			flags = threadFlags
+			children[1+p*cfg.threads] = append(children[1+p*cfg.threads], block)
+		case p > 0:
+			children[1] = append(children[1], block)
+		case cfg.newPID:
+			flags |= unix.CLONE_NEWPID
+		}
+		g.put(block, offFlags, flags)
+		g.put(block, offMask, uint64(mask))
+		g.put(block, offNR, cfg.nr)
+		if cfg.nr == reading {
+			g.put(block, offNR, unix.SYS_READ)
+			g.put(block, offArg0, 3)
+		}
+		g.put(block, offWait, 1)
+		if cfg.vfork && p == 0 {
+			g.put(block, offWait, 0) // its leader does not get so far
+		}
+		g.put(block, offTime+8, uint64(250*time.Millisecond))
+		s := xstate.NewState(xstate.FormatXSave)
+		if !cfg.init {
+			s = pattern(cpu, mask, rand.New(rand.NewPCG(cfg.seed, uint64(i))))
+		}
+		g.states = append(g.states, s)
+		g.give(i, s)
+	}
+	next := 1 + n
+	extra := func(flags uint64) int {
+		b := next
+		next++
+		g.put(b, offFlags, flags)
+		g.put(b, offNR, sleeping)
+		return b
+	}
+	if cfg.vfork {
+		b := extra(unix.CLONE_VFORK | unix.CLONE_VM | processFlags)
+		g.put(b, offWait, 1)
+		children[1] = append(children[1], b)
+	}
+	if cfg.churn {
+		b, child := extra(threadFlags), extra(threadFlags)
+		g.put(b, offMode, modeChurn)
+		g.put(child, offMode, modeEnd)
+		g.put(b, offFirst, uint64(child))
+		g.put(b, offWait, 1)
+		children[1] = append(children[1], b)
+	}
+	for b, list := range children {
+		at, off := b, offFirst
+		for _, c := range list {
+			g.put(at, off, uint64(c))
+			at, off = c, offSibling
+		}
+	}
+
+	cmd := exec.Command(exe, args...)
+	cmd.Stderr = os.Stderr
+	if cfg.nr == reading {
+		r, w, err := os.Pipe()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer r.Close()
+		g.pipe, cmd.ExtraFiles = w, []*os.File{r}
+		tb.Cleanup(func() { w.Close() })
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	g.in, g.cmd = in, cmd
+	tb.Cleanup(g.end)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		if cfg.newPID {
+			tb.Skipf("no pid namespace to be had: %v", err)
+		}
+		tb.Fatalf("target: %v", err)
+	}
+	if g.pid, err = strconv.Atoi(strings.TrimSpace(line)); err != nil {
+		tb.Fatal(err)
+	}
+	return g
+}
+
+// end ends the target: its processes die with the program that started them.
+func (g *target) end() {
+	if g.cmd.ProcessState == nil {
+		g.in.Close()
+		g.cmd.Wait()
+	}
+}
+
+// give puts a state where thread i loads its registers from.
+func (g *target) give(i int, s *xstate.State) {
+	g.tb.Helper()
+	b, err := s.MarshalArea(g.cpu.Layout, int(*g.cpu.XSaveSize))
+	if err != nil {
+		g.tb.Fatal(err)
+	}
+	copy(g.mem[(1+i)*blockSize+offArea:], b)
+}
+
+// ask tells all threads to report, without waiting for them.
+func (g *target) ask() { g.put(0, offEpoch, g.get(0, offEpoch)+1) }
+
+// wake has sleeping threads look.
+func (g *target) wake() {
+	switch g.cfg.nr {
+	case sleeping:
+		unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.mem[offWord])), 1, 1<<30)
+	case reading:
+		g.pipe.Write(make([]byte, len(g.states)))
+	}
+}
+
+// await waits until all threads that live have done what was asked.
+func (g *target) await(dead ...int) {
+	g.tb.Helper()
+	end := time.Now().Add(patience)
+	for i := range g.states {
+		skip := false
+		for _, pid := range dead {
+			skip = skip || g.pidOf(i) == pid
+		}
+		for try := 0; !skip && g.get(1+i, offSeen) != g.get(0, offEpoch); try++ {
+			if time.Now().After(end) {
+				g.tb.Fatalf("thread %d (%d) does not answer", i, g.tid(i))
+			}
+			if try%64 == 63 && (g.cfg.nr == sleeping || g.cfg.nr == reading) {
+				g.wake() // it was not asleep yet, or another one took its byte
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+}
+
+// held gives what the threads reported last.
+func (g *target) held() []*xstate.State {
+	g.tb.Helper()
+	out := make([]*xstate.State, len(g.states))
+	for i := range out {
+		s, err := xstate.ParseArea(g.mem[(1+i)*blockSize+offSaved:][:*g.cpu.XSaveSize], g.cpu.Layout)
+		if err != nil {
+			g.tb.Fatalf("thread %d: %v", i, err)
+		}
+		out[i] = s
+	}
+	return out
+}
+
+// report has every thread save its registers.
+func (g *target) report(dead ...int) []*xstate.State {
+	g.tb.Helper()
+	g.ask()
+	g.wake()
+	g.await(dead...)
+	return g.held()
+}
+
+// load has every thread load other registers.
+func (g *target) load(states []*xstate.State) {
+	g.tb.Helper()
+	for i, s := range states {
+		g.give(i, s)
+	}
+	g.put(0, offOp, 1)
+	g.ask()
+	g.wake()
+	g.await()
+	g.put(0, offOp, 0)
+}
+
+// expect compares what the threads hold with what they should.
+func (g *target) expect(want []*xstate.State, dead ...int) {
+	g.tb.Helper()
+	g.compare(g.report(dead...), want, dead...)
+}
+
+func (g *target) compare(got, want []*xstate.State, dead ...int) {
+	g.tb.Helper()
+	bad := 0
+	for i := range want {
+		skip := false
+		for _, pid := range dead {
+			skip = skip || g.pidOf(i) == pid
+		}
+		if skip {
+			continue
+		}
+		if d := differ(g.cpu, got[i], want[i]); d != "" {
+			if bad++; bad <= 3 {
+				g.tb.Errorf("thread %d: %s", i, d)
+			}
+		}
+	}
+	if bad > 3 {
+		g.tb.Errorf("%d threads in all hold something else", bad)
+	}
+}
+
+// untraced checks that nobody traces the target.
+func (g *target) untraced() {
+	g.tb.Helper()
+	for i := range g.states {
+		st, err := ptrace.ReadStatus(g.pidOf(i), g.tid(i))
+		if err != nil {
+			g.tb.Error(err)
+		} else if st.TracerPID != 0 || st.State == 't' {
+			g.tb.Errorf("thread %d: traced by %d, state %c", i, st.TracerPID, st.State)
+		}
+	}
+}
+
+// differ compares registers: got is what a thread on cpu reported. Components that
+// the machine lacks have to be INIT in want, and do not count. AMD's CPUs restore
+// the x87 pointers only with a pending exception.
+func differ(cpu *xstate.CPU, got, want *xstate.State) string {
+	g, w := got.FX, want.FX
+	if cpu.Vendor != "intel" {
+		for _, fx := range []*xstate.FXArea{&g, &w} {
+			fx.SetFOP(0)
+			fx.SetFIP(0)
+			fx.SetFDP(0)
+		}
+	}
+	switch {
+	case g.FCW() != w.FCW() || g.FSW() != w.FSW() || g.FTW() != w.FTW():
+		return fmt.Sprintf("fcw fsw ftw %#x %#x %#x, want %#x %#x %#x", g.FCW(), g.FSW(), g.FTW(), w.FCW(), w.FSW(), w.FTW())
+	case g.FOP() != w.FOP() || g.FIP() != w.FIP() || g.FDP() != w.FDP():
+		return fmt.Sprintf("fop fip fdp %#x %#x %#x, want %#x %#x %#x", g.FOP(), g.FIP(), g.FDP(), w.FOP(), w.FIP(), w.FDP())
+	case g.MXCSR() != w.MXCSR():
+		return fmt.Sprintf("mxcsr %#x, want %#x", g.MXCSR(), w.MXCSR())
+	case !bytes.Equal(g.XMMSpace(), w.XMMSpace()):
+		return fmt.Sprintf("xmm %x, want %x", g.XMMSpace(), w.XMMSpace())
+	}
+	for i := range 8 {
+		if g.ST(i) != w.ST(i) {
+			return fmt.Sprintf("st%d %x, want %x", i, g.ST(i), w.ST(i))
+		}
+	}
+	usable, _ := cpu.Usable()
+	for f := range (usable &^ xstate.Legacy).All() {
+		if f == xstate.PKRU && want.Status(f) == xstate.Absent {
+			continue // keeps its value
+		}
+		a, b := got.Value(f), want.Value(f)
+		if f == xstate.PKRU {
+			a, b = a[:4], b[:4]
+		}
+		if !bytes.Equal(a, b) {
+			return fmt.Sprintf("%v %x, want %x", f, a, b)
+		}
+	}
+	return ""
+}
+
+// pattern makes up a state that uses all of the given components.
+func pattern(cpu *xstate.CPU, set xstate.Features, r *rand.Rand) *xstate.State {
+	s := xstate.NewState(xstate.FormatXSave)
+	fx := &s.FX
+	fx.SetFCW(0x37f&^0xc00 | uint16(r.IntN(4))<<10)
+	fx.SetFTWRaw(0xff)
+	fx.SetMXCSR(0x1f80 | uint32(r.IntN(4))<<13 | uint32(r.IntN(64)))
+	for i := range 8 {
+		binary.LittleEndian.PutUint64(fx.STSpace()[16*i:], r.Uint64()|1<<63)
+		binary.LittleEndian.PutUint16(fx.STSpace()[16*i+8:], uint16(r.IntN(0x7fff)))
+	}
+	for i := range 32 {
+		binary.LittleEndian.PutUint64(fx.XMMSpace()[8*i:], r.Uint64())
+	}
+	for f := range (set &^ xstate.Legacy).All() {
+		place, ok := cpu.Layout.Find(f)
+		if !ok {
+			continue
+		}
+		d := make([]byte, place.Size)
+		switch f {
+		case xstate.PKRU: // key 0 stays open, or the thread is lost
+			binary.LittleEndian.PutUint32(d, 0x55555554&^(3<<30)|uint32(1+r.IntN(3))<<30)
+		case xstate.BNDREGS, xstate.BNDCSR: // have rules of their own
+			continue
+		case xstate.TileCfg: // palette 1, 8 tiles of 16 rows of 64 bytes
+			d[0] = 1
+			for i := range 8 {
+				d[16+2*i], d[48+i] = 64, 16
+			}
+		default:
+			for i := 0; i < len(d); i += 8 {
+				binary.LittleEndian.PutUint64(d[i:], r.Uint64())
+			}
+		}
+		s.SetData(f, d)
+		s.BV |= f.Mask()
+	}
+	return s
+}
+
+// others makes up a new state for every thread.
+func (g *target) others(seed uint64, set xstate.Features) []*xstate.State {
+	out := make([]*xstate.State, len(g.states))
+	for i := range out {
+		out[i] = pattern(g.cpu, set&*g.cpu.XFeatures, rand.New(rand.NewPCG(seed, uint64(i))))
+	}
+	return out
+}
+
+// everything that a core image has a field for.
+const everything = codec.Storable | xstate.Legacy
+
+// images writes a checkpoint of the target with other registers, the tids given by
+// number.
+func (g *target) images(states []*xstate.State, number func(tid int) int) string {
+	g.tb.Helper()
+	dir := g.tb.TempDir()
+	var tasks []codec.SavedTask
+	for i, s := range states {
+		pid, tid := number(g.pidOf(i)), number(g.tid(i))
+		if i%g.cfg.threads == 0 {
+			tasks = append(tasks, codec.SavedTask{PID: pid})
+		}
+		task := &tasks[len(tasks)-1]
+		task.TIDs = append(task.TIDs, tid)
+		b, err := codec.MarshalCore(codec.SavedThread{PID: pid, TID: tid, Comm: "target", State: s})
+		if err != nil {
+			g.tb.Fatal(err)
+		}
+		write(g.tb, filepath.Join(dir, fmt.Sprintf("core-%d.img", tid)), b)
+	}
+	write(g.tb, filepath.Join(dir, "pstree.img"), codec.MarshalPstree(tasks))
+	write(g.tb, filepath.Join(dir, "inventory.img"), codec.MarshalInventory())
+	return dir
+}
+
+func same(tid int) int { return tid }
+
+func write(tb testing.TB, path string, b []byte) {
+	tb.Helper()
+	if err := os.WriteFile(path, b, 0o666); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// result is what a run printed and returned.
+type result struct {
+	code        int
+	out, errors string
+}
+
+// restore runs the program in this process.
+func restore(args ...string) result {
+	var out, errs bytes.Buffer
+	code := run(args, strings.NewReader(""), &out, &errs)
+	return result{code, out.String(), errs.String()}
+}
+
+// mustRestore runs the program and wants an exit code.
+func mustRestore(tb testing.TB, want int, args ...string) result {
+	tb.Helper()
+	r := restore(args...)
+	if r.code != want {
+		tb.Fatalf("fpurestore %s: exit status %d, want %d: %s", strings.Join(args, " "), r.code, want, r.errors)
+	}
+	return r
+}
+
+// says checks that standard error holds each of the given words.
+func (r result) says(tb testing.TB, words ...string) {
+	tb.Helper()
+	for _, w := range words {
+		if !strings.Contains(r.errors, w) {
+			tb.Errorf("does not say %q: %s", w, r.errors)
+		}
+	}
+}
+
+// eventually waits until a condition holds.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			tb.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// inState tells whether all threads of a process are in one of the states of
+// /proc/PID/stat.
+func inState(tb testing.TB, pid int, states string) bool {
+	tb.Helper()
+	tids, err := ptrace.Tasks(pid)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, tid := range tids {
+		st, err := ptrace.ReadStatus(pid, tid)
+		if err != nil || !strings.ContainsRune(states, rune(st.State)) {
+			return false
+		}
+	}
+	return true
+}
+
+func kill(tb testing.TB, pid int, sig syscall.Signal) {
+	tb.Helper()
+	if err := syscall.Kill(pid, sig); err != nil {
+		tb.Fatal(err)
+	}
+}
