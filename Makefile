@@ -10,7 +10,7 @@ ROOT = $(DESTDIR)$(PREFIX)
 COMPLETIONS = share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
 VERSION ?= 0.0.0
 OUT = $(CURDIR)/out
-NFPM ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
+NFPM ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 
 # The programs need no C: static binaries start faster and run anywhere.
 BIN = bin
@@ -117,6 +117,10 @@ deb: ## build a Debian package in out/; VERSION=0.1.0
 	rm -rf $(OUT)/deb && $(MAKE) install PREFIX=/usr DESTDIR=$(OUT)/deb
 	ROOT=$(OUT)/deb VERSION=$(VERSION) GOARCH=$$($(GO) env GOARCH) \
 		$(NFPM) package --packager deb --config nfpm.yaml --target $(OUT)/
+
+.PHONY: deb-test
+deb-test: ## build the Debian package, unpack it elsewhere and run what is in it
+	NFPM="$(NFPM)" $(GO) test -count=1 ./cmd/fpuimg -run TestDeb
 
 .PHONY: clean
 clean: ## remove what was built
