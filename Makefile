@@ -4,8 +4,17 @@ GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 60s
 
+# Where make install puts things, and the version of make deb.
+PREFIX ?= /usr/local
+ROOT = $(DESTDIR)$(PREFIX)
+COMPLETIONS = share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
+VERSION ?= 0.0.0
+OUT = $(CURDIR)/out
+NFPM ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+
 # The programs need no C: static binaries start faster and run anywhere.
-BUILD = CGO_ENABLED=0 $(GO) build -o bin/
+BIN = bin
+BUILD = CGO_ENABLED=0 $(GO) build -o $(BIN)/
 
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
@@ -67,12 +76,16 @@ cross: ## build and vet where fpuimg must run besides linux/amd64
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for a minute; FUZZTIME=10s for less
-	@for pkg in $$($(GO) list ./...); do \
+	@for dir in . bench; do (cd $$dir && for pkg in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			echo "$$pkg $$target"; \
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; \
-	done
+	done) || exit 1; done
+
+.PHONY: fuzz-long
+fuzz-long: ## the same for ten minutes each, for the night
+	$(MAKE) fuzz FUZZTIME=10m
 
 .PHONY: golden
 golden: ## rewrite the golden files; look at the diff
@@ -87,6 +100,27 @@ bench: ## compare speed and memory with reading, copying, go-criu and crit
 vmtest: ## boot guests of unlike CPUs and compare check's predictions with what CRIU does there; installs Debian packages as root
 	FPU_VM=1 FPU_VM_INSTALL=1 $(GO) test -count=1 -p 1 -timeout 30m -run 'VM$$' ./vmtest/...
 	@cat out/vm-matrix.txt
+
+.PHONY: install
+install: build ## install programs, man pages, completions and licence; PREFIX=/usr/local DESTDIR=
+	install -d $(addprefix $(ROOT)/,bin share/man/man1 share/doc/fpuimg $(COMPLETIONS))
+	install -m 755 $(BIN)/fpuimg $(BIN)/fpurestore $(ROOT)/bin/
+	ln -sf fpuimg $(ROOT)/bin/checkpointctl-fpu
+	install -m 644 man/*.1 $(ROOT)/share/man/man1/
+	install -m 644 completions/fpuimg.bash $(ROOT)/share/bash-completion/completions/fpuimg
+	install -m 644 completions/_fpuimg $(ROOT)/share/zsh/site-functions/_fpuimg
+	install -m 644 completions/fpuimg.fish $(ROOT)/share/fish/vendor_completions.d/fpuimg.fish
+	install -m 644 LICENSE $(ROOT)/share/doc/fpuimg/copyright
+
+.PHONY: deb
+deb: ## build a Debian package in out/; VERSION=0.1.0
+	rm -rf $(OUT)/deb && $(MAKE) install PREFIX=/usr DESTDIR=$(OUT)/deb
+	ROOT=$(OUT)/deb VERSION=$(VERSION) GOARCH=$$($(GO) env GOARCH) \
+		$(NFPM) package --packager deb --config nfpm.yaml --target $(OUT)/
+
+.PHONY: deb-test
+deb-test: ## build the Debian package, unpack it elsewhere and run what is in it
+	NFPM="$(NFPM)" $(GO) test -count=1 ./cmd/fpuimg -run TestDeb
 
 .PHONY: clean
 clean: ## remove what was built

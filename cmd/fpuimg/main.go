@@ -14,7 +14,7 @@ import (
 	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { os.Exit(runPlugin(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
 
 // verb is one subcommand. It registers its flags and returns what runs it.
 type verb struct {

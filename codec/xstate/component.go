@@ -68,7 +68,7 @@ func (c *Component) paddingOnly(data []byte) bool {
 	return true
 }
 
-const numComponents = 20
+const numComponents = len(components)
 
 // legacySize is the size of the FXSAVE image (SDM vol. 1, 10.5.1).
 const legacySize = 512
@@ -76,7 +76,7 @@ const legacySize = 512
 // components is the table. Sizes and bits: SDM vol. 1, 13.1 and 13.4 to 13.5;
 // supervisor sizes: Linux arch/x86/include/asm/fpu/types.h. Offsets: CPUID leaf
 // 0xD of real CPUs; AMD packs as if MPX did not exist.
-var components = [numComponents]Component{
+var components = [...]Component{
 	{Feature: X87, Name: "x87", Size: 160, banks: []bank{
 		{name: "fcw", off: offFCW, size: 2}, {name: "fsw", off: offFSW, size: 2},
 		{name: "ftw", off: offFTW, size: 1}, {name: "fop", off: offFOP, size: 2},

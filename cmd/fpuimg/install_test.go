@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestInstall installs below a temporary directory, looks at what is there, and runs
+// it.
+func TestInstall(t *testing.T) {
+	for _, tool := range []string{"make", "install"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
+	}
+	dest := t.TempDir()
+	cmd := exec.Command("make", "-C", filepath.Join("..", ".."), "install", "PREFIX=/usr", "DESTDIR="+dest,
+		"BIN="+dest+"/build")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make install: %v\n%s", err, out)
+	}
+	checkInstalled(t, filepath.Join(dest, "usr"))
+}
+
+// TestDeb builds the Debian package, unpacks it and runs what is in it. That takes
+// nfpm: NFPM names the program, or "go run" of it where the network is.
+func TestDeb(t *testing.T) {
+	nfpm := os.Getenv("NFPM")
+	if nfpm == "" {
+		t.Skip("NFPM is not set: the command that runs nfpm")
+	}
+	out := t.TempDir()
+	cmd := exec.Command("make", "-C", filepath.Join("..", ".."), "deb", "OUT="+out, "NFPM="+nfpm, "VERSION=1.2.3",
+		"BIN="+out+"/build")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make deb: %v\n%s", err, text)
+	}
+	debs, _ := filepath.Glob(filepath.Join(out, "fpuimg_1.2.3_*.deb"))
+	if len(debs) != 1 {
+		t.Fatalf("packages: %q", debs)
+	}
+	root := t.TempDir()
+	if text, err := exec.Command("dpkg-deb", "-x", debs[0], root).CombinedOutput(); err != nil {
+		t.Fatalf("dpkg-deb -x: %v\n%s", err, text)
+	}
+	checkInstalled(t, filepath.Join(root, "usr"))
+}
+
+func checkInstalled(t *testing.T, root string) {
+	t.Helper()
+	for _, name := range []string{
+		"share/man/man1/fpuimg.1", "share/man/man1/fpuimg-show.1", "share/man/man1/fpurestore.1",
+		"share/bash-completion/completions/fpuimg", "share/zsh/site-functions/_fpuimg",
+		"share/fish/vendor_completions.d/fpuimg.fish", "share/doc/fpuimg/copyright",
+	} {
+		if info, err := os.Stat(filepath.Join(root, name)); err != nil {
+			t.Error(err)
+		} else if info.Mode().Perm() != 0o644 {
+			t.Errorf("%s: mode %v", name, info.Mode())
+		}
+	}
+	tests := []struct {
+		args string
+		code int
+		want string
+	}{
+		{"fpuimg version", 0, "fpuimg "},
+		{"fpurestore --version", 0, "fpurestore "},
+		{"checkpointctl-fpu --plugin-description", pluginDescribed, "Show, check and convert x86 floating-point state in CRIU checkpoints\n"},
+		{"checkpointctl-fpu version", 0, "fpuimg "},
+		{"checkpointctl-fpu help show", 0, "fpuimg show - "},
+		{"checkpointctl-fpu ../../testdata/images/h-avx", 0, "XSTATE_BV"},
+		{"checkpointctl-fpu --regs ../../testdata/images/h-avx", 0, "zmm15"},
+		{"checkpointctl-fpu check --host=x86-64-v3 ../../testdata/images/h-avx", 0, "compatible"},
+	}
+	for _, tt := range tests {
+		args := strings.Fields(tt.args)
+		out, err := exec.Command(filepath.Join(root, "bin", args[0]), args[1:]...).Output()
+		code := 0
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			code = exit.ExitCode()
+		} else if err != nil {
+			t.Error(err)
+			continue
+		}
+		if code != tt.code || !strings.Contains(string(out), tt.want) {
+			t.Errorf("%s: exit code %d, %q", tt.args, code, out)
+		}
+	}
+}

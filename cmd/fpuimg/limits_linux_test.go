@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fpuimg/fpuimg/internal/testimg"
+)
+
+// limited runs fpuimg under limits of the shell's ulimit, and returns what it says on
+// standard error and its exit code.
+func limited(t *testing.T, ulimit string, args ...string) (stderr string, code int) {
+	t.Helper()
+	cmd := exec.Command("sh", append([]string{"-c", "ulimit " + ulimit + ` && exec fpuimg "$@"`, "sh"}, args...)...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return errs.String(), exit.ExitCode()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return errs.String(), 0
+}
+
+// contents describes the files of a directory.
+func contents(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s %x\n", e.Name(), content)
+	}
+	return b.String()
+}
+
+// checkpoint copies a real checkpoint into a directory of its own.
+func checkpoint(t *testing.T, parent string) string {
+	t.Helper()
+	dir := filepath.Join(parent, "ckpt")
+	if err := os.CopyFS(dir, os.DirFS(testimg.Path(t, "h-avx"))); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestReadLimits reads many checkpoints with few descriptors and little memory.
+func TestReadLimits(t *testing.T) {
+	paths, err := filepath.Glob(testimg.Path(t, "h-*"))
+	if err != nil || len(paths) == 0 {
+		t.Fatal(err)
+	}
+	for _, ulimit := range []string{"-n 8", "-v 2097152", "-f 0"} {
+		errs, code := limited(t, ulimit, append([]string{"check", "--host=x86-64-v4"}, paths...)...)
+		if code != 3 || strings.Contains(errs, "panic") || strings.Contains(errs, "too many") { // h-amx is damaged
+			t.Errorf("ulimit %s: exit code %d: %s", ulimit, code, errs)
+		}
+	}
+}
+
+// TestWriteLimits converts where the result cannot be written: a clear error, the
+// checkpoint as it was, and nothing beside it.
+func TestWriteLimits(t *testing.T) {
+	// fails converts in both ways, and looks at what is left in parent.
+	fails := func(t *testing.T, parent, ulimit, want string) {
+		t.Helper()
+		dir := filepath.Join(parent, "ckpt")
+		before := contents(t, dir)
+		for _, args := range [][]string{{}, {"--in-place"}} {
+			args = append([]string{"convert", "--to=fxsave", "--force", dir}, args...)
+			errs, code := limited(t, ulimit, args...)
+			if code != 3 || !strings.Contains(errs, "fpuimg: error: ") || !strings.Contains(errs, want) {
+				t.Errorf("%v: exit code %d: %s", args, code, errs)
+			}
+			if contents(t, dir) != before {
+				t.Errorf("%v: the checkpoint is another", args)
+			}
+			if entries, _ := os.ReadDir(parent); len(entries) != 1 {
+				t.Errorf("%v: left in the directory: %v", args, entries)
+			}
+		}
+	}
+	t.Run("file size", func(t *testing.T) {
+		parent := t.TempDir()
+		checkpoint(t, parent)
+		fails(t, parent, "-f 0", "file too large")
+	})
+	t.Run("descriptors", func(t *testing.T) {
+		parent := t.TempDir()
+		checkpoint(t, parent)
+		// The runtime has four of its own, the rest is for the program.
+		errs, code := limited(t, "-n 4", "convert", "--to=fxsave", "--force", filepath.Join(parent, "ckpt"))
+		if code == 0 || strings.Contains(errs, "panic") {
+			t.Errorf("exit code %d: %s", code, errs)
+		}
+		if entries, _ := os.ReadDir(parent); len(entries) != 1 {
+			t.Errorf("left in the directory: %v", entries)
+		}
+	})
+	t.Run("read-only", func(t *testing.T) {
+		parent := t.TempDir()
+		checkpoint(t, parent)
+		if err := unix.Mount(parent, parent, "", unix.MS_BIND, ""); err != nil {
+			t.Skipf("no bind mount here: %v", err)
+		}
+		defer unix.Unmount(parent, unix.MNT_DETACH)
+		if err := unix.Mount("", parent, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		fails(t, parent, "-c 0", "read-only file system")
+	})
+	t.Run("full", func(t *testing.T) {
+		parent := t.TempDir()
+		if err := unix.Mount("tmpfs", parent, "tmpfs", 0, "size=128k"); err != nil {
+			t.Skipf("no tmpfs here: %v", err)
+		}
+		defer unix.Unmount(parent, unix.MNT_DETACH)
+		dir := checkpoint(t, parent)
+		filler := make([]byte, 4096)
+		f, err := os.Create(filepath.Join(dir, "pages-99.img"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = f.Write(filler)
+		}
+		f.Close()
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		fails(t, parent, "-c 0", "no space left on device")
+	})
+	t.Run("permission", func(t *testing.T) {
+		parent := t.TempDir()
+		checkpoint(t, parent)
+		if os.Getuid() == 0 {
+			// Root may write anywhere, except what is immutable.
+			if out, err := exec.Command("chattr", "+i", filepath.Join(parent, "ckpt"), parent).CombinedOutput(); err != nil {
+				t.Skipf("no immutable files here: %s", out)
+			}
+			defer exec.Command("chattr", "-i", filepath.Join(parent, "ckpt"), parent).Run()
+			fails(t, parent, "-c 0", "not permitted")
+			return
+		}
+		for _, dir := range []string{filepath.Join(parent, "ckpt"), parent} {
+			if err := os.Chmod(dir, 0o500); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Chmod(dir, 0o700)
+		}
+		fails(t, parent, "-c 0", "permission denied")
+	})
+}
