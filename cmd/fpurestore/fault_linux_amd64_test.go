@@ -126,7 +126,7 @@ func TestFailingCalls(t *testing.T) {
 				continue
 			case failed == "detach":
 				// The state is in place, and nobody holds the thread once its tracer ends.
-				if r.code != 0 || !strings.Contains(r.errors, "warning: ") {
+				if r.code != 0 || forGood && !strings.Contains(r.errors, "warning: ") { // one failure is made good by trying again
 					t.Errorf("%s: exit status %d: %s", what, r.code, r.errors)
 				}
 				eventually(t, "untraced", func() bool {
