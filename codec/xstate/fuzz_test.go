@@ -45,9 +45,9 @@ func FuzzArea(f *testing.F) {
 				s.Used(feature)
 			}
 			s.Vectors()
-			// Its bits without those that the area had no data for, in standard
-			// format of a machine with every component.
-			s.BV &^= s.With(Lost)
+			// Its bits without those that name no component or that the area had
+			// no data for, in standard format of a machine with every component.
+			s.BV &= Known &^ s.With(Lost)
 			big := IntelLayout(Known &^ APX.Mask())
 			area, err := s.MarshalArea(big, big.End(Known))
 			if s.BV.Has(APX) { // where MPX lies
