@@ -121,6 +121,16 @@ func componentsEnd(c *xstate.CPU) (end int, known bool) {
 	return l.End(*c.XFeatures & lazyMask), true
 }
 
+// bufferEnd returns how far into an XSAVE area a buffer has room that a program
+// sized at start: glibc and others take the whole area of what is enabled, with its
+// holes (CPUID 0xD.0.EBX; sysdeps/x86/cpu-features.c:update_active).
+func bufferEnd(c *xstate.CPU) (end int, known bool) {
+	if c.XSaveSize != nil && *c.XSaveSize != 0 {
+		return int(*c.XSaveSize), true
+	}
+	return componentsEnd(c)
+}
+
 // xsaveSizeDiffers warns of a buffer that the program or its libc sized at start,
 // from the source's CPUID. With XSAVEC the area depends on what is in use and the
 // buffer suffices; with plain XSAVE the host's CPU writes up to the end of its
@@ -135,7 +145,7 @@ func xsaveSizeDiffers(source, host *xstate.CPU) []*Finding {
 		}
 		return []*Finding{finding(Note, 0, "the source has no XSAVE, %s has: harmless, since programs started there save their state with FXSAVE", hostName(host))}
 	}
-	from, ok := componentsEnd(source)
+	from, ok := bufferEnd(source)
 	to, ok2 := componentsEnd(host)
 	if !ok || !ok2 || host.XSave == nil {
 		return []*Finding{finding(Note, 0, "XSAVE area size not checked: it is not recorded for both machines")}

@@ -42,6 +42,7 @@ func TestXSaveSize(t *testing.T) {
 		zen3          = family("Zen 3", "amd", 0x207, 2440, true)
 		zen4          = family("Zen 4", "amd", 0x2e7, 2440, true)
 		maskedSKL     = family("Skylake client without XSAVEC", "intel", 0x1f, 1088, false)
+		maskedZen3    = family("Zen 3 without XSAVEC", "amd", 0x207, 2440, false)
 		v4            = level(t, "x86-64-v4")
 	)
 	tests := []struct {
@@ -54,11 +55,14 @@ func TestXSaveSize(t *testing.T) {
 		{haswell, knl, compat.Risky, "2688"},
 		{haswell, skylakeClient, compat.Risky, "up to byte 832 and the host writes up to byte 1024"},
 		{excavator, zen4, compat.Risky, "up to byte 832 and the host writes up to byte 2432"},
-		{maskedSKL, iceLakeSP, compat.Risky, "up to byte 1024 and the host writes up to byte 2688"},
+		{maskedSKL, iceLakeSP, compat.Risky, "up to byte 1088 and the host writes up to byte 2688"},
 		{haswell, v4, compat.Risky, "2688"},
 		{haswell, haswell, compat.Note, ""},
 		{haswell, alderLake, compat.Note, "harmless, since the components end no later"}, // PKRU is not saved
 		{haswell, zen3, compat.Note, "harmless, since the components end no later"},
+		// The buffer has room for PKRU, at the end of a hole that suffices.
+		{maskedZen3, skylakeClient, compat.Note, "harmless, since the components end no later"},
+		{maskedZen3, iceLakeSP, compat.Risky, "up to byte 2440 and the host writes up to byte 2688"},
 		{knl, skylakeSP, compat.Note, "harmless, since the components end no later"},
 		{zen1, zen3, compat.Note, "harmless, since the components end no later"},
 		{zen1, zen4, compat.Note, "harmless, since the source has XSAVEC"},
