@@ -4,15 +4,16 @@
 //
 // # The matrix
 //
-// TestMatrix boots a guest of each CPU model twice. In the first, CRIU
+// TestMatrixVM boots a guest of each CPU model twice. In the first, CRIU
 // checkpoints the test programs, and fpuimg and CRIU both describe the machine.
 // On the host, the fpuimg program checks every checkpoint against every machine,
 // and converts some. In the second, CRIU restores, with each value of --cpu-cap,
 // what was dumped elsewhere, and the programs say what became of their registers.
 //
 // Each such restore is a row of the table out/vm-matrix.tsv (FPU_VM_TABLE names
-// another file): what fpuimg check predicted and what happened. They agree in
-// every row, or the test fails. A prediction is exact:
+// another file; beside it is the same in fewer lines, for readers): what fpuimg
+// check predicted and what happened. They agree in every row, or the test fails. A
+// prediction is exact:
 //
 //   - CRIU refuses, and its log says what the predicted class means;
 //   - or it restores, and the program lives on and finds exactly the predicted
@@ -24,6 +25,16 @@
 //
 // For the last two, each program is known to use certain instructions: see
 // program.needs and program.buffer.
+//
+// # The CRIU of the guests
+//
+// fpuimg predicts CRIU 4.2, and the guests have the host's, on Debian 12 version
+// 3.17.1. That one differs in what it makes of components that an image lacks: it
+// sets the bits of all that the host has, with zeros (criu/arch/x86/crtools.c, before
+// 3.18). To a program that is the INIT state all the same, but for PKRU, which such a
+// restore leaves open where the image has none. The programs here look at PKRU only
+// if they set it, so that no row of the table tells the two releases apart, and none
+// is excused.
 //
 // Like all tests that boot guests it needs FPU_VM=1; "make vmtest" sees to the
 // rest.

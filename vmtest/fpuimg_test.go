@@ -104,8 +104,6 @@ type (
 		Model        uint32   `json:"model"`
 		Stepping     uint32   `json:"stepping"`
 		ModelName    string   `json:"model_name"`
-		XSave        bool     `json:"xsave"`
-		XFeatures    string   `json:"xfeatures_mask"`
 		XFeaturesHW  string   `json:"xfeatures_hw"`
 		XSaveSize    uint32   `json:"xsave_size"`
 		XSaveSizeMax uint32   `json:"xsave_size_max"`

@@ -111,10 +111,10 @@ func (m *matrix) boot(phase string, job func(*machine) guest.Job, done func(*mac
 	var wg sync.WaitGroup
 	for _, on := range m.machines {
 		slots <- struct{}{}
+		j := job(on)
+		j.CPU = on.cpu
 		wg.Go(func() {
 			defer func() { <-slots }()
-			j := job(on)
-			j.CPU = on.cpu
 			r, err := m.guest.Run(m.t.Context(), filepath.Join(m.dir, phase, on.name), j)
 			m.mu.Lock()
 			defer m.mu.Unlock()
