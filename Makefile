@@ -20,7 +20,7 @@ BUILD = CGO_ENABLED=0 $(GO) build -o $(BIN)/
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
 
 # Packages whose tests take -update, and pairs of fuzz target and package.
-GOLDEN = $(sort $(dir $(shell grep -rl --include='*_test.go' 'flag.Bool("update"' cmd codec convert internal)))
+GOLDEN = $(sort $(dir $(shell grep -rl --include='*_test.go' -e 'testcmd.Golden' -e 'testcmd.Script' cmd codec convert internal)))
 DEMO = testdata/images/h-avx512
 
 .PHONY: help

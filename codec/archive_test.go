@@ -20,6 +20,7 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
@@ -292,9 +293,7 @@ func compressors(tb testing.TB) map[string]func([]byte) []byte {
 func TestArchiveSparse(t *testing.T) {
 	for _, format := range []string{"gnu", "posix"} {
 		t.Run(format, func(t *testing.T) {
-			if out, err := exec.Command("tar", "--version").Output(); err != nil || !bytes.Contains(out, []byte("GNU tar")) {
-				t.Skip("no GNU tar")
-			}
+			tar := testcmd.GNUTar(t)
 			dir := t.TempDir()
 			for name, b := range threads8(t) {
 				// Trailing bytes are ignored; as a hole they make the file sparse.
@@ -309,7 +308,7 @@ func TestArchiveSparse(t *testing.T) {
 				}
 			}
 			out := filepath.Join(t.TempDir(), "x.tar")
-			if msg, err := exec.Command("tar", "-C", dir, "--format="+format, "-Scf", out, ".").CombinedOutput(); err != nil {
+			if msg, err := exec.Command(tar, "-C", dir, "--format="+format, "-Scf", out, ".").CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, msg)
 			}
 			if info, err := os.Stat(out); err != nil || info.Size() > 1<<20 {

@@ -18,16 +18,14 @@ import (
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/rawtar"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
 // tarOf packs a directory with GNU tar.
 func tarOf(t testing.TB, dir string, args ...string) []byte {
 	t.Helper()
-	if out, err := exec.Command("tar", "--version").Output(); err != nil || !bytes.Contains(out, []byte("GNU tar")) {
-		t.Skip("no GNU tar")
-	}
-	out, err := exec.Command("tar", append([]string{"-C", dir, "-cf", "-"}, args...)...).Output()
+	out, err := exec.Command(testcmd.GNUTar(t), append([]string{"-C", dir, "-cf", "-"}, args...)...).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
@@ -60,10 +61,7 @@ func reversed(b []byte) string {
 // register and x87 register of every thread with gdb: it must print what the
 // program said.
 func TestGDB(t *testing.T) {
-	gdb, err := exec.LookPath("gdb")
-	if err != nil {
-		t.Skip("no gdb")
-	}
+	gdb := testcmd.Tool(t, "gdb")
 	for name, threads := range map[string]int{"h-avx512": 1, "h-threads8": 8} {
 		t.Run(name, func(t *testing.T) {
 			core := filepath.Join(t.TempDir(), "core")

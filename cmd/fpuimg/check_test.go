@@ -18,6 +18,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 	"github.com/fpuimg/fpuimg/internal/view"
 )
@@ -475,9 +476,7 @@ func TestBadImages(t *testing.T) {
 // TestHintsRun runs the command that each hint ends in: it succeeds, and the result
 // is compatible.
 func TestHintsRun(t *testing.T) {
-	if _, err := exec.LookPath("sh"); err != nil {
-		t.Skip("no sh")
-	}
+	shell := testcmd.Tool(t, "sh")
 	bin := t.TempDir() // the test program is fpuimg where it is called so
 	self, err := os.Executable()
 	if err != nil {
@@ -501,7 +500,7 @@ func TestHintsRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	sh := func(command string) (string, error) {
-		cmd := exec.Command("sh", "-c", command)
+		cmd := exec.Command(shell, "-c", command)
 		cmd.Dir = work
 		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()

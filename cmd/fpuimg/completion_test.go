@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // completionFiles are the scripts as a package installs them.
@@ -29,7 +30,7 @@ func TestCompletionFiles(t *testing.T) {
 		if code != 0 {
 			t.Fatalf("fpuimg completion %s: %s", shell, errs)
 		}
-		golden(t, path, out)
+		testcmd.Golden(t, path, out)
 	}
 }
 
@@ -104,19 +105,6 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// needShell skips a test if the shell is not installed. FPU_SHELLS=1 makes that a
-// failure.
-func needShell(t *testing.T, shell string) {
-	t.Helper()
-	if _, err := exec.LookPath(shell); err == nil {
-		return
-	}
-	if os.Getenv("FPU_SHELLS") != "" {
-		t.Fatalf("%s is not installed, and FPU_SHELLS is set", shell)
-	}
-	t.Skipf("%s is not installed", shell)
-}
-
 // shellDrivers complete the lines that are their arguments. For each they print a
 // line "== " and then the words, one a line.
 var shellDrivers = map[string]string{
@@ -164,7 +152,7 @@ var shellDrivers = map[string]string{
 func TestShells(t *testing.T) {
 	for _, shell := range shells {
 		t.Run(shell, func(t *testing.T) {
-			needShell(t, shell)
+			testcmd.Tool(t, shell)
 			script, err := filepath.Abs(filepath.Join("..", "..", "completions", completionFiles[shell]))
 			if err != nil {
 				t.Fatal(err)

@@ -32,6 +32,7 @@ var edges = []struct {
 	{"internal/rawtar", "compress xz"},
 	// For tests only.
 	{"internal/sysfault", "sys"},
+	{"internal/testcmd", "internal/testimg go-internal"},
 	{"internal/testimg", "protobuf"},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
@@ -44,6 +45,7 @@ var edges = []struct {
 var others = map[string]string{
 	"color":       "github.com/fatih/color",
 	"compress":    "github.com/klauspost/compress",
+	"go-internal": "github.com/rogpeppe/go-internal",
 	"go-isatty":   "github.com/mattn/go-isatty",
 	"pflag":       "github.com/spf13/pflag",
 	"protobuf":    "google.golang.org/protobuf",

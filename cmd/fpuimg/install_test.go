@@ -7,18 +7,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // TestInstall installs below a temporary directory, looks at what is there, and runs
 // it.
 func TestInstall(t *testing.T) {
-	for _, tool := range []string{"make", "install"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(err)
-		}
-	}
+	testcmd.Tool(t, "install")
 	dest := t.TempDir()
-	cmd := exec.Command("make", "-C", filepath.Join("..", ".."), "install", "PREFIX=/usr", "DESTDIR="+dest,
+	cmd := exec.Command(testcmd.Tool(t, "make"), "-C", filepath.Join("..", ".."), "install", "PREFIX=/usr", "DESTDIR="+dest,
 		"BIN="+dest+"/build")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)

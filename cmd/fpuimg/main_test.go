@@ -3,65 +3,24 @@ package main
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files, scripts and man pages")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"fpuimg": main})
 }
 
-// TestScript runs testdata/script. $IMAGES is testdata/images of the module.
 func TestScript(t *testing.T) {
-	images := testimg.Path(t)
-	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
-		UpdateScripts:       *update,
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("IMAGES", images)
-			env.Setenv("COLUMNS", "80")
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  exitsCmd,
-			"image":  imageCmd,
-			"zombie": zombieCmd,
-		},
-	})
-}
-
-// exitsCmd is "exits N command...": the command must end with exit code N.
-func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: exits N command [argument]...")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	got := 0
-	var exit *exec.ExitError
-	switch err := ts.Exec(args[1], args[2:]...); {
-	case errors.As(err, &exit):
-		got = exit.ExitCode()
-	default:
-		ts.Check(err)
-	}
-	if got != want {
-		ts.Fatalf("%v: exit code %d, want %d", args[1:], got, want)
-	}
+	testcmd.Script(t, map[string]func(*testscript.TestScript, bool, []string){"image": imageCmd, "zombie": zombieCmd}, nil)
 }
 
 // imageCmd is "image NAME DIR": it copies a checkpoint of testdata/images.
@@ -103,31 +62,6 @@ func zombieCmd(ts *testscript.TestScript, neg bool, args []string) {
 
 func field(b []byte, num protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
-// golden compares got with a file; with -update it writes the file.
-func golden(t *testing.T, path string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, got, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		gotLines, wantLines := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
-		n := 0
-		for n < min(len(gotLines), len(wantLines)) && slices.Equal(gotLines[n], wantLines[n]) {
-			n++
-		}
-		t.Errorf("%s differs from line %d on (make golden rewrites it)\ngot:\n%s\nwant:\n%s", path, n+1,
-			bytes.Join(gotLines[n:min(n+5, len(gotLines))], []byte("\n")),
-			bytes.Join(wantLines[n:min(n+5, len(wantLines))], []byte("\n")))
-	}
 }
 
 // capture runs the program in the directory of the real checkpoints, on 80

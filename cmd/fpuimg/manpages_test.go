@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 //go:generate go test -run ^(TestManPages|TestCompletionFiles)$ -update .
@@ -20,6 +21,6 @@ func TestManPages(t *testing.T) {
 		pages = append(pages, &v.manual)
 	}
 	for _, m := range pages {
-		golden(t, filepath.Join("..", "..", "man", m.Page()+".1"), []byte(m.Roff()))
+		testcmd.Golden(t, filepath.Join("..", "..", "man", m.Page()+".1"), []byte(m.Roff()))
 	}
 }

@@ -16,9 +16,6 @@ import (
 // it builds fpuimg with one more line in the table, and looks at whether the commands
 // know the component.
 func TestNewComponent(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the program anew")
-	}
 	table, err := filepath.Abs(filepath.Join("..", "..", "codec", "xstate", "component.go"))
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
@@ -14,9 +15,7 @@ import (
 // has testdata/images, and compares what they print. With -update it writes what
 // they print into the README.
 func TestReadme(t *testing.T) {
-	if _, err := exec.LookPath("sh"); err != nil {
-		t.Skip("no sh")
-	}
+	sh := testcmd.Tool(t, "sh")
 	path, err := filepath.Abs(filepath.Join("..", "..", "README.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +43,7 @@ func TestReadme(t *testing.T) {
 		out.WriteString(line)
 		if console && isCommand {
 			commands++
-			cmd := exec.Command("sh", "-c", command)
+			cmd := exec.Command(sh, "-c", command)
 			cmd.Dir = dir
 			cmd.Env = append(cmd.Environ(), "COLUMNS=80", "NO_COLOR=1")
 			printed, err := cmd.CombinedOutput() // a finding makes an exit code too
@@ -57,7 +56,7 @@ func TestReadme(t *testing.T) {
 	if commands == 0 {
 		t.Fatal("no commands")
 	}
-	golden(t, path, []byte(out.String()))
+	testcmd.Golden(t, path, []byte(out.String()))
 }
 
 // TestReadmeSetUp holds the README to its promise: two commands, which the

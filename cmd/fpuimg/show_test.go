@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
@@ -58,7 +59,7 @@ func TestShowGolden(t *testing.T) {
 			}
 			stdout, stderr, code := capture(t, append([]string{"show"}, args...)...)
 			text := fmt.Appendf(stdout, "-- stderr --\n%s-- exit %d --\n", stderr, code)
-			golden(t, filepath.Join(dir, tt.name+".txt.golden"), text)
+			testcmd.Golden(t, filepath.Join(dir, tt.name+".txt.golden"), text)
 			for n, line := range bytes.Split(stdout, []byte("\n")) {
 				if len(line) > 80 && tt.name != "special" && tt.name != "special-f64" {
 					t.Errorf("line %d is wider than 80 columns: %s", n+1, line)
@@ -66,7 +67,7 @@ func TestShowGolden(t *testing.T) {
 			}
 
 			stdout, _, jsonCode := capture(t, append([]string{"show", "--json"}, args...)...)
-			golden(t, filepath.Join(dir, tt.name+".json.golden"), stdout)
+			testcmd.Golden(t, filepath.Join(dir, tt.name+".json.golden"), stdout)
 			if jsonCode != code {
 				t.Errorf("exit code %d with --json, %d without", jsonCode, code)
 			}

@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 //go:generate go test -run ^TestManPage$ -update .
@@ -15,5 +17,5 @@ func TestManPage(t *testing.T) {
 	if code := run([]string{"--roff"}, nil, &out, &errs); code != 0 {
 		t.Fatalf("exit status %d: %s", code, errs.String())
 	}
-	golden(t, filepath.Join("..", "..", "man", "fpurestore.1"), []byte(out.String()))
+	testcmd.Golden(t, filepath.Join("..", "..", "man", "fpurestore.1"), []byte(out.String()))
 }

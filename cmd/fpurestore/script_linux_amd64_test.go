@@ -1,11 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -13,7 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/internal/testimg"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // TestScript runs testdata/script. $IMAGES is testdata/images of the module, and
@@ -21,64 +18,36 @@ import (
 // of other registers in the directory ckpt.
 func TestScript(t *testing.T) {
 	thisCPU(t)
-	images := testimg.Path(t)
-	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
-		UpdateScripts:       *update,
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("IMAGES", images)
-			env.Setenv("COLUMNS", "80")
-			return nil
-		},
-		Condition: func(cond string) (bool, error) {
-			usable, _ := thisCPU(t).Usable()
-			f, ok := xstate.ParseFeature(cond)
-			if !ok {
-				return false, fmt.Errorf("no component %q", cond)
+	testcmd.Script(t, map[string]func(*testscript.TestScript, bool, []string){
+		// target N
+		"target": func(ts *testscript.TestScript, neg bool, args []string) {
+			n, err := strconv.Atoi(args[0])
+			ts.Check(err)
+			g := startTarget(t, targetConfig{threads: n})
+			ts.Defer(g.end)
+			ts.Setenv("PID", fmt.Sprint(g.pid))
+			for i, tid := range g.tids() {
+				ts.Setenv(fmt.Sprintf("TID%d", i), fmt.Sprint(tid))
 			}
-			return usable.Has(f), nil
+			ts.Check(os.CopyFS(ts.MkAbs("ckpt"), os.DirFS(g.images(g.others(1, xstate.Legacy), same))))
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": func(ts *testscript.TestScript, neg bool, args []string) {
-				want, err := strconv.Atoi(args[0])
-				ts.Check(err)
-				got := 0
-				var exit *exec.ExitError
-				switch err := ts.Exec(args[1], args[2:]...); {
-				case errors.As(err, &exit):
-					got = exit.ExitCode()
-				default:
-					ts.Check(err)
+		// numbers FILE: replaces the numbers of the target by their names.
+		"numbers": func(ts *testscript.TestScript, neg bool, args []string) {
+			text := ts.ReadFile(args[0])
+			for _, name := range []string{"TID2", "TID1", "PID"} {
+				if v := ts.Getenv(name); v != "" {
+					text = regexp.MustCompile(`\b`+v+`\b`).ReplaceAllString(text, name)
 				}
-				if got != want {
-					ts.Fatalf("%v: exit code %d, want %d", args[1:], got, want)
-				}
-			},
-			// target N
-			"target": func(ts *testscript.TestScript, neg bool, args []string) {
-				n, err := strconv.Atoi(args[0])
-				ts.Check(err)
-				g := startTarget(t, targetConfig{threads: n})
-				ts.Defer(g.end)
-				ts.Setenv("PID", fmt.Sprint(g.pid))
-				for i, tid := range g.tids() {
-					ts.Setenv(fmt.Sprintf("TID%d", i), fmt.Sprint(tid))
-				}
-				ts.Check(os.CopyFS(ts.MkAbs("ckpt"), os.DirFS(g.images(g.others(1, xstate.Legacy), same))))
-			},
-			// numbers FILE: replaces the numbers of the target by their names.
-			"numbers": func(ts *testscript.TestScript, neg bool, args []string) {
-				text := ts.ReadFile(args[0])
-				for _, name := range []string{"TID2", "TID1", "PID"} {
-					if v := ts.Getenv(name); v != "" {
-						text = regexp.MustCompile(`\b`+v+`\b`).ReplaceAllString(text, name)
-					}
-				}
-				text = regexp.MustCompile(`(\S) {2,}`).ReplaceAllString(text, "$1  ") // columns
-				ts.Check(os.WriteFile(ts.MkAbs("named"), []byte(text), 0o666))
-			},
+			}
+			text = regexp.MustCompile(`(\S) {2,}`).ReplaceAllString(text, "$1  ") // columns
+			ts.Check(os.WriteFile(ts.MkAbs("named"), []byte(text), 0o666))
 		},
+	}, func(cond string) (bool, error) {
+		usable, _ := thisCPU(t).Usable()
+		f, ok := xstate.ParseFeature(cond)
+		if !ok {
+			return false, fmt.Errorf("no component %q", cond)
+		}
+		return usable.Has(f), nil
 	})
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
@@ -230,10 +231,7 @@ func TestTree(t *testing.T) {
 
 // TestTraced meets a process that gdb debugs.
 func TestTraced(t *testing.T) {
-	path, err := exec.LookPath("gdb")
-	if err != nil {
-		t.Skip("gdb is not installed")
-	}
+	path := testcmd.Tool(t, "gdb")
 	g := startTarget(t, targetConfig{threads: 2})
 	dir := g.images(g.others(1, everything), same)
 	cmd := exec.Command(path, "-nx", "-q", "-iex", "set auto-load off", "-iex", "set debuginfod enabled off", "-p", fmt.Sprint(g.pid))

@@ -1,7 +1,6 @@
 package cpuid
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"reflect"
@@ -10,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
+
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // printedFlags reads /proc/cpuinfo in another way than the code does.
@@ -137,10 +138,7 @@ func (dumpHere) XCR0() xstate.Features { return Native{}.XCR0() }
 // The tool of Debian's package cpuid is an independent witness: all leaves that
 // are used read the same, and the CPU built from its dump is the live one.
 func TestNativeIsRecorded(t *testing.T) {
-	path, err := exec.LookPath("cpuid")
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip("the cpuid tool is not installed")
-	}
+	path := testcmd.Tool(t, "cpuid")
 	out, err := exec.Command(path, "-1", "-i", "-r").Output()
 	if err != nil {
 		t.Fatal(err)

@@ -13,15 +13,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // gnuTar packs a small tree with GNU tar in a format: long names, links, a sparse
 // file. It skips the test where there is no GNU tar.
 func gnuTar(tb testing.TB, args ...string) []byte {
 	tb.Helper()
-	if out, err := exec.Command("tar", "--version").Output(); err != nil || !bytes.Contains(out, []byte("GNU tar")) {
-		tb.Skip("no GNU tar")
-	}
+	tar := testcmd.GNUTar(tb)
 	dir := tb.TempDir()
 	long := strings.Repeat("long-name-", 11)
 	if err := os.MkdirAll(filepath.Join(dir, long, long), 0o755); err != nil {
@@ -47,7 +47,7 @@ func gnuTar(tb testing.TB, args ...string) []byte {
 			tb.Fatal(err)
 		}
 	}
-	out, err := exec.Command("tar", append([]string{"-C", dir, "-cf", "-"}, append(args, ".")...)...).Output()
+	out, err := exec.Command(tar, append([]string{"-C", dir, "-cf", "-"}, append(args, ".")...)...).Output()
 	if err != nil {
 		tb.Fatal(err)
 	}
