@@ -106,6 +106,9 @@ func (j *job) run() (cli.Exit, error) {
 		if err := writeSave(j.o.save, tasks, saved, j.host.Layout); err != nil {
 			return cli.Damaged, err
 		}
+		for _, sv := range saved {
+			j.doc.Threads = append(j.doc.Threads, sv.doc())
+		}
 	}
 	if err == nil {
 		j.report()

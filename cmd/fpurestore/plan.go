@@ -11,6 +11,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // loadError is what is wrong with the images, all of it.
@@ -183,6 +184,15 @@ type saved struct {
 	xsave  bool
 	compat bool
 	ssp    *uint64
+}
+
+// doc tells what a save that restores nothing did with the thread.
+func (t *saved) doc() threadDoc {
+	f := xstate.FormatFXSave
+	if t.xsave {
+		f = xstate.FormatXSave
+	}
+	return threadDoc{ImageTID: t.tid, TID: t.tid, From: f.String(), To: f.String(), Actions: []view.ActionDoc{}, Lost: []view.LossDoc{}}
 }
 
 // writeSave writes a small images directory. It is built under a hidden name and
