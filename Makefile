@@ -11,6 +11,7 @@ COMPLETIONS = share/bash-completion/completions share/zsh/site-functions share/f
 VERSION ?= 0.0.0
 OUT = $(CURDIR)/out
 NFPM ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+PODMAN ?= podman
 
 # The programs need no C: static binaries start faster and run anywhere.
 BIN = bin
@@ -123,6 +124,13 @@ deb: ## build a Debian package in out/; VERSION=0.1.0
 .PHONY: deb-test
 deb-test: ## build the Debian package, unpack it elsewhere and run what is in it
 	NFPM="$(NFPM)" $(GO) test -count=1 ./cmd/fpuimg -run TestDeb
+
+.PHONY: image
+image: ## build a container image of the programs; PODMAN=docker
+	rm -rf $(OUT)/image
+	GOOS=linux CGO_ENABLED=0 $(GO) build -trimpath -o $(OUT)/image/bin/ ./cmd/...
+	install -m 644 Containerfile LICENSE $(OUT)/image/
+	$(PODMAN) build -t fpuimg -f $(OUT)/image/Containerfile $(OUT)/image
 
 .PHONY: clean
 clean: ## remove what was built

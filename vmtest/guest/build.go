@@ -39,14 +39,14 @@ type Image struct {
 }
 
 // Build returns the guest made of this machine's packages, from the cache if
-// it was built before of the same parts. Its criu is the first on PATH. The
-// working directory must be in this module, for the guest's init is compiled
-// from it.
+// it was built before of the same parts. Its criu is the first on PATH, and so
+// are further programs, which it has in /usr/bin. The working directory must be
+// in this module, for the guest's init is compiled from it.
 //
 // The error is a [*MissingError] if packages are missing, else says which
 // part could not be had.
-func Build(ctx context.Context, cache string) (*Image, error) {
-	if err := Check(cache); err != nil {
+func Build(ctx context.Context, cache string, programs ...string) (*Image, error) {
+	if err := Check(cache, programs...); err != nil {
 		return nil, err
 	}
 	unlock, err := lockCache(cache)
@@ -76,7 +76,11 @@ func Build(ctx context.Context, cache string) (*Image, error) {
 	if err := buildInit(ctx, initProgram); err != nil {
 		return nil, err
 	}
-	parts, err := rootParts(ctx, k, initProgram, criu)
+	fromHost := []part{{path: "/usr/sbin/criu", host: criu}}
+	for _, p := range programs {
+		fromHost = append(fromHost, part{path: "/usr/bin/" + p, host: lookPath(p)})
+	}
+	parts, err := rootParts(ctx, k, initProgram, fromHost)
 	if err != nil {
 		return nil, err
 	}
@@ -136,23 +140,30 @@ type part struct {
 	data   []byte
 }
 
-// rootParts lists the guest's root file system.
-func rootParts(ctx context.Context, k kernel, initProgram, criu string) ([]part, error) {
-	parts := []part{
+// rootParts lists the guest's root file system. Programs of the host come with
+// their libraries, and in place of busybox's of the same name: so other programs
+// find them, while the shell prefers its own.
+func rootParts(ctx context.Context, k kernel, initProgram string, programs []part) ([]part, error) {
+	parts := append([]part{
 		{path: "/init", host: initProgram},
 		{path: "/bin/busybox", host: busyboxPath},
-		{path: "/usr/sbin/criu", host: criu},
+	}, programs...)
+	own := map[string]bool{"busybox": true}
+	var hosts []string
+	for _, p := range programs {
+		own[path.Base(p.path)] = true
+		hosts = append(hosts, p.host)
 	}
 	applets, err := exec.CommandContext(ctx, busyboxPath, "--list").Output()
 	if err != nil {
 		return nil, fmt.Errorf("%s --list: %w", busyboxPath, err)
 	}
 	for _, a := range strings.Fields(string(applets)) {
-		if a != "busybox" {
+		if !own[a] {
 			parts = append(parts, part{path: path.Join("/bin", a), target: "busybox"})
 		}
 	}
-	libs, err := libraries(criu)
+	libs, err := libraries(hosts...)
 	if err != nil {
 		return nil, err
 	}

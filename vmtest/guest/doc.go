@@ -8,10 +8,11 @@
 // # The guest
 //
 // [Build] puts together the kernel of Debian's linux-image-cloud-amd64, the
-// modules CRIU asks for, a static busybox, the host's criu with its libraries
-// and this package's own init. The result is cached, and made anew when any
-// of these changes. [Check] names the Debian packages that are missing for
-// that, and [Install] installs them.
+// modules CRIU asks for, a static busybox, the host's criu with its libraries,
+// further programs of the host for the tests that name some, and this package's
+// own init. The result is cached, and made anew when any of these changes.
+// [Check] names the Debian packages that are missing for that, and [Install]
+// installs them.
 //
 // # A run
 //

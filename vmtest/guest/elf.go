@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -14,13 +15,13 @@ var libraryDirs = []string{
 	"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib",
 }
 
-// libraries returns the paths of the shared libraries that a program needs,
-// its dynamic linker included, nothing for a static one. It reads the ELF
-// headers and runs nothing.
-func libraries(program string) ([]string, error) {
+// libraries returns the paths of the shared libraries that programs need, their
+// dynamic linker included, nothing for static ones. It reads the ELF headers and
+// runs nothing.
+func libraries(programs ...string) ([]string, error) {
 	var libs []string
 	seen := map[string]bool{}
-	todo := []string{program}
+	todo := slices.Clone(programs)
 	for len(todo) > 0 {
 		p := todo[0]
 		todo = todo[1:]

@@ -131,10 +131,10 @@ func TestCheckMissing(t *testing.T) {
 		requirements[i].found = func() bool { return false }
 	}
 	var missing *MissingError
-	if err := Check(t.TempDir()); !errors.As(err, &missing) {
+	if err := Check(t.TempDir(), "no-such-program"); !errors.As(err, &missing) {
 		t.Fatalf("got %v, want a MissingError", err)
 	}
-	for _, pkg := range []string{"qemu-system-x86", "criu", "busybox-static", "gcc", "libc6-dev"} {
+	for _, pkg := range []string{"qemu-system-x86", "criu", "busybox-static", "gcc", "libc6-dev", "no-such-program"} {
 		if !slices.Contains(missing.Packages, pkg) {
 			t.Errorf("%q is not named in %q", pkg, missing.Packages)
 		}

@@ -52,15 +52,21 @@ func lookPath(name string) string {
 	return ""
 }
 
-// Check reports what [Build] and [Image.Run] need and do not find. The error
+// Check reports what [Build] and [Image.Run] need and do not find, and which of
+// the further programs are missing; each is in the package of its name. The error
 // is a [*MissingError] if packages are missing, else from the file system.
 // The kernel may be installed, or be in the cache directory from an earlier
 // [Install].
-func Check(cache string) error {
+func Check(cache string, programs ...string) error {
 	var missing []string
 	for _, r := range requirements {
 		if !r.found() {
 			missing = append(missing, r.pkg)
+		}
+	}
+	for _, p := range programs {
+		if lookPath(p) == "" {
+			missing = append(missing, p)
 		}
 	}
 	_, err := findHostKernel(cache)
@@ -82,13 +88,13 @@ func Check(cache string) error {
 // neither root nor a network.
 //
 // The error is of the command that failed, or says that root is needed.
-func Install(ctx context.Context, cache string, log io.Writer) error {
+func Install(ctx context.Context, cache string, log io.Writer, programs ...string) error {
 	unlock, err := lockCache(cache)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	err = Check(cache)
+	err = Check(cache, programs...)
 	var missing *MissingError
 	if !errors.As(err, &missing) {
 		return err
@@ -121,7 +127,7 @@ func Install(ctx context.Context, cache string, log io.Writer) error {
 			return err
 		}
 	}
-	return Check(cache)
+	return Check(cache, programs...)
 }
 
 // unpackKernel downloads the newest cloud kernel into the cache.

@@ -11,7 +11,10 @@ import (
 // unless FPU_VM is 1 in the environment. With FPU_VM=1 it fails the test if
 // something is missing, and says what to install; with FPU_VM_INSTALL=1 too,
 // it installs that.
-func Require(t testing.TB) *Image {
+//
+// The guest has the further programs too, from the host, where each is in the
+// Debian package of its name.
+func Require(t testing.TB, programs ...string) *Image {
 	t.Helper()
 	if os.Getenv("FPU_VM") != "1" {
 		t.Skip("boots qemu guests; set FPU_VM=1 to run it")
@@ -24,11 +27,11 @@ func Require(t testing.TB) *Image {
 		t.Fatal(err)
 	}
 	if os.Getenv("FPU_VM_INSTALL") == "1" {
-		if err := Install(t.Context(), cache, t.Output()); err != nil {
+		if err := Install(t.Context(), cache, t.Output(), programs...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	im, err := Build(t.Context(), cache)
+	im, err := Build(t.Context(), cache, programs...)
 	if missing := (*MissingError)(nil); errors.As(err, &missing) {
 		t.Fatalf("FPU_VM=1, but %v; install them, or set FPU_VM_INSTALL=1 to have it done (as root)", err)
 	}

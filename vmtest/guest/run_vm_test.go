@@ -15,7 +15,7 @@ import (
 // What the agent's own tests cannot see: files on their way into a guest and
 // out of it, its kernel's log, its clean end.
 func TestRunVM(t *testing.T) {
-	im := guest.Require(t)
+	im := guest.Require(t, "tar")
 	in := t.TempDir()
 	if err := os.WriteFile(filepath.Join(in, "f"), []byte("there and back"), 0o640); err != nil {
 		t.Fatal(err)
@@ -33,6 +33,8 @@ func TestRunVM(t *testing.T) {
 			{Name: "hangs", Script: "sleep 100000", Timeout: time.Second},
 			{Name: "kernel", Script: "echo hello from step kernel >/dev/kmsg; cat /proc/cmdline; exit 5"},
 			{Name: "cpu", Script: "grep -w -o -m 1 -e fxsr -e xsave /proc/cpuinfo; id -u"},
+			{Name: "program", Script: "/usr/bin/tar --version && ! [ -e /bin/tar ]"},
+			{Name: "root", Script: "mkdir /tmp/r && mount -t tmpfs r /tmp/r && mkdir /tmp/r/old && unshare -m pivot_root /tmp/r /tmp/r/old"},
 		},
 	})
 	if err != nil {
@@ -64,8 +66,12 @@ func TestRunVM(t *testing.T) {
 	if s := r.Step("cpu"); s.Stdout != "fxsr\n0\n" {
 		t.Errorf("not root on a CPU without xsave: %s", explain(s))
 	}
-	if len(r.Steps) != 4 {
-		t.Errorf("%d steps have run, want 4", len(r.Steps))
+	if s := r.Step("program"); !s.OK() || !strings.HasPrefix(s.Stdout, "tar (GNU tar)") {
+		t.Errorf("tar is not the host's: %s", explain(s))
+	}
+	wantOK(t, r.Step("root"))
+	if len(r.Steps) != 6 {
+		t.Errorf("%d steps have run, want 6", len(r.Steps))
 	}
 	for _, name := range []string{"serial.log", "qemu.log", "command"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {

@@ -37,6 +37,9 @@ func main() {
 func boot() error {
 	os.Setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
 	os.Setenv("HOME", "/")
+	if err := coverRoot(); err != nil {
+		return fmt.Errorf("root: %w", err)
+	}
 	for _, m := range []struct{ dir, fstype string }{
 		{"/proc", "proc"},
 		{"/sys", "sysfs"},
@@ -84,6 +87,28 @@ func boot() error {
 			return nil
 		}
 	}
+}
+
+// coverRoot mounts the root file system over itself. A container runtime leaves its
+// root with pivot_root(2), which is not possible from the initramfs as it is.
+func coverRoot() error {
+	const dir = "/root"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("/", dir, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := os.Chdir(dir); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return err
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return os.Chdir("/")
 }
 
 // loadModules loads what /mod/order lists; each stands behind those it needs.
