@@ -15,45 +15,46 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
 	n := flag.Int("n", 10000, "core `images`")
 	rounds := flag.Int("rounds", 5, "`times` that each pair is run")
-	only := flag.String("only", "", "one `comparison`: check, decoders, small, convert or json")
+	archive := flag.Int("archive", 2048, "`MiB` of memory in the archives")
+	only := flag.String("only", "", "one `comparison`: check, decoders, small, convert, memory or archives")
 	flag.Parse()
-	if err := run(*n, *rounds, *only); err != nil {
+	if err := run(&bench{n: *n, rounds: *rounds, archive: *archive}, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
 		os.Exit(1)
 	}
 }
 
-func run(n, rounds int, only string) error {
-	tmp, err := os.MkdirTemp("", "fleet")
-	if err != nil {
+func run(b *bench, only string) (err error) {
+	if b.tmp, err = os.MkdirTemp("", "fleet"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
-	b := &bench{tmp: tmp, n: n, rounds: rounds}
+	defer os.RemoveAll(b.tmp)
 	if err := b.build(); err != nil {
 		return err
 	}
-	if b.one, err = makeFleet(filepath.Join(tmp, "one"), 1, n); err != nil {
+	if b.one, err = makeFleet(filepath.Join(b.tmp, "one"), 1, b.n); err != nil {
 		return err
 	}
-	if b.many, err = makeFleet(filepath.Join(tmp, "many"), n/10, n); err != nil {
+	if b.many, err = makeFleet(filepath.Join(b.tmp, "many"), b.n/10, b.n); err != nil {
 		return err
 	}
-	if err := syncAll(tmp); err != nil {
+	if err := syncAll(b.tmp); err != nil {
 		return err
 	}
-	fmt.Printf("%d core images, median of %d runs in turns, %s, %d CPUs\n\n", n, rounds, cpuModel(), runtime.NumCPU())
-	b.row("what", "time", "limit", "CPU", "fpuimg", "other", "memory")
-	fmt.Println("|---|--:|--:|--:|--:|--:|--:|")
+	fmt.Printf("%d core images, median of %d runs in turns, %s, %d CPUs\n\n", b.n, b.rounds, cpuModel(), runtime.NumCPU())
+	b.row("what", "time", "limit", "CPU", "fpuimg", "other", "read", "memory")
+	fmt.Println("|---|--:|--:|--:|--:|--:|--:|--:|")
 	for _, c := range []struct {
 		name    string
 		measure func() error
-	}{{"check", b.check}, {"decoders", b.decoders}, {"small", b.small}, {"convert", b.convert}, {"json", b.json}} {
+	}{{"check", b.check}, {"decoders", b.decoders}, {"small", b.small}, {"convert", b.convert}, {"memory", b.memory}, {"archives", b.archives}} {
 		if only != "" && only != c.name {
 			continue
 		}
@@ -68,12 +69,13 @@ func run(n, rounds int, only string) error {
 type bench struct {
 	tmp       string
 	n, rounds int
+	archive   int      // MiB of memory in the archives
 	one, many []string // the checkpoints: all images in one, ten images in each
 }
 
 // row prints one line of the table, as Markdown.
 func (b *bench) row(what string, cells ...any) {
-	fmt.Printf("| %-42s | %6s | %6s | %7s | %10s | %10s | %8s |\n", append([]any{what}, cells...)...)
+	fmt.Printf("| %-42s | %6s | %6s | %7s | %10s | %10s | %8s | %8s |\n", append([]any{what}, cells...)...)
 }
 
 // build builds the programs as the Makefile does.
@@ -113,6 +115,7 @@ func (c command) after(before func() error) command {
 type usage struct {
 	wall, cpu time.Duration
 	rss       int64 // bytes
+	read      int64 // bytes that the program itself asked for
 }
 
 // run runs the command once. An exit status of 1 says that a checkpoint does not
@@ -127,13 +130,36 @@ func (c command) run() (usage, error) {
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	start := time.Now()
-	err := cmd.Run()
+	err := cmd.Start()
+	var read int64
+	if err == nil {
+		read = bytesRead(cmd.Process.Pid)
+		err = cmd.Wait()
+	}
 	wall := time.Since(start)
 	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() > 1 || cmd.ProcessState.ExitCode() < 0 {
 		return usage{}, fmt.Errorf("%s: %w: %s", filepath.Base(c.args[0]), err, errs.String())
 	}
 	p := cmd.ProcessState
-	return usage{wall, p.UserTime() + p.SystemTime(), p.SysUsage().(*syscall.Rusage).Maxrss << 10}, nil
+	return usage{wall, p.UserTime() + p.SystemTime(), p.SysUsage().(*syscall.Rusage).Maxrss << 10, read}, nil
+}
+
+// bytesRead waits for the end of a child and returns what it read: its last
+// accounts are there until somebody takes its exit status. It is -1 if the kernel
+// keeps none.
+func bytesRead(pid int) int64 {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	n := int64(-1)
+	if err == nil {
+		fmt.Sscanf(string(text), "rchar: %d", &n)
+	}
+	return n
 }
 
 // compare runs two commands in turns and prints the medians of the ratios: of the
@@ -141,7 +167,7 @@ func (c command) run() (usage, error) {
 func (b *bench) compare(what, limit string, rounds int, ours, theirs command) error {
 	var ratios, cpus []float64
 	var a, o []time.Duration
-	var rss int64
+	var most usage
 	for i := range rounds + 1 {
 		mine, err := ours.run()
 		if err != nil {
@@ -157,9 +183,19 @@ func (b *bench) compare(what, limit string, rounds int, ours, theirs command) er
 		ratios = append(ratios, float64(mine.wall)/float64(other.wall))
 		cpus = append(cpus, float64(mine.cpu)/float64(other.cpu))
 		a, o = append(a, mine.wall), append(o, other.wall)
-		rss = max(rss, mine.rss)
+		most.rss, most.read = max(most.rss, mine.rss), max(most.read, mine.read)
 	}
-	b.row(what, fmt.Sprintf("%.2f", median(ratios)), limit, fmt.Sprintf("%.2f", median(cpus)), round(median(a)), round(median(o)), mib(rss))
+	b.row(what, fmt.Sprintf("%.2f", median(ratios)), limit, fmt.Sprintf("%.2f", median(cpus)), round(median(a)), round(median(o)), mib(most.read), mib(most.rss))
+	return nil
+}
+
+// alone runs a command once, for what it reads and for the memory that it takes.
+func (b *bench) alone(what, limit string, c command) error {
+	u, err := c.run()
+	if err != nil {
+		return err
+	}
+	b.row(what, "", limit, "", round(u.wall), "", mib(u.read), mib(u.rss))
 	return nil
 }
 
@@ -170,7 +206,7 @@ func median[T float64 | time.Duration](v []T) T {
 
 func round(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
 
-func mib(n int64) string { return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20)) }
+func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // host is the machine to check against, so that every machine does the same work.
 const host = "--host=x86-64-v3"
@@ -254,15 +290,13 @@ func (b *bench) convert() error {
 	return b.compare(fmt.Sprintf("convert %d threads / copy", b.n), "2", b.rounds, convert, b.cmd("copyall", b.one[0], out).after(clear))
 }
 
-// json is the memory that large JSON documents take.
-func (b *bench) json() error {
+// memory is the memory that all threads of a large checkpoint take.
+func (b *bench) memory() error {
 	for _, args := range [][]string{{"show", "--json"}, {"show", "--json", "--regs"}, {"check", host, "--json"}} {
-		cmd := b.cmd(append(append([]string{"fpuimg"}, args...), b.one[0])...)
-		u, err := cmd.run()
-		if err != nil {
+		c := b.cmd(append(append([]string{"fpuimg"}, args...), b.one[0])...)
+		if err := b.alone(strings.Join(args, " "), "64 MiB", c); err != nil {
 			return err
 		}
-		b.row(strings.Join(args, " "), "", "64 MiB", "", round(u.wall), "", mib(u.rss))
 	}
 	return nil
 }

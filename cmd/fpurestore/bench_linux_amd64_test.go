@@ -15,82 +15,96 @@ import (
 	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
-// BenchmarkRestore compares a restore of 1, 100 and 1000 threads with a loop of the
-// system calls that it cannot do without, in turns and on the same process. It
-// prints medians in microseconds and their ratios: window is the time that the
-// target is held up, from the first request to stop a thread until the last one is
-// let go; live is from the first system call about the target to the last; run is
-// the whole program, which reads the images too. The cpu ratios compare the
-// processor time of the tracing thread, which other load disturbs less.
+// BenchmarkRestore compares a restore of 1 to 5000 threads with a loop of the system
+// calls that it cannot do without, in turns and on the same process. It prints median
+// times in microseconds, and medians of the ratios to the bare calls of the same
+// turn: window is the time that the target is held up, from the first request to stop
+// a thread until the last one is let go; live is from the first system call about the
+// target to the last; run is all but the start of the program, and so reads the
+// images too. Those with cpu compare the processor time of the tracing thread, which
+// other load disturbs less.
 //
-//	go test -run '^$' -bench Restore -benchtime 40x
+//	go test -run '^$' -bench Restore -benchtime 15x ./cmd/fpurestore
 func BenchmarkRestore(b *testing.B) {
-	for _, n := range []int{1, 100, 1000} {
-		b.Run(fmt.Sprintf("threads=%d", n), func(b *testing.B) {
-			g := startTarget(b, targetConfig{threads: n})
-			want := g.others(1, everything)
-			areas := make([][]byte, n)
-			for i, s := range want {
-				var err error
-				if areas[i], err = s.MarshalArea(g.cpu.Layout, int(*g.cpu.XSaveSize)); err != nil {
-					b.Fatal(err)
-				}
-			}
-			args := []string{"-t", fmt.Sprint(g.pid), "-D", g.images(want, same)}
-			tids := g.tids()
-			var window, live, run, bareWindow, bareLive []time.Duration
-			var cpu, bareCPU [2]time.Duration // window and live
-			for i := 0; b.Loop(); i++ {
-				runtime.GC() // of one is not to fall into the time of the other
-				for turn := range 2 {
-					if (i+turn)%2 == 0 {
-						begin := time.Now()
-						s := &stopwatch{Backend: ptrace.NewSystem(), left: n}
-						if code, errs := timed(s, args); code != 0 {
-							b.Fatal(errs)
-						}
-						run = append(run, time.Since(begin))
-						window = append(window, s.end.wall.Sub(s.first.wall))
-						live = append(live, s.end.wall.Sub(s.begin.wall))
-						cpu[0] += s.end.cpu - s.first.cpu
-						cpu[1] += s.end.cpu - s.begin.cpu
-						continue
-					}
-					s, err := bare(tids, areas)
-					if err != nil {
-						b.Fatal(err)
-					}
-					bareWindow = append(bareWindow, s.end.wall.Sub(s.first.wall))
-					bareLive = append(bareLive, s.end.wall.Sub(s.begin.wall))
-					bareCPU[0] += s.end.cpu - s.first.cpu
-					bareCPU[1] += s.end.cpu - s.begin.cpu
-				}
-			}
-			b.ReportMetric(0, "ns/op")
-			for _, m := range []struct {
-				name string
-				d    []time.Duration
-			}{{"window-us", window}, {"bare-window-us", bareWindow}, {"live-us", live}, {"bare-us", bareLive}, {"run-us", run}} {
-				b.ReportMetric(median(m.d), m.name)
-			}
-			b.ReportMetric(median(window)/median(bareWindow), "window-ratio")
-			b.ReportMetric(median(live)/median(bareLive), "live-ratio")
-			b.ReportMetric(float64(cpu[0])/float64(bareCPU[0]), "window-cpu-ratio")
-			b.ReportMetric(float64(cpu[1])/float64(bareCPU[1]), "live-cpu-ratio")
-		})
+	for _, n := range []int{1, 100, 1000, 5000} {
+		b.Run(fmt.Sprintf("threads=%d", n), func(b *testing.B) { benchmarkRestore(b, n) })
 	}
 }
 
-func median(d []time.Duration) float64 {
-	slices.Sort(d)
-	return float64(d[len(d)/2].Nanoseconds()) / 1e3
+func benchmarkRestore(b *testing.B, n int) {
+	g := startTarget(b, targetConfig{threads: n})
+	want := g.others(1, everything)
+	areas := make([][]byte, n)
+	for i, s := range want {
+		var err error
+		if areas[i], err = s.MarshalArea(g.cpu.Layout, int(*g.cpu.XSaveSize)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	args := []string{"-t", fmt.Sprint(g.pid), "-D", g.images(want, same)}
+	tids := g.tids()
+	var ours, theirs []sample
+	for i := 0; b.Loop(); i++ {
+		runtime.GC() // of one is not to fall into the time of the other
+		for turn := range 2 {
+			begin := time.Now()
+			if (i+turn)%2 == 0 {
+				s := &stopwatch{Backend: ptrace.NewSystem(), left: n}
+				if code, errs := timed(s, args); code != 0 {
+					b.Fatal(errs)
+				}
+				ours = append(ours, s.sample(time.Since(begin)))
+				continue
+			}
+			s, err := bare(tids, areas)
+			if err != nil {
+				b.Fatal(err)
+			}
+			theirs = append(theirs, s.sample(time.Since(begin)))
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	for _, m := range []struct {
+		name string
+		of   func(sample) time.Duration
+	}{
+		{"window", func(s sample) time.Duration { return s.window }},
+		{"window-cpu", func(s sample) time.Duration { return s.windowCPU }},
+		{"live", func(s sample) time.Duration { return s.live }},
+		{"live-cpu", func(s sample) time.Duration { return s.liveCPU }},
+		{"run", func(s sample) time.Duration { return s.run }},
+	} {
+		times, ratios := make([]float64, len(ours)), make([]float64, len(ours))
+		for i := range ours {
+			times[i] = float64(m.of(ours[i]).Nanoseconds()) / 1e3
+			ratios[i] = float64(m.of(ours[i])) / float64(m.of(theirs[i]))
+		}
+		b.ReportMetric(median(times), m.name+"-us")
+		b.ReportMetric(median(ratios), m.name+"-ratio")
+	}
 }
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// sample is what one restore took.
+type sample struct{ window, windowCPU, live, liveCPU, run time.Duration }
 
 // stopwatch notes the first attachment, the first interrupt and the last detach.
 type stopwatch struct {
 	ptrace.Backend
 	begin, first, end instant
 	left              int // threads to let go
+}
+
+func (s *stopwatch) sample(run time.Duration) sample {
+	return sample{
+		window: s.end.wall.Sub(s.first.wall), windowCPU: s.end.cpu - s.first.cpu,
+		live: s.end.wall.Sub(s.begin.wall), liveCPU: s.end.cpu - s.begin.cpu,
+		run: run,
+	}
 }
 
 type instant struct {

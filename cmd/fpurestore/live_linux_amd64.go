@@ -43,9 +43,9 @@ func newJob(s *cli.IO, o *options) *job {
 	return &job{io: s, o: o, open: ptrace.Open, doc: restoreDoc{Schema: "fpurestore/1", PID: o.pid, Threads: []threadDoc{}}}
 }
 
-// live carries the options out. The order is fixed: read the images, pin the
-// processes, match threads and decide, stop, read their state, save, write, read
-// back and compare, let go. Until the write nothing has changed.
+// live carries the options out. The order is fixed: read the images and decide, pin
+// the processes, match threads, stop, read their state, save, write, read back and
+// compare, let go. Until the write nothing has changed.
 func live(s *cli.IO, o *options) (cli.Exit, error) { return newJob(s, o).live() }
 
 func (j *job) live() (cli.Exit, error) {
@@ -75,6 +75,7 @@ func (j *job) run() (cli.Exit, error) {
 		if j.images, err = loadImages(j.o); err != nil {
 			return cli.Damaged, err
 		}
+		decide(j.images, j.host, j.o, j.command())
 	}
 	if j.o.dryRun {
 		return j.dryRun()
@@ -447,8 +448,8 @@ type damagedError struct {
 func (e *damagedError) Error() string { return fmt.Sprintf("image %d: %v", e.tid, e.err) }
 func (e *damagedError) Unwrap() error { return e.err }
 
-// match pairs the threads and asks the policy. An error says that nothing is to be
-// done.
+// match pairs the threads and heeds what the policy said. An error says that nothing
+// is to be done.
 func (j *job) match() (cli.Exit, error) {
 	if !j.o.restore {
 		return cli.OK, nil
@@ -470,7 +471,7 @@ func (j *job) match() (cli.Exit, error) {
 	if len(m.missingLive)+len(m.missingImage) > 0 && !j.o.ignoreMissing || len(m.pairs) == 0 {
 		return cli.Refused, &mismatchError{m}
 	}
-	j.plan = plan(m.pairs, j.host, j.o, j.command())
+	j.plan = plan(m.pairs)
 	j.doc.Threads = j.doc.Threads[:0]
 	for _, p := range j.plan {
 		j.doc.Threads = append(j.doc.Threads, threadDoc{ImageTID: p.image.tid, TID: p.live.tid,
@@ -486,11 +487,9 @@ func (j *job) match() (cli.Exit, error) {
 			return cli.Refused, &refusedError{view.LostNames(j.judged())}
 		}
 	}
-	if *j.host.XSave {
-		for i := range j.plan {
-			if err := j.plan[i].build(j.host.Layout, int(*j.host.XSaveSize)); err != nil {
-				return cli.Unchanged, err
-			}
+	for i := range j.plan {
+		if err := j.plan[i].unbuilt(); err != nil {
+			return cli.Unchanged, err
 		}
 	}
 	return cli.OK, nil

@@ -13,6 +13,7 @@ type imageThread struct {
 	comm     string
 	named    bool // by the user, not found in a directory
 	state    *xstate.State
+	decision *decision
 }
 
 // liveThread is one thread of the target.

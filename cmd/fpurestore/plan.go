@@ -95,29 +95,31 @@ func addRaw(th codec.Thread) error {
 	return nil
 }
 
-// planned is what one thread is to get.
-type planned struct {
-	match
+// decision is what an image means on this machine, whichever thread gets it.
+type decision struct {
 	*compat.Report
 	state *xstate.State // the state to put in
 	built []byte        // its area for this machine, without the live thread's part
+	err   error         // why none could be built
 }
 
-// plan asks the policy what this machine means for each image.
-func plan(pairs []match, host *xstate.CPU, o *options, command string) []planned {
-	out := make([]planned, len(pairs))
-	for i, p := range pairs {
-		r := compat.Decide(p.image.state, compat.Target{Host: host, Command: command}, compat.Policy{Force: o.force})
-		out[i] = planned{match: p, Report: r, state: r.Apply(p.image.state)}
+// decide asks the policy what this machine means for each image, and builds all that
+// needs no live thread: no process has to wait for this.
+func decide(images []imageThread, host *xstate.CPU, o *options, command string) {
+	for i := range images {
+		img := &images[i]
+		r := compat.Decide(img.state, compat.Target{Host: host, Command: command}, compat.Policy{Force: o.force})
+		img.decision = &decision{Report: r, state: r.Apply(img.state)}
+		if *host.XSave && !r.Refused {
+			img.decision.build(host.Layout, int(*host.XSaveSize))
+		}
 	}
-	return out
 }
 
 // build makes the NT_X86_XSTATE register set of size bytes, by this machine's
-// layout. It needs no stopped thread. Components without a value in the image
-// become INIT.
-func (p *planned) build(layout xstate.Layout, size int) (err error) {
-	s := p.state.Clone()
+// layout. Components without a value in the image become INIT.
+func (d *decision) build(layout xstate.Layout, size int) {
+	s := d.state.Clone()
 	if s.Format == xstate.FormatFXSave {
 		s.Format, s.BV = xstate.FormatXSave, xstate.Legacy
 	}
@@ -125,11 +127,29 @@ func (p *planned) build(layout xstate.Layout, size int) (err error) {
 	for f := range (s.Recorded() &^ s.BV).All() {
 		s.SetData(f, nil)
 	}
-	p.built, err = s.MarshalArea(layout, size)
-	if err != nil {
-		return fmt.Errorf("thread %d: image %d: %w", p.live.tid, p.image.tid, err)
+	d.built, d.err = s.MarshalArea(layout, size)
+}
+
+// planned is what one thread is to get.
+type planned struct {
+	match
+	*decision
+}
+
+func plan(pairs []match) []planned {
+	out := make([]planned, len(pairs))
+	for i, p := range pairs {
+		out[i] = planned{p, p.image.decision}
 	}
-	return nil
+	return out
+}
+
+// unbuilt returns an error if the image has no area on this machine.
+func (p *planned) unbuilt() error {
+	if p.err == nil {
+		return nil
+	}
+	return fmt.Errorf("thread %d: image %d: %w", p.live.tid, p.image.tid, p.err)
 }
 
 const (
@@ -147,7 +167,8 @@ func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
 		return nil, fmt.Errorf("thread %d: a register set of %d bytes", p.live.tid, len(old))
 	}
 	if len(old) != len(p.built) {
-		if err := p.build(layout, len(old)); err != nil {
+		p.build(layout, len(old))
+		if err := p.unbuilt(); err != nil {
 			return nil, err
 		}
 	}

@@ -47,14 +47,21 @@ func oldArea(t *testing.T, cpu *xstate.CPU, s *xstate.State) []byte {
 	return b
 }
 
+// plannedFor plans image 7 for thread 9.
+func plannedFor(cpu *xstate.CPU, image *xstate.State, force bool) *planned {
+	images := []imageThread{{tid: 7, state: image}}
+	decide(images, cpu, &options{force: force}, "")
+	return &plan([]match{{images[0], liveThread{tid: 9}}})[0]
+}
+
 // areaFor plans an image for a machine and builds what the live thread would get.
 func areaFor(t *testing.T, cpu *xstate.CPU, image, live *xstate.State, force bool) ([]byte, error) {
 	t.Helper()
-	p := plan([]match{{imageThread{tid: 7, state: image}, liveThread{tid: 9}}}, cpu, &options{force: force}, "")[0]
+	p := plannedFor(cpu, image, force)
 	if p.Refused {
 		return nil, p.Err()
 	}
-	if err := p.build(cpu.Layout, int(*cpu.XSaveSize)); err != nil {
+	if err := p.unbuilt(); err != nil {
 		return nil, err
 	}
 	return p.area(oldArea(t, cpu, live), cpu.Layout)
@@ -193,7 +200,7 @@ func TestAreaRefused(t *testing.T) {
 			}
 		}
 	}
-	p := plan([]match{{imageThread{tid: 7, state: filled(0)}, liveThread{tid: 9}}}, cpu, &options{}, "")[0]
+	p := plannedFor(cpu, filled(0), false)
 	if _, err := p.area(make([]byte, 100), cpu.Layout); err == nil || !strings.Contains(err.Error(), "100 bytes") {
 		t.Errorf("a short register set: %v", err)
 	}

@@ -48,14 +48,14 @@ func (t *Tracer) ReadXState(tid int) ([]byte, error) { return t.readSet(tid, XSt
 func (t *Tracer) ReadFP(tid int) ([]byte, error) { return t.readSet(tid, FP) }
 
 // Read reads the whole state: NT_X86_XSTATE, or the FXSAVE area on a host
-// without XSAVE. The error is as of ReadXState.
+// without XSAVE. The tracer keeps the bytes too, to put them back: they are not
+// to be modified. The error is as of ReadXState.
 func (t *Tracer) Read(tid int) (Area, error) {
-	b, err := t.ReadXState(tid)
-	if errors.Is(err, ErrNoXSave) {
-		b, err = t.ReadFP(tid)
-		return Area{FP, b}, err
+	th, err := t.thread(tid, "read")
+	if err != nil {
+		return Area{}, err
 	}
-	return Area{XState, b}, err
+	return t.current(th)
 }
 
 // WriteXState replaces the whole state of one thread, without reading back
@@ -253,9 +253,6 @@ func (t *Tracer) readSet(tid int, set Set) ([]byte, error) {
 	b, err := t.read(th, set)
 	if err != nil {
 		return nil, err
-	}
-	if set == XState {
-		th.known = slices.Clone(b)
 	}
 	return slices.Clone(b), nil
 }
