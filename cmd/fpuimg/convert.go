@@ -34,6 +34,9 @@ type convertOptions struct {
 	named  *host
 }
 
+// compressions are the values of --compress.
+var compressions = []string{"none", "gzip", "zstd", "xz"}
+
 func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o convertOptions
 	fs.StringVar(&o.to, "to", "", "the `format` to convert to: none, fxsave or xsave")
@@ -79,13 +82,13 @@ func (o *convertOptions) complete(args []string) error {
 	case o.json && !o.dryRun && (o.output == "-" || o.output == "" && slices.Contains(args, "-")):
 		return &cli.UsageError{Err: errors.New("--json and the image would both go to standard output"), Hint: "-o FILE"}
 	}
-	if o.compress != "" && !slices.Contains([]string{"none", "gzip", "zstd", "xz"}, o.compress) {
-		return &cli.UsageError{Err: fmt.Errorf("--compress=%s: unknown compression", o.compress), Hint: "none, gzip, zstd or xz"}
+	if o.compress != "" && !slices.Contains(compressions, o.compress) {
+		return cli.Unknown(fmt.Errorf("--compress=%s: unknown compression", o.compress), "--compress=", o.compress, "the methods", compressions)
 	}
 	if o.to != "" {
 		f, ok := xstate.ParseFormat(o.to)
 		if !ok {
-			return &cli.UsageError{Err: fmt.Errorf("--to=%s: unknown format", o.to), Hint: "none, fxsave or xsave"}
+			return cli.Unknown(fmt.Errorf("--to=%s: unknown format", o.to), "--to=", o.to, "the formats", xstate.FormatNames())
 		}
 		o.target.Format = &f
 	}

@@ -97,18 +97,14 @@ func (v *verb) flags(s *cli.IO) (*pflag.FlagSet, func(*cli.IO, []string) (cli.Ex
 
 func findVerb(name string) (*verb, error) {
 	vs := verbs()
-	names := []string{"help", "version"}
+	var names []string
 	for i := range vs {
 		if vs[i].manual.Name == "fpuimg "+name {
 			return &vs[i], nil
 		}
 		names = append(names, vs[i].manual.Name[len("fpuimg "):])
 	}
-	err := &cli.UsageError{Err: fmt.Errorf("unknown command %q", name), Hint: "fpuimg help lists the commands"}
-	if near := cli.Nearest(name, names); near != "" {
-		err.Hint = "did you mean fpuimg " + near + "?"
-	}
-	return nil, err
+	return nil, cli.Unknown(fmt.Errorf("unknown command %q", name), "fpuimg ", name, "the commands", append(names, "help", "version"))
 }
 
 // help prints the manual, or that of one verb; --roff prints it as a man page.

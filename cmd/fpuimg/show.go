@@ -85,11 +85,7 @@ func parseComponents(names []string) (xstate.Features, error) {
 	set, err := xstate.ParseFeatures(strings.Join(names, ","))
 	var unknown *xstate.UnknownFeatureError
 	if errors.As(err, &unknown) {
-		usage := &cli.UsageError{Err: err, Hint: "the components are " + strings.Join(xstate.Known.Names(), ", ")}
-		if near := cli.Nearest(unknown.Name, xstate.Known.Names()); near != "" {
-			usage.Hint = "did you mean " + near + "?"
-		}
-		return 0, usage
+		return 0, cli.Unknown(err, "", unknown.Name, "the components", xstate.Known.Names())
 	}
 	return set, nil
 }

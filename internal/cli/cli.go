@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -81,14 +82,16 @@ func isTerminal(w io.Writer) bool {
 // OutIsTerminal reports whether standard output is a terminal.
 func (s *IO) OutIsTerminal() bool { return s.outTTY }
 
-// SetColor takes the value of --color: auto, always or never.
+// Colors are the values of --color.
+var Colors = []string{"auto", "always", "never"}
+
+// SetColor takes the value of --color.
 func (s *IO) SetColor(mode string) error {
-	switch mode {
-	case "auto", "always", "never":
-		s.color = mode
-		return nil
+	if !slices.Contains(Colors, mode) {
+		return Unknown(fmt.Errorf("--color=%s: unknown value", mode), "--color=", mode, "the values", Colors)
 	}
-	return Usagef("--color=%s: want auto, always or never", mode)
+	s.color = mode
+	return nil
 }
 
 // style returns a colour that is on or off for a stream, by --color, NO_COLOR
@@ -225,13 +228,30 @@ func (f colorFlag) String() string {
 func (f colorFlag) Set(mode string) error { return f.io.SetColor(mode) }
 func (f colorFlag) Type() string          { return "when" }
 
-// Nearest returns the candidate that is at most two typing errors away from word,
-// "" if there is none.
-func Nearest(word string, candidates []string) string {
-	best, least := "", 3
+// Unknown returns a [*UsageError] for a word that is none of those that may stand in
+// its place. The hint names the nearest of them, with what stands before it on the
+// command line ("--to="), and all: "the formats are ...".
+func Unknown(err error, before, word, plural string, words []string) *UsageError {
+	hint := plural + " are " + strings.Join(words, ", ")
+	if near := nearest(word, words); near != "" {
+		hint = "did you mean " + before + near + "? " + hint
+	}
+	return &UsageError{Err: err, Hint: hint}
+}
+
+// nearest returns the candidate that is at most two typing errors away from word, or
+// else one that begins so, "" if there is none. Of equally near ones it is the last.
+func nearest(word string, candidates []string) string {
+	best, least := "", min(2, len(word)-1)
+	word = strings.ToLower(word)
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < least {
+		if d := distance(word, strings.ToLower(c)); d <= least {
 			best, least = c, d
+		}
+	}
+	for _, c := range candidates {
+		if best == "" && word != "" && strings.HasPrefix(strings.ToLower(c), word) {
+			best = c
 		}
 	}
 	return best
