@@ -33,6 +33,7 @@ var edges = []struct {
 	// For tests only.
 	{"internal/sysfault", "sys"},
 	{"internal/testimg", "protobuf"},
+	{"internal/testshell", ""},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
 	{"vmtest/guest/internal/agent", ""},

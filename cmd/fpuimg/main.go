@@ -65,7 +65,7 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 		fmt.Fprintln(s.Out, cli.Version("fpuimg"))
 		return cli.OK, nil
 	}
-	if args[0] == completeVerb {
+	if args[0] == cli.CompleteVerb {
 		complete(s, args[1:])
 		return cli.OK, nil
 	}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-//go:generate go test -run ^TestManPage$ -update .
+//go:generate go test -run ^(TestManPage|TestCompletionFiles)$ -update .
 
 // TestManPage compares man/ with the manual that --help prints; with -update it
 // writes the page.
