@@ -46,7 +46,7 @@ func loadMachine(flag, value string) (*host, error) {
 		h.Name = "this machine"
 	case stat == nil || strings.ContainsRune(value, os.PathSeparator):
 		if h.CPU, err = readProfile(value); err != nil {
-			return nil, err
+			return nil, cli.Hinted(err, profileHint())
 		}
 		if h.Name != h.ModelName { // a cpuinfo.img names the model only
 			h.recorded = h.Name

@@ -114,7 +114,7 @@ func help(s *cli.IO, args []string) error {
 	m := &rootManual
 	switch {
 	case len(args) > 1:
-		return cli.Usagef("help takes one command, not %d", len(args))
+		return &cli.UsageError{Err: fmt.Errorf("help takes one command, not %d", len(args)), Hint: "fpuimg help " + args[0]}
 	case len(args) == 1:
 		v, err := findVerb(args[0])
 		if err != nil {

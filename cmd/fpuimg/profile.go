@@ -49,6 +49,7 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	var b []byte
 	if o.format == "criu" {
 		b, err = codec.MarshalCPUInfo(cpu)
+		err = cli.Hinted(err, "--format=json takes a machine of which less is known")
 	} else {
 		b, err = cpuid.MarshalProfile(cpu)
 	}
@@ -61,9 +62,7 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	}
 	err = writeNew(o.output, b)
 	if errors.Is(err, fs.ErrExist) {
-		s.Errorf("%v", err)
-		s.Hintf("remove it, or name another output with -o")
-		return cli.Damaged, nil
+		err = cli.Hinted(err, "remove it, or name another output with -o")
 	}
 	return cli.OK, err
 }

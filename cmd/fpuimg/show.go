@@ -52,8 +52,14 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 			return 0, err
 		}
 		args = paths(args)
-		if o.elfCore != "" && (len(args) != 1 || o.redact) {
-			return 0, cli.Usagef("--elf-core takes one input, and writes every register")
+		if hint := forgottenEquals(args); hint != "" && o.host == liveHost {
+			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
+		switch {
+		case o.elfCore != "" && len(args) != 1:
+			return 0, &cli.UsageError{Err: errors.New("--elf-core takes one input"), Hint: "write a core of each in a run of its own"}
+		case o.elfCore != "" && o.redact:
+			return 0, &cli.UsageError{Err: errors.New("--elf-core writes every register"), Hint: "leave out --redact"}
 		}
 		return o.run(s, args)
 	}
@@ -125,7 +131,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		}
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
-			if hint := inputHint(err); hint != "" {
+			if hint := inputHint(img.path, err); hint != "" {
 				s.Hintf("%s", hint)
 			}
 			code = cli.Worst(code, cli.Damaged)
@@ -152,16 +158,19 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			return code, err
 		}
 	}
-	if o.elfCore != "" {
-		if err := o.export(s, export); err != nil {
-			return code, err
-		}
-	}
+	missing := false
 	for _, tid := range o.tid {
 		if o.unseen[tid] {
 			s.Errorf("no thread %d in %s", tid, strings.Join(paths, " "))
-			code = cli.Worst(code, cli.Damaged)
+			missing = true
 		}
+	}
+	if missing {
+		s.Hintf("without --tid, fpuimg show lists all threads")
+		code = cli.Worst(code, cli.Damaged)
+	}
+	if o.elfCore != "" {
+		return code, o.export(s, export)
 	}
 	return code, nil
 }

@@ -57,6 +57,23 @@ func Usagef(format string, args ...any) error {
 	return &UsageError{Err: fmt.Errorf(format, args...)}
 }
 
+// HintError is any other error that there is something to do about.
+type HintError struct {
+	Err  error
+	Hint string
+}
+
+func (e *HintError) Error() string { return e.Err.Error() }
+func (e *HintError) Unwrap() error { return e.Err }
+
+// Hinted adds a hint to an error; nil stays nil.
+func Hinted(err error, hint string) error {
+	if err == nil || hint == "" {
+		return err
+	}
+	return &HintError{err, hint}
+}
+
 // IO is a program's streams. Standard output is data and standard error is talk.
 type IO struct {
 	Program string
@@ -196,6 +213,9 @@ func (s *IO) Finish(code Exit, err error) Exit {
 	case errors.Is(err, syscall.EPIPE):
 	default:
 		s.Errorf("%v", err)
+		if hinted, ok := errors.AsType[*HintError](err); ok {
+			s.Hintf("%s", hinted.Hint)
+		}
 		code = Worst(code, Damaged)
 	}
 	// Who closed the pipe has seen enough; that is no error of ours.
@@ -239,10 +259,10 @@ func Unknown(err error, before, word, plural string, words []string) *UsageError
 	return &UsageError{Err: err, Hint: hint}
 }
 
-// nearest returns the candidate that is at most two typing errors away from word, or
+// nearest returns the candidate that is one or two typing errors away from word, or
 // else one that begins so, "" if there is none. Of equally near ones it is the last.
 func nearest(word string, candidates []string) string {
-	best, least := "", min(2, len(word)-1)
+	best, least := "", min(2, len(word)/2)
 	word = strings.ToLower(word)
 	for _, c := range candidates {
 		if d := distance(word, strings.ToLower(c)); d <= least {

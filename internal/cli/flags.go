@@ -30,6 +30,8 @@ func FlagError(fs *pflag.FlagSet, err error, help string) error {
 		switch {
 		case errors.As(err, &usage):
 			out = usage
+		case invalid.GetFlag().Value.Type() == "duration":
+			out.Hint = "a duration has a unit: --" + invalid.GetFlag().Name + "=" + invalid.GetFlag().DefValue
 		case errors.As(err, &number):
 			out.Err = fmt.Errorf("--%s=%s: %q is not a number", invalid.GetFlag().Name, invalid.GetValue(), number.Num)
 			if errors.Is(number, strconv.ErrRange) {
