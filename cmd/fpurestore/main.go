@@ -100,14 +100,16 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 	return work(s, &o)
 }
 
+const mapHint = "--map=IMGTID=TID pairs one thread of the image with one of the process"
+
 func (o *options) complete(maps []string) error {
 	switch {
 	case o.pid <= 0:
 		return &cli.UsageError{Err: errors.New("restore into which process?"), Hint: "fpurestore -t PID"}
 	case o.dir != "" && len(o.files) > 0:
-		return cli.Usagef("-D and FILE exclude each other")
+		return &cli.UsageError{Err: errors.New("-D and FILE exclude each other"), Hint: "-D DIR takes all images of a checkpoint, FILE... those that are named"}
 	case o.timeout <= 0:
-		return cli.Usagef("--timeout=%v: want more than nothing", o.timeout)
+		return &cli.UsageError{Err: fmt.Errorf("--timeout=%v: want more than nothing", o.timeout), Hint: "--timeout=5s, unless it is given"}
 	}
 	if o.save != "" {
 		o.save = filepath.Clean(o.save)
@@ -124,9 +126,9 @@ func (o *options) complete(maps []string) error {
 		tid, err2 := strconv.Atoi(to)
 		switch {
 		case !ok || err != nil || err2 != nil || img <= 0 || tid <= 0:
-			return &cli.UsageError{Err: fmt.Errorf("--map=%s: want two thread ids", m), Hint: "--map=IMGTID=TID"}
+			return &cli.UsageError{Err: fmt.Errorf("--map=%s: want two thread ids", m), Hint: mapHint}
 		case o.mapping[img] != 0 || used[tid]:
-			return cli.Usagef("--map=%s: a thread is named twice", m)
+			return &cli.UsageError{Err: fmt.Errorf("--map=%s: a thread is named twice", m), Hint: mapHint}
 		}
 		o.mapping[img], used[tid] = tid, true
 	}
