@@ -110,9 +110,11 @@ install: build ## install programs, man pages, completions and licence; PREFIX=/
 	install -m 755 $(BIN)/fpuimg $(BIN)/fpurestore $(ROOT)/bin/
 	ln -sf fpuimg $(ROOT)/bin/checkpointctl-fpu
 	install -m 644 man/*.1 $(ROOT)/share/man/man1/
-	install -m 644 completions/fpuimg.bash $(ROOT)/share/bash-completion/completions/fpuimg
-	install -m 644 completions/_fpuimg $(ROOT)/share/zsh/site-functions/_fpuimg
-	install -m 644 completions/fpuimg.fish $(ROOT)/share/fish/vendor_completions.d/fpuimg.fish
+	for p in fpuimg fpurestore; do \
+		install -m 644 completions/$$p.bash $(ROOT)/share/bash-completion/completions/$$p && \
+		install -m 644 completions/_$$p $(ROOT)/share/zsh/site-functions/_$$p && \
+		install -m 644 completions/$$p.fish $(ROOT)/share/fish/vendor_completions.d/$$p.fish || exit 1; \
+	done
 	install -m 644 LICENSE $(ROOT)/share/doc/fpuimg/copyright
 
 .PHONY: deb

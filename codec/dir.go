@@ -176,7 +176,7 @@ func (c *Checkpoint) readPstree() error {
 	slices.SortFunc(c.tasks, func(a, b task) int { return cmp.Compare(a.pid, b.pid) })
 	if errors.Is(err, fs.ErrNotExist) {
 		if len(c.tasks) == 0 {
-			return &fs.PathError{Op: "open", Path: c.dir, Err: errNoImages}
+			return &fs.PathError{Op: "open", Path: c.dir, Err: ErrNoImages}
 		}
 		err = &MissingError{c.file("pstree.img"), "which threads belong together is unknown"}
 	}

@@ -415,7 +415,8 @@ func (e *elfCore) xstate(t *elfThread) (*xstate.State, error) {
 		layout = guessLayout(t.xstate, xstate.AreaXCR0(t.xstate))
 	}
 	if layout == nil {
-		return nil, e.fail(t.xstateAt, noteName(ntX86XState), "thread %d: nothing says where the components of an area of %d bytes lie: no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", t.tid, len(t.xstate), xstate.AreaXCR0(t.xstate))
+		return nil, e.fail(t.xstateAt, noteName(ntX86XState), "thread %d: %w", t.tid, &LayoutError{len(t.xstate),
+			fmt.Sprintf("no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", xstate.AreaXCR0(t.xstate))})
 	}
 	s, err := xstate.ParseArea(t.xstate, layout)
 	if err != nil {

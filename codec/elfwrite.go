@@ -59,7 +59,8 @@ func (c *Core) GPRegs() (regs [27]uint64, ok bool) {
 // whose values the record lacks is written as INIT; lost names those.
 //
 // The error is from w, or says what an ELF core cannot hold: no thread at all,
-// threads of 32 and of 64 bits, or components that lie in the same place.
+// threads of 32 and of 64 bits ([ErrMixedModes]), or components that lie in the same
+// place.
 func WriteELFCore(w io.Writer, threads []Thread) (lost xstate.Features, err error) {
 	if len(threads) == 0 {
 		return 0, errors.New("no thread to write")
@@ -70,7 +71,7 @@ func WriteELFCore(w io.Writer, threads []Thread) (lost xstate.Features, err erro
 	for _, t := range threads {
 		s := &t.Core.State
 		if s.Compat != compat {
-			return 0, errors.New("threads of 32 bits and of 64 bits do not go into one ELF core; choose with --tid")
+			return 0, ErrMixedModes
 		}
 		xsave = xsave || s.Format == xstate.FormatXSave
 		lost |= s.With(xstate.Lost)

@@ -37,10 +37,30 @@ func (e *MissingError) Error() string { return fmt.Sprintf("%s: missing: %s", e.
 
 func (e *MissingError) Unwrap() error { return fs.ErrNotExist }
 
+// LayoutError is an XSAVE area of standard format of which nothing says where its
+// components lie: only the machine that stored it knows.
+type LayoutError struct {
+	Size   int
+	Reason string // what was tried, "" if that goes without saying
+}
+
+func (e *LayoutError) Error() string {
+	text := fmt.Sprintf("nothing says where the components of an area of %d bytes lie", e.Size)
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
+}
+
+// ErrNoImages is a directory in which nothing is a checkpoint.
+var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.img and no core-*.img")
+
+// ErrMixedModes is threads of 32 and of 64 bits where one ELF core is to hold them.
+var ErrMixedModes = errors.New("threads of 32 bits and of 64 bits do not go into one ELF core")
+
 var (
 	errMissing   = errors.New("required field is missing")
 	errThread    = errors.New("no thread_info, and the task is not dead")
 	errTooLarge  = fmt.Errorf("larger than %d MiB, which no such image is", maxImage>>20)
-	errNoImages  = errors.New("not a CRIU images directory: there is no pstree.img and no core-*.img")
 	errIrregular = errors.New("not a regular file")
 )

@@ -29,7 +29,7 @@ func openArea(name string, r io.Reader, layout xstate.Layout) (*Checkpoint, erro
 		if layout == nil && !xstate.AreaCompacted(b) {
 			b, layout = guessArea(b)
 			if layout == nil {
-				return nil, &FormatError{name, int64(len(b)), "area", fmt.Errorf("nothing says where the components of an area of %d bytes lie", len(b))}
+				return nil, &FormatError{name, int64(len(b)), "area", &LayoutError{Size: len(b)}}
 			}
 		}
 		s, err = xstate.ParseArea(b, layout)

@@ -1,4 +1,4 @@
-# bash completion for fpuimg; written by: fpuimg completion bash
+# bash completion for fpuimg, which printed this and is asked what may follow
 
 _fpuimg() {
     local line reply directives words typed=${COMP_LINE:0:COMP_POINT}
@@ -15,11 +15,14 @@ _fpuimg() {
         line=${line%%$'\t'*}
         COMPREPLY+=("${line#"$cut"}")
     done
-    if [[ $directives == *files* ]]; then
+    local kind=
+    [[ $directives == *files* ]] && kind=-f
+    [[ $directives == *dirs* ]] && kind=-d
+    if [[ $kind ]]; then
         compopt -o filenames 2>/dev/null
         local value=$cur
         [[ $cur == -*=* ]] && value=${cur#*=}
-        mapfile -t reply < <(compgen -f -- "$value")
+        mapfile -t reply < <(compgen "$kind" -- "$value")
         COMPREPLY+=("${reply[@]}")
     fi
     [[ $directives == *nospace* ]] && compopt -o nospace 2>/dev/null

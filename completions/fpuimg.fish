@@ -1,4 +1,4 @@
-# fish completion for fpuimg; written by: fpuimg completion fish
+# fish completion for fpuimg, which printed this and is asked what may follow
 
 function __fpuimg_complete
     set -l words (commandline -opc)
@@ -7,9 +7,15 @@ function __fpuimg_complete
     if set -q reply[2]
         printf '%s\n' $reply[2..-1]
     end
+    set -l paths
     if string match -q '*files*' -- "$reply[1]"
+        set paths __fish_complete_path
+    else if string match -q '*dirs*' -- "$reply[1]"
+        set paths __fish_complete_directories
+    end
+    if set -q paths[1]
         set -l prefix (string match -r -- '^-.*?=' $cur)
-        for path in (__fish_complete_path (string replace -- "$prefix" '' $cur))
+        for path in ($paths (string replace -- "$prefix" '' $cur))
             printf '%s\n' "$prefix$path"
         end
     end

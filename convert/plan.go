@@ -56,14 +56,24 @@ type FieldChange struct {
 	Field, From, To string
 }
 
+// KindError is an input of a kind that cannot be converted.
+type KindError struct {
+	Path string
+	Kind codec.Kind
+}
+
+func (e *KindError) Error() string {
+	return fmt.Sprintf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", e.Path, e.Kind)
+}
+
 // NewPlan works out a conversion. Errors of the checkpoint's images are joined: a
 // checkpoint with one unreadable image is not converted at all. They are of type
-// [*codec.FormatError], or from the file system.
+// [*codec.FormatError], or from the file system; or it is a [*KindError].
 func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 	p := &Plan{Checkpoint: c, Findings: []compat.Finding{}, files: map[string][]byte{}, read: map[string]uint64{}}
 	errs := append([]error(nil), c.Problems...)
 	if c.Kind != codec.KindCRIU && c.Kind != codec.KindArchive {
-		return nil, fmt.Errorf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", c.Path, c.Kind)
+		return nil, &KindError{c.Path, c.Kind}
 	}
 	if archive, _ := c.Archive(); archive != "" {
 		p.archive = resolved(archive)

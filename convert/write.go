@@ -23,6 +23,12 @@ func existsError(out string) error {
 	return &fs.PathError{Op: "create", Path: out, Err: fs.ErrExist}
 }
 
+// What a checkpoint cannot be copied for.
+var (
+	ErrInside  = errors.New("the output lies inside the checkpoint")
+	ErrSpecial = errors.New("neither a file nor a directory nor a link")
+)
+
 // BusyError is a checkpoint or an output that another conversion is working on.
 type BusyError struct{ Path string }
 
@@ -119,7 +125,8 @@ type DirOptions struct {
 
 // WriteDir writes the converted checkpoint to the new directory out, which must not
 // exist. It appears by one rename once all of it is durable; on any failure before
-// that nothing is left. The errors are from the file system, or a [*BusyError].
+// that nothing is left. The errors are from the file system, a [*BusyError],
+// [ErrInside] or [ErrSpecial].
 func (p *Plan) WriteDir(out string, o DirOptions) error {
 	out = filepath.Clean(out)
 	// The directory itself, not a link to it, has the metadata to keep.
@@ -197,7 +204,7 @@ func outside(src, out string) error {
 		return err
 	}
 	if rel, err := filepath.Rel(a, b); err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
-		return fmt.Errorf("%s: the output lies inside the checkpoint %s", out, src)
+		return fmt.Errorf("%s: %w %s", out, ErrInside, src)
 	}
 	return nil
 }
@@ -304,7 +311,7 @@ func (c *cloner) entry(rel string) error {
 	case 0:
 		return c.file(rel, src, dst, info)
 	}
-	return &fs.PathError{Op: "copy", Path: src, Err: errors.New("neither a file nor a directory nor a link; remove it from the checkpoint")}
+	return &fs.PathError{Op: "copy", Path: src, Err: ErrSpecial}
 }
 
 func (c *cloner) file(rel, src, dst string, info fs.FileInfo) error {

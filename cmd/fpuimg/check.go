@@ -80,7 +80,7 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		path := img.path
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
-			if hint := inputHint(err); hint != "" {
+			if hint := inputHint(img.path, err); hint != "" {
 				s.Hintf("%s", hint)
 			}
 			code = cli.Worst(code, cli.Damaged)

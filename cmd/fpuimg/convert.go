@@ -34,6 +34,9 @@ type convertOptions struct {
 	named  *host
 }
 
+// compressions are the values of --compress.
+var compressions = []string{"none", "gzip", "zstd", "xz"}
+
 func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o convertOptions
 	fs.StringVar(&o.to, "to", "", "the `format` to convert to: none, fxsave or xsave")
@@ -67,9 +70,9 @@ func (o *convertOptions) complete(args []string) error {
 	case len(args) > 1 && o.output != "":
 		return &cli.UsageError{Err: errors.New("-o takes one input"), Hint: "without -o each result stands beside its input"}
 	case o.inPlace && o.output != "":
-		return cli.Usagef("--in-place and -o exclude each other")
+		return &cli.UsageError{Err: errors.New("--in-place and -o exclude each other"), Hint: "-o writes a new checkpoint; --in-place changes this one, and keeps the originals"}
 	case o.inPlace && slices.Contains(args, "-"):
-		return cli.Usagef("--in-place cannot change standard input")
+		return &cli.UsageError{Err: errors.New("--in-place cannot change standard input"), Hint: "-o FILE writes the result to a file"}
 	case len(args) > 1 && slices.Contains(args, "-") && !o.dryRun:
 		return &cli.UsageError{Err: errors.New("standard input goes to standard output, and takes no other input beside it"), Hint: "convert it in a run of its own"}
 	case o.output == "-" && isDir(args[0]):
@@ -79,19 +82,19 @@ func (o *convertOptions) complete(args []string) error {
 	case o.json && !o.dryRun && (o.output == "-" || o.output == "" && slices.Contains(args, "-")):
 		return &cli.UsageError{Err: errors.New("--json and the image would both go to standard output"), Hint: "-o FILE"}
 	}
-	if o.compress != "" && !slices.Contains([]string{"none", "gzip", "zstd", "xz"}, o.compress) {
-		return &cli.UsageError{Err: fmt.Errorf("--compress=%s: unknown compression", o.compress), Hint: "none, gzip, zstd or xz"}
+	if o.compress != "" && !slices.Contains(compressions, o.compress) {
+		return cli.Unknown(fmt.Errorf("--compress=%s: unknown compression", o.compress), "--compress=", o.compress, "the methods", compressions)
 	}
 	if o.to != "" {
 		f, ok := xstate.ParseFormat(o.to)
 		if !ok {
-			return &cli.UsageError{Err: fmt.Errorf("--to=%s: unknown format", o.to), Hint: "none, fxsave or xsave"}
+			return cli.Unknown(fmt.Errorf("--to=%s: unknown format", o.to), "--to=", o.to, "the formats", xstate.FormatNames())
 		}
 		o.target.Format = &f
 	}
 	if len(o.features) > 0 {
 		if o.to != "xsave" {
-			return cli.Usagef("--features goes with --to=xsave")
+			return &cli.UsageError{Err: fmt.Errorf("--features goes with --to=xsave, not --to=%s", o.to), Hint: "--to=xsave --features=" + strings.Join(o.features, ",")}
 		}
 		set, err := parseComponents(o.features)
 		if err != nil {
@@ -167,7 +170,9 @@ func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		}
 		if err != nil {
 			s.Errorf("%v", err)
-			o.hint(s, path, err)
+			if hint := o.hint(path, err); hint != "" {
+				s.Hintf("%s", hint)
+			}
 			c = cli.Damaged
 			images[len(images)-1].Error = newErrorDoc(path, err)
 		}
@@ -178,21 +183,6 @@ func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		return code, writeJSON(s, doc)
 	}
 	return code, nil
-}
-
-// hint says what to do about an error.
-func (o *convertOptions) hint(s *cli.IO, path string, err error) {
-	var interrupted *codec.InterruptedError
-	switch {
-	case errors.As(err, &interrupted):
-		s.Hintf("run the conversion again without --dry-run: it completes the interrupted one first")
-	case errors.Is(err, os.ErrExist):
-		s.Hintf("remove it, or name another output with -o")
-	case errors.Is(err, convert.ErrNoWriter):
-		s.Hintf("choose another with --compress=none, gzip, zstd or xz")
-	case misplacedProfile(path) != "":
-		s.Hintf("%s", misplacedProfile(path))
-	}
 }
 
 // path converts what a path holds.
@@ -217,7 +207,7 @@ func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage,
 		return o.archive(s, path, all)
 	}
 	if o.compress != "" {
-		return failed(&cli.UsageError{Err: fmt.Errorf("%s: --compress goes with an archive", path)})
+		return failed(&cli.UsageError{Err: fmt.Errorf("%s: --compress goes with an archive", path), Hint: "leave out --compress"})
 	}
 	ckpt, err := codec.Only(path, all)
 	if err != nil {
@@ -341,7 +331,7 @@ func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, er
 		path = abs
 	}
 	if filepath.Dir(path) == path {
-		return "", cli.Usagef("%s has no place beside it; name the output with -o", path)
+		return "", &cli.UsageError{Err: fmt.Errorf("%s has no place beside it", path), Hint: "name the output with -o"}
 	}
 	if plan.Checkpoint.Single() != nil {
 		return strings.TrimSuffix(path, ".img") + "." + suffix + ".img", nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -49,15 +50,15 @@ func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		return 0, &cli.UsageError{Err: fmt.Errorf("want two checkpoints, have %d", len(args)), Hint: "fpuimg diff A B"}
 	}
 	if args[0] == "-" && args[1] == "-" {
-		return 0, cli.Usagef("only one of the two can be standard input")
+		return 0, &cli.UsageError{Err: errors.New("only one of the two can be standard input"), Hint: "save the other to a file"}
 	}
 	a, err := readThreads(s, args[0])
 	if err != nil {
-		return 0, err
+		return 0, cli.Hinted(err, inputHint(args[0], err))
 	}
 	b, err := readThreads(s, args[1])
 	if err != nil {
-		return 0, err
+		return 0, cli.Hinted(err, inputHint(args[1], err))
 	}
 	doc := diffDoc{Schema: "fpuimg.diff/1", A: args[0], B: args[1], Threads: []diffThread{}}
 	code := cli.OK

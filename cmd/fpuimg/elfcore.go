@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec"
@@ -12,13 +14,20 @@ import (
 func (o *showOptions) export(s *cli.IO, threads []codec.Thread) error {
 	var b bytes.Buffer
 	lost, err := codec.WriteELFCore(&b, threads)
+	if errors.Is(err, codec.ErrMixedModes) {
+		err = cli.Hinted(err, "--tid=TID,... picks those of one kind")
+	}
 	if err != nil {
 		return atPath(o.elfCore, err)
 	}
 	if lost != 0 {
 		s.Warnf("%s: the image lacks the values of %s; the ELF core has INIT there", o.elfCore, strings.Join(lost.Names(), ", "))
 	}
-	if err := writeNew(o.elfCore, b.Bytes()); err != nil {
+	err = writeNew(o.elfCore, b.Bytes())
+	if errors.Is(err, fs.ErrExist) {
+		err = cli.Hinted(err, "remove it, or name another file with --elf-core")
+	}
+	if err != nil {
 		return err
 	}
 	s.Sayf("%s: written, %s", o.elfCore, count(len(threads), "thread"))

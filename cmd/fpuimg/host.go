@@ -46,7 +46,7 @@ func loadMachine(flag, value string) (*host, error) {
 		h.Name = "this machine"
 	case stat == nil || strings.ContainsRune(value, os.PathSeparator):
 		if h.CPU, err = readProfile(value); err != nil {
-			return nil, err
+			return nil, cli.Hinted(err, profileHint())
 		}
 		if h.Name != h.ModelName { // a cpuinfo.img names the model only
 			h.recorded = h.Name
@@ -56,14 +56,8 @@ func loadMachine(flag, value string) (*host, error) {
 	default:
 		cpu, ok := xstate.ByName(value)
 		if !ok {
-			levels := xstate.LevelNames()
-			usage := &cli.UsageError{Err: fmt.Errorf("%s%s: no such file, and no such level", flag, value),
-				Hint: "the levels are " + strings.Join(levels, ", ")}
-			slices.Reverse(levels) // of equally near ones, the highest
-			if near := cli.Nearest(value, levels); near != "" {
-				usage.Hint = "did you mean " + flag + near + "?"
-			}
-			return nil, usage
+			err := fmt.Errorf("%s%s: no such file, and no such level", flag, value)
+			return nil, cli.Unknown(err, flag, value, "the levels", xstate.LevelNames())
 		}
 		h.CPU = cpu
 	}

@@ -34,6 +34,7 @@ var edges = []struct {
 	{"internal/sysfault", "sys"},
 	{"internal/testcmd", "internal/testimg go-internal"},
 	{"internal/testimg", "protobuf"},
+	{"internal/testshell", "internal/testcmd"},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
 	{"vmtest/guest/internal/agent", ""},

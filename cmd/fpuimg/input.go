@@ -89,13 +89,3 @@ func newErrorDoc(path string, err error) *errorDoc {
 	}
 	return doc
 }
-
-// inputHint says what to do about an input that could not be read whole, "" if
-// nothing comes to mind.
-func inputHint(err error) string {
-	var interrupted *codec.InterruptedError
-	if errors.As(err, &interrupted) {
-		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one first"
-	}
-	return ""
-}

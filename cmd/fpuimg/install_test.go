@@ -53,7 +53,9 @@ func checkInstalled(t *testing.T, root string) {
 	for _, name := range []string{
 		"share/man/man1/fpuimg.1", "share/man/man1/fpuimg-show.1", "share/man/man1/fpurestore.1",
 		"share/bash-completion/completions/fpuimg", "share/zsh/site-functions/_fpuimg",
-		"share/fish/vendor_completions.d/fpuimg.fish", "share/doc/fpuimg/copyright",
+		"share/fish/vendor_completions.d/fpuimg.fish",
+		"share/bash-completion/completions/fpurestore", "share/zsh/site-functions/_fpurestore",
+		"share/fish/vendor_completions.d/fpurestore.fish", "share/doc/fpuimg/copyright",
 	} {
 		if info, err := os.Stat(filepath.Join(root, name)); err != nil {
 			t.Error(err)

@@ -65,7 +65,7 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 		fmt.Fprintln(s.Out, cli.Version("fpuimg"))
 		return cli.OK, nil
 	}
-	if args[0] == completeVerb {
+	if args[0] == cli.CompleteVerb {
 		complete(s, args[1:])
 		return cli.OK, nil
 	}
@@ -97,18 +97,14 @@ func (v *verb) flags(s *cli.IO) (*pflag.FlagSet, func(*cli.IO, []string) (cli.Ex
 
 func findVerb(name string) (*verb, error) {
 	vs := verbs()
-	names := []string{"help", "version"}
+	var names []string
 	for i := range vs {
 		if vs[i].manual.Name == "fpuimg "+name {
 			return &vs[i], nil
 		}
 		names = append(names, vs[i].manual.Name[len("fpuimg "):])
 	}
-	err := &cli.UsageError{Err: fmt.Errorf("unknown command %q", name), Hint: "fpuimg help lists the commands"}
-	if near := cli.Nearest(name, names); near != "" {
-		err.Hint = "did you mean fpuimg " + near + "?"
-	}
-	return nil, err
+	return nil, cli.Unknown(fmt.Errorf("unknown command %q", name), "fpuimg ", name, "the commands", append(names, "help", "version"))
 }
 
 // help prints the manual, or that of one verb; --roff prints it as a man page.
@@ -118,7 +114,7 @@ func help(s *cli.IO, args []string) error {
 	m := &rootManual
 	switch {
 	case len(args) > 1:
-		return cli.Usagef("help takes one command, not %d", len(args))
+		return &cli.UsageError{Err: fmt.Errorf("help takes one command, not %d", len(args)), Hint: "fpuimg help " + args[0]}
 	case len(args) == 1:
 		v, err := findVerb(args[0])
 		if err != nil {

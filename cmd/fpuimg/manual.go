@@ -56,13 +56,17 @@ var showManual = cli.Manual{
 	Short:    "show the FPU state of every thread of a checkpoint",
 	Synopsis: "[OPTION]... [PATH]...",
 	Body: `
-Prints a table of the threads: their format, XSTATE_BV as it is recorded, and the
-state of each component. Threads in the same state share a row.
+Prints a table of the threads: their format, XSTATE_BV as it is recorded, and a
+map of their XSAVE area: one cell per component, in the order in which they lie
+there. Threads in the same state share a row. The head of the map says what its
+marks mean:
 
-  in use  the bit is set in XSTATE_BV, and some register differs from INIT
-  zero    the bit is set, but every register holds its INIT value
-  init    the bit is clear
-  lost    the bit is set, but the image holds no data
+  [AVX]  in use: the bit is set in XSTATE_BV, and some register differs from INIT
+  (AVX)  zero: the bit is set, but every register holds its INIT value
+   AVX   init: the bit is clear
+  !AVX!  lost: the bit is set, but the image holds no data
+  -----  absent: the record has nothing there; a single dash stands for components
+         that no thread has
 
 For x87 and SSE the content decides, because CRIU restores both whatever
 XSTATE_BV says. Findings about damage follow the table; a fatal one makes the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -19,6 +20,9 @@ type profileOptions struct {
 	common         bool
 }
 
+// profileFormats are the values of --format, the default first.
+var profileFormats = []string{"json", "criu"}
+
 func setupProfile(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o profileOptions
 	fs.StringVarP(&o.output, "output", "o", "", "write to this new `file` instead of standard output")
@@ -29,8 +33,8 @@ func setupProfile(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 
 func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	switch {
-	case o.format != "json" && o.format != "criu":
-		return 0, &cli.UsageError{Err: fmt.Errorf("--format=%s: unknown format", o.format), Hint: "json or criu"}
+	case !slices.Contains(profileFormats, o.format):
+		return 0, cli.Unknown(fmt.Errorf("--format=%s: unknown format", o.format), "--format=", o.format, "the formats", profileFormats)
 	case o.common && len(args) == 0:
 		return 0, &cli.UsageError{Err: errors.New("--common of which machines?"), Hint: "fpuimg profile --common PROFILE..."}
 	case !o.common && len(args) > 1:
@@ -45,6 +49,7 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	var b []byte
 	if o.format == "criu" {
 		b, err = codec.MarshalCPUInfo(cpu)
+		err = cli.Hinted(err, "--format=json takes a machine of which less is known")
 	} else {
 		b, err = cpuid.MarshalProfile(cpu)
 	}
@@ -57,9 +62,7 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	}
 	err = writeNew(o.output, b)
 	if errors.Is(err, fs.ErrExist) {
-		s.Errorf("%v", err)
-		s.Hintf("remove it, or name another output with -o")
-		return cli.Damaged, nil
+		err = cli.Hinted(err, "remove it, or name another output with -o")
 	}
 	return cli.OK, err
 }

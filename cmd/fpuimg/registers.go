@@ -22,14 +22,15 @@ type laneFormat struct {
 	size int  // bytes
 }
 
+// laneNames are the values of --as, the default first.
+var laneNames = []string{"hex", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"}
+
 func parseLanes(as string) (laneFormat, error) {
-	if as == "hex" {
+	if as == laneNames[0] {
 		return laneFormat{}, nil
 	}
-	names := []string{"f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"}
-	if !slices.Contains(names, as) {
-		return laneFormat{}, &cli.UsageError{Err: fmt.Errorf("--as=%s: unknown lane format", as),
-			Hint: "hex, " + strings.Join(names, ", ")}
+	if !slices.Contains(laneNames, as) {
+		return laneFormat{}, cli.Unknown(fmt.Errorf("--as=%s: unknown lane format", as), "--as=", as, "the formats", laneNames)
 	}
 	bits, err := strconv.Atoi(as[1:])
 	return laneFormat{as[0], bits / 8}, err

@@ -52,8 +52,14 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 			return 0, err
 		}
 		args = paths(args)
-		if o.elfCore != "" && (len(args) != 1 || o.redact) {
-			return 0, cli.Usagef("--elf-core takes one input, and writes every register")
+		if hint := forgottenEquals(args); hint != "" && o.host == liveHost {
+			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
+		switch {
+		case o.elfCore != "" && len(args) != 1:
+			return 0, &cli.UsageError{Err: errors.New("--elf-core takes one input"), Hint: "write a core of each in a run of its own"}
+		case o.elfCore != "" && o.redact:
+			return 0, &cli.UsageError{Err: errors.New("--elf-core writes every register"), Hint: "leave out --redact"}
 		}
 		return o.run(s, args)
 	}
@@ -85,11 +91,7 @@ func parseComponents(names []string) (xstate.Features, error) {
 	set, err := xstate.ParseFeatures(strings.Join(names, ","))
 	var unknown *xstate.UnknownFeatureError
 	if errors.As(err, &unknown) {
-		usage := &cli.UsageError{Err: err, Hint: "the components are " + strings.Join(xstate.Known.Names(), ", ")}
-		if near := cli.Nearest(unknown.Name, xstate.Known.Names()); near != "" {
-			usage.Hint = "did you mean " + near + "?"
-		}
-		return 0, usage
+		return 0, cli.Unknown(err, "", unknown.Name, "the components", xstate.Known.Names())
 	}
 	return set, nil
 }
@@ -129,7 +131,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		}
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
-			if hint := inputHint(err); hint != "" {
+			if hint := inputHint(img.path, err); hint != "" {
 				s.Hintf("%s", hint)
 			}
 			code = cli.Worst(code, cli.Damaged)
@@ -156,16 +158,19 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			return code, err
 		}
 	}
-	if o.elfCore != "" {
-		if err := o.export(s, export); err != nil {
-			return code, err
-		}
-	}
+	missing := false
 	for _, tid := range o.tid {
 		if o.unseen[tid] {
 			s.Errorf("no thread %d in %s", tid, strings.Join(paths, " "))
-			code = cli.Worst(code, cli.Damaged)
+			missing = true
 		}
+	}
+	if missing {
+		s.Hintf("without --tid, fpuimg show lists all threads")
+		code = cli.Worst(code, cli.Damaged)
+	}
+	if o.elfCore != "" {
+		return code, o.export(s, export)
 	}
 	return code, nil
 }
@@ -275,7 +280,7 @@ func (o *showOptions) components(s *xstate.State) (out []componentDoc) {
 func (o *showOptions) text(s *cli.IO, img *shown) {
 	o.title(s, img)
 	if len(img.threads) > 0 {
-		view.Table(s, []string{"THREADS", "TASK", "FORMAT", "XSTATE_BV", "STATE", "COMPONENTS"}, o.rows(s, img))
+		o.table(s, img)
 	}
 	var ts []view.Judged
 	for _, t := range img.threads {
@@ -350,90 +355,65 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// rows folds threads in the same state into one row, which continues on further
-// lines for each kind of component state.
-func (o *showOptions) rows(s *cli.IO, img *shown) [][]string {
-	type group struct {
-		lines   [][2]string // state, components
-		head    [3]string   // task, format, xstate_bv
-		threads []shownThread
+// group is what a row tells of a thread, and so the key by which threads share one.
+type group struct {
+	task, format, bv string
+	area             statuses
+}
+
+func (o *showOptions) group(t *shownThread) group {
+	st := &t.Core.State
+	g := group{cli.Printable(t.Core.Comm), st.Format.String(), "-", newStatuses(st, o.features)}
+	if st.Compat {
+		g.format += " 32-bit"
 	}
-	var groups []*group
-	byKey := map[string]*group{}
-	for _, t := range img.threads {
-		st := &t.Core.State
-		g := &group{head: [3]string{cli.Printable(t.Core.Comm), st.Format.String(), "-"}}
-		if st.Compat {
-			g.head[1] += " 32-bit"
-		}
-		if st.Format == xstate.FormatXSave {
-			g.head[2] = fmt.Sprintf("%#x", uint64(st.BV))
-		}
-		g.lines = o.stateLines(st)
-		key := fmt.Sprint(g.head, g.lines)
-		if byKey[key] == nil {
-			byKey[key] = g
+	if st.Format == xstate.FormatXSave {
+		g.bv = hex(uint64(st.BV))
+	}
+	return g
+}
+
+// table prints the threads, those in the same state in one row.
+func (o *showOptions) table(s *cli.IO, img *shown) {
+	var groups []group
+	tids := map[group][]int{}
+	for i := range img.threads {
+		g := o.group(&img.threads[i])
+		if tids[g] == nil {
 			groups = append(groups, g)
 		}
-		byKey[key].threads = append(byKey[key].threads, t)
+		tids[g] = append(tids[g], img.threads[i].TID)
 	}
-	// What is left of the line holds the components.
-	used := 6 + 2*5 // the widest state, "in use", and the gaps
-	widths := [4]int{len("THREADS"), len("TASK"), len("FORMAT"), len("XSTATE_BV")}
-	for _, g := range groups {
-		for i, cell := range append([]string{threadRange(g.threads)}, g.head[:]...) {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+	header := []string{"THREADS", "TASK", "FORMAT", "XSTATE_BV"}
+	rows := make([][]string, len(groups))
+	areas := make([]statuses, len(groups))
+	for i, g := range groups {
+		rows[i] = []string{view.Range(tids[g]), g.task, g.format, g.bv}
+		areas[i] = g.area
+	}
+	width := o.mapWidth(s, append(rows, header))
+	m := newAreaMap(areas, o.features, width)
+	var lines [][]string
+	for i, row := range rows {
+		for _, line := range m.draw(s, &areas[i]) {
+			lines = append(lines, append(row, line))
+			row = []string{"", "", "", ""}
 		}
 	}
-	for _, w := range widths {
-		used += w
-	}
-	width := max(s.Width()-used-1, len("ZMM_Hi256"))
-	var rows [][]string
-	for _, g := range groups {
-		first := []string{threadRange(g.threads), g.head[0], g.head[1], g.head[2]}
-		if len(g.lines) == 0 {
-			rows = append(rows, append(first, "-", ""))
-		}
-		for _, l := range g.lines {
-			state := stateStyle(s, l[0])
-			for _, part := range cli.Wrap(strings.Fields(l[1]), width) {
-				rows = append(rows, append(first, state, part))
-				first, state = []string{"", "", "", ""}, ""
-			}
-		}
-	}
-	return rows
+	view.Table(s, append(header, m.legend(width)), lines)
 }
 
-// stateLines groups the components by their state, the live ones first.
-func (o *showOptions) stateLines(st *xstate.State) [][2]string {
-	var lines [][2]string
-	for _, status := range []xstate.Status{xstate.Lost, xstate.InUse, xstate.Zero, xstate.Init} {
-		if set := st.With(status) & o.features; set != 0 {
-			lines = append(lines, [2]string{strings.ReplaceAll(status.String(), "-", " "), strings.Join(set.Names(), " ")})
+// mapWidth is what the other columns leave of the line to the map.
+func (o *showOptions) mapWidth(s *cli.IO, rows [][]string) int {
+	left := s.Width() - 1
+	for i := range rows[0] {
+		width := 0
+		for _, row := range rows {
+			width = max(width, utf8.RuneCountInString(row[i]))
 		}
+		left -= width + 2
 	}
-	return lines
-}
-
-func stateStyle(s *cli.IO, state string) string {
-	switch state {
-	case "lost":
-		return s.OutStyle(color.FgRed, color.Bold).Sprint(state)
-	case "in use":
-		return s.OutStyle(color.FgGreen).Sprint(state)
-	}
-	return s.OutStyle(color.Faint).Sprint(state)
-}
-
-// threadRange names the threads of a row.
-func threadRange(ts []shownThread) string {
-	list := make([]int, len(ts))
-	for i, t := range ts {
-		list[i] = t.TID
-	}
-	return view.Range(list)
+	return left
 }
 
 // The JSON document of schema fpuimg.show/1.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/signal"
@@ -82,7 +83,7 @@ func (j *job) run() (cli.Exit, error) {
 	}
 	if j.o.save != "" {
 		if _, err := os.Lstat(j.o.save); err == nil {
-			return cli.Damaged, fmt.Errorf("%s: exists already", j.o.save)
+			return cli.Damaged, cli.Hinted(fmt.Errorf("%s: exists already", j.o.save), saveHint)
 		}
 	}
 	// From here on a Ctrl-C must not leave some threads with new state and others
@@ -104,7 +105,7 @@ func (j *job) run() (cli.Exit, error) {
 	}
 	j.window = time.Since(j.stopped)
 	if err == nil && j.o.save != "" && !j.o.restore {
-		if err := writeSave(j.o.save, tasks, saved, j.host.Layout); err != nil {
+		if err := j.writeSave(tasks, saved); err != nil {
 			return cli.Damaged, err
 		}
 		for _, sv := range saved {
@@ -362,7 +363,7 @@ func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []
 		return tasks, saved, cli.OK, nil
 	}
 	if j.o.save != "" {
-		if err := writeSave(j.o.save, tasks, saved, j.host.Layout); err != nil {
+		if err := j.writeSave(tasks, saved); err != nil {
 			return nil, nil, cli.Damaged, err
 		}
 		j.io.Sayf("%s: live state saved to %s", j.target(), j.o.save)
@@ -378,6 +379,16 @@ func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []
 		return nil, nil, cli.Unchanged, err
 	}
 	return nil, nil, cli.OK, nil
+}
+
+const saveHint = "--save=DIR makes a new directory, where one can be made"
+
+func (j *job) writeSave(tasks []codec.SavedTask, threads []saved) error {
+	err := writeSave(j.o.save, tasks, threads, j.host.Layout)
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return cli.Hinted(err, saveHint)
+	}
+	return err
 }
 
 // area builds what one stopped thread is to get.
@@ -428,6 +439,24 @@ func listTIDs[T any](list []T, tid func(T) int) string {
 	return strings.Join(names, " ")
 }
 
+// hint names the options that lift the mismatch.
+func (e *mismatchError) hint(o *options) string {
+	var ways []string
+	if len(e.missingLive) > 0 && len(e.missingImage) > 0 {
+		ways = append(ways, "--map=IMGTID=TID pairs threads")
+	}
+	if !o.ignoreMissing && (len(e.pairs) > 0 || ways != nil) {
+		ways = append(ways, "--ignore-missing leaves the others alone")
+	}
+	if !o.tree && len(e.missingLive) > 0 {
+		ways = append(ways, "--tree takes in descendants")
+	}
+	if ways == nil {
+		return "-t names another process, -D another checkpoint"
+	}
+	return strings.Join(ways, ", ")
+}
+
 // refusedError is a plan that the policy refuses.
 type refusedError struct{ names []string }
 
@@ -458,15 +487,8 @@ func (j *job) match() (cli.Exit, error) {
 	if err != nil {
 		return cli.Unchanged, err
 	}
-	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
-		to := j.o.mapping[from]
-		switch {
-		case slices.ContainsFunc(m.pairs, func(p match) bool { return p.image.tid == from && p.live.tid == to }):
-		case !slices.ContainsFunc(j.images, func(t imageThread) bool { return t.tid == from }):
-			return cli.Refused, fmt.Errorf("--map=%d=%d: there is no image of a thread %d", from, to, from)
-		default:
-			return cli.Refused, fmt.Errorf("--map=%d=%d: %s has no thread %d", from, to, j.target(), to)
-		}
+	if err := j.mapped(&m); err != nil {
+		return cli.Refused, err
 	}
 	if len(m.missingLive)+len(m.missingImage) > 0 && !j.o.ignoreMissing || len(m.pairs) == 0 {
 		return cli.Refused, &mismatchError{m}
@@ -493,6 +515,27 @@ func (j *job) match() (cli.Exit, error) {
 		}
 	}
 	return cli.OK, nil
+}
+
+// mapped reports whether every --map was followed. The hint names what could have
+// stood there.
+func (j *job) mapped(m *matching) error {
+	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
+		to := j.o.mapping[from]
+		switch {
+		case slices.ContainsFunc(m.pairs, func(p match) bool { return p.image.tid == from && p.live.tid == to }):
+		case !slices.ContainsFunc(j.images, func(t imageThread) bool { return t.tid == from }):
+			return cli.Hinted(fmt.Errorf("--map=%d=%d: there is no image of a thread %d", from, to, from),
+				"the images are of "+listTIDs(j.images, func(t imageThread) int { return t.tid }))
+		default:
+			hint := "its threads are " + listTIDs(j.threads, func(t liveThread) int { return t.tid })
+			if !j.o.tree {
+				hint += "; --tree takes in those of its descendants"
+			}
+			return cli.Hinted(fmt.Errorf("--map=%d=%d: %s has no thread %d", from, to, j.target(), to), hint)
+		}
+	}
+	return nil
 }
 
 func (j *job) command() string {
@@ -648,6 +691,7 @@ func (j *job) talk(err error) {
 	var refused *refusedError
 	var damaged *damagedError
 	var load loadError
+	var hinted *cli.HintError
 	if (errors.As(err, &refused) || errors.As(err, &damaged)) && !j.o.json {
 		view.Actions(s, j.judged())
 		view.Findings(s, j.judged(), nil)
@@ -655,20 +699,37 @@ func (j *job) talk(err error) {
 	if errors.As(err, &load) {
 		for _, err := range load {
 			s.Errorf("%v", err)
+			if hint := loadHint(err); hint != "" {
+				s.Hintf("%s", hint)
+			}
 		}
 		return
 	}
 	s.Errorf("%s: %v", j.target(), err)
 	switch {
 	case errors.As(err, &mismatch):
-		s.Hintf("--map=IMGTID=TID pairs threads, --ignore-missing leaves the others alone, --tree takes in descendants")
+		s.Hintf("%s", mismatch.hint(j.o))
 	case errors.As(err, &refused), errors.As(err, &damaged) && damaged.force:
 		s.Hintf("to do it all the same: %s", j.command())
+	case errors.As(err, &hinted):
+		s.Hintf("%s", hinted.Hint)
 	default:
 		if hint := ptraceHint(err); hint != "" {
 			s.Hintf("%s", hint)
 		}
 	}
+}
+
+// loadHint says what to do about images that cannot be read.
+func loadHint(err error) string {
+	var interrupted *codec.InterruptedError
+	switch {
+	case errors.As(err, &interrupted):
+		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one"
+	case errors.Is(err, codec.ErrNoImages):
+		return "-D DIR names the directory of images"
+	}
+	return ""
 }
 
 // ptraceHint says what to do about a process that cannot be traced.

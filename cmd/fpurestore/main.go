@@ -48,6 +48,7 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 	var o options
 	var maps []string
 	var version, roff bool
+	var shell string
 	fs := pflag.NewFlagSet("fpurestore", pflag.ContinueOnError)
 	fs.SortFlags = false
 	fs.Usage = func() {}
@@ -62,10 +63,15 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 	fs.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for the threads to stop")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.Var(cli.ColorFlag(s), "color", "colour: `when` is auto, always or never")
+	fs.StringVar(&shell, "completion", "", "print the script that completes fpurestore in `SHELL`: bash, zsh or fish")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
 	fs.BoolVar(&roff, "roff", false, "print the manual as a man page")
 	fs.Lookup("roff").Hidden = true
 	manual.Flags = fs
+	if len(args) > 0 && args[0] == cli.CompleteVerb {
+		complete(s, fs, args[1:])
+		return cli.OK, nil
+	}
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			_, err := s.Out.WriteString(manual.Text())
@@ -77,6 +83,8 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 	case roff:
 		_, err := s.Out.WriteString(manual.Roff())
 		return cli.OK, err
+	case fs.Changed("completion"):
+		return cli.OK, completionScript(s, shell)
 	case version:
 		_, err := fmt.Fprintln(s.Out, cli.Version("fpurestore"))
 		return cli.OK, err
@@ -92,14 +100,16 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 	return work(s, &o)
 }
 
+const mapHint = "--map=IMGTID=TID pairs one thread of the image with one of the process"
+
 func (o *options) complete(maps []string) error {
 	switch {
 	case o.pid <= 0:
 		return &cli.UsageError{Err: errors.New("restore into which process?"), Hint: "fpurestore -t PID"}
 	case o.dir != "" && len(o.files) > 0:
-		return cli.Usagef("-D and FILE exclude each other")
+		return &cli.UsageError{Err: errors.New("-D and FILE exclude each other"), Hint: "-D DIR takes all images of a checkpoint, FILE... those that are named"}
 	case o.timeout <= 0:
-		return cli.Usagef("--timeout=%v: want more than nothing", o.timeout)
+		return &cli.UsageError{Err: fmt.Errorf("--timeout=%v: want more than nothing", o.timeout), Hint: "--timeout=5s, unless it is given"}
 	}
 	if o.save != "" {
 		o.save = filepath.Clean(o.save)
@@ -116,9 +126,9 @@ func (o *options) complete(maps []string) error {
 		tid, err2 := strconv.Atoi(to)
 		switch {
 		case !ok || err != nil || err2 != nil || img <= 0 || tid <= 0:
-			return &cli.UsageError{Err: fmt.Errorf("--map=%s: want two thread ids", m), Hint: "--map=IMGTID=TID"}
+			return &cli.UsageError{Err: fmt.Errorf("--map=%s: want two thread ids", m), Hint: mapHint}
 		case o.mapping[img] != 0 || used[tid]:
-			return cli.Usagef("--map=%s: a thread is named twice", m)
+			return &cli.UsageError{Err: fmt.Errorf("--map=%s: a thread is named twice", m), Hint: mapHint}
 		}
 		o.mapping[img], used[tid] = tid, true
 	}
@@ -165,6 +175,7 @@ lets the process run on, and each thread has either its old or its new state.
     fpurestore -t 4711 --dry-run core-7.img --map=7=4711
     fpurestore -t 4711 --save now
     fpurestore -t 4711 --tree -D before
+    . <(fpurestore --completion=bash)
 `,
 	Exits: `
   0  done

@@ -8,7 +8,7 @@ import (
 	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
-//go:generate go test -run ^TestManPage$ -update .
+//go:generate go test -run ^(TestManPage|TestCompletionFiles)$ -update .
 
 // TestManPage compares man/ with the manual that --help prints; with -update it
 // writes the page.

@@ -23,6 +23,9 @@ var formatNames = [...]string{"none", "fxsave", "xsave"}
 
 func (f Format) String() string { return formatNames[f] }
 
+// FormatNames returns the names that [ParseFormat] knows, the least format first.
+func FormatNames() []string { return slices.Clone(formatNames[:]) }
+
 // ParseFormat finds a format by its name.
 func ParseFormat(name string) (Format, bool) {
 	i := slices.Index(formatNames[:], name)

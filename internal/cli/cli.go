@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -56,6 +57,23 @@ func Usagef(format string, args ...any) error {
 	return &UsageError{Err: fmt.Errorf(format, args...)}
 }
 
+// HintError is any other error that there is something to do about.
+type HintError struct {
+	Err  error
+	Hint string
+}
+
+func (e *HintError) Error() string { return e.Err.Error() }
+func (e *HintError) Unwrap() error { return e.Err }
+
+// Hinted adds a hint to an error; nil stays nil.
+func Hinted(err error, hint string) error {
+	if err == nil || hint == "" {
+		return err
+	}
+	return &HintError{err, hint}
+}
+
 // IO is a program's streams. Standard output is data and standard error is talk.
 type IO struct {
 	Program string
@@ -81,14 +99,16 @@ func isTerminal(w io.Writer) bool {
 // OutIsTerminal reports whether standard output is a terminal.
 func (s *IO) OutIsTerminal() bool { return s.outTTY }
 
-// SetColor takes the value of --color: auto, always or never.
+// Colors are the values of --color.
+var Colors = []string{"auto", "always", "never"}
+
+// SetColor takes the value of --color.
 func (s *IO) SetColor(mode string) error {
-	switch mode {
-	case "auto", "always", "never":
-		s.color = mode
-		return nil
+	if !slices.Contains(Colors, mode) {
+		return Unknown(fmt.Errorf("--color=%s: unknown value", mode), "--color=", mode, "the values", Colors)
 	}
-	return Usagef("--color=%s: want auto, always or never", mode)
+	s.color = mode
+	return nil
 }
 
 // style returns a colour that is on or off for a stream, by --color, NO_COLOR
@@ -193,6 +213,9 @@ func (s *IO) Finish(code Exit, err error) Exit {
 	case errors.Is(err, syscall.EPIPE):
 	default:
 		s.Errorf("%v", err)
+		if hinted, ok := errors.AsType[*HintError](err); ok {
+			s.Hintf("%s", hinted.Hint)
+		}
 		code = Worst(code, Damaged)
 	}
 	// Who closed the pipe has seen enough; that is no error of ours.
@@ -225,13 +248,30 @@ func (f colorFlag) String() string {
 func (f colorFlag) Set(mode string) error { return f.io.SetColor(mode) }
 func (f colorFlag) Type() string          { return "when" }
 
-// Nearest returns the candidate that is at most two typing errors away from word,
-// "" if there is none.
-func Nearest(word string, candidates []string) string {
-	best, least := "", 3
+// Unknown returns a [*UsageError] for a word that is none of those that may stand in
+// its place. The hint names the nearest of them, with what stands before it on the
+// command line ("--to="), and all: "the formats are ...".
+func Unknown(err error, before, word, plural string, words []string) *UsageError {
+	hint := plural + " are " + strings.Join(words, ", ")
+	if near := nearest(word, words); near != "" {
+		hint = "did you mean " + before + near + "? " + hint
+	}
+	return &UsageError{Err: err, Hint: hint}
+}
+
+// nearest returns the candidate that is one or two typing errors away from word, or
+// else one that begins so, "" if there is none. Of equally near ones it is the last.
+func nearest(word string, candidates []string) string {
+	best, least := "", min(2, len(word)/2)
+	word = strings.ToLower(word)
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < least {
+		if d := distance(word, strings.ToLower(c)); d <= least {
 			best, least = c, d
+		}
+	}
+	for _, c := range candidates {
+		if best == "" && word != "" && strings.HasPrefix(strings.ToLower(c), word) {
+			best = c
 		}
 	}
 	return best

@@ -20,8 +20,8 @@ func FlagError(fs *pflag.FlagSet, err error, help string) error {
 		}
 		var names []string
 		fs.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		if near := Nearest(name, names); near != "" {
-			out.Hint = "did you mean --" + near + "?"
+		if near := nearest(name, names); near != "" {
+			out.Hint = "did you mean --" + near + "? " + help + " lists the options"
 		}
 	}
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
@@ -29,7 +29,9 @@ func FlagError(fs *pflag.FlagSet, err error, help string) error {
 		var number *strconv.NumError
 		switch {
 		case errors.As(err, &usage):
-			out.Err = usage.Err
+			out = usage
+		case invalid.GetFlag().Value.Type() == "duration":
+			out.Hint = "a duration has a unit: --" + invalid.GetFlag().Name + "=" + invalid.GetFlag().DefValue
 		case errors.As(err, &number):
 			out.Err = fmt.Errorf("--%s=%s: %q is not a number", invalid.GetFlag().Name, invalid.GetValue(), number.Num)
 			if errors.Is(number, strconv.ErrRange) {

@@ -23,9 +23,9 @@ func Table(s *cli.IO, header []string, rows [][]string) {
 	}
 	var buf bytes.Buffer
 	t := tablewriter.NewWriter(&buf)
-	t.SetHeader(bold)
 	t.SetAutoFormatHeaders(false)
 	t.SetAutoWrapText(false)
+	t.SetHeader(bold) // wrapped at once, if at all
 	t.SetHeaderAlignment(tablewriter.ALIGN_LEFT)
 	t.SetAlignment(tablewriter.ALIGN_LEFT)
 	t.SetBorder(false)

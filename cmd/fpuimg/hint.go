@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert"
+	"github.com/fpuimg/fpuimg/internal/view"
+)
+
+// inputHint says what to do about an input that could not be read whole, "" if
+// nothing comes to mind.
+func inputHint(path string, err error) string {
+	var interrupted *codec.InterruptedError
+	var layout *codec.LayoutError
+	switch {
+	case errors.As(err, &interrupted):
+		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one first"
+	case errors.As(err, &layout):
+		return "fpuimg show --host=PROFILE names the machine that knows, with --xsave-area for a bare area"
+	case errors.Is(err, codec.ErrNoImages):
+		return "name the directory that criu dump wrote, or one above it"
+	case isArea(path, err):
+		return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Quote(path)
+	}
+	return ""
+}
+
+// isArea reports whether a file that is no image could be a bare XSAVE area.
+func isArea(path string, err error) bool {
+	format, ok := errors.AsType[*codec.FormatError](err)
+	if !ok || format.Field != "magic" || path == "-" {
+		return false
+	}
+	_, err = codec.OpenAll(path, codec.Options{XSaveArea: true})
+	return err == nil
+}
+
+// profileHint is for a file that is to describe a machine, and does not.
+func profileHint() string {
+	return "PROFILE is a file by fpuimg profile, a cpuinfo.img or a directory that has one, a dump by cpuid -r, or a level: " +
+		strings.Join(xstate.LevelNames(), ", ")
+}
+
+// hint says what to do about an error of a conversion.
+func (o *convertOptions) hint(path string, err error) string {
+	var interrupted *codec.InterruptedError
+	var kind *convert.KindError
+	switch {
+	case errors.As(err, &interrupted):
+		return "run the conversion again without --dry-run: it completes the interrupted one first"
+	case errors.As(err, &kind):
+		return "fpuimg show and fpuimg check read it"
+	case errors.Is(err, os.ErrExist):
+		return "remove it, or name another output with -o"
+	case errors.Is(err, convert.ErrInside):
+		return "name a place outside of it with -o"
+	case errors.Is(err, convert.ErrSpecial):
+		return "remove it from the checkpoint, or convert with --in-place, which copies nothing"
+	case errors.Is(err, convert.ErrNoWriter):
+		return "choose another with --compress=" + strings.Join(compressions, ", ")
+	case !o.inPlace && noPlace(path, err):
+		return "-o PATH writes it elsewhere"
+	}
+	if hint := misplacedProfile(path); hint != "" {
+		return hint
+	}
+	return inputHint(path, err)
+}
+
+// noPlace reports whether an error is that nothing can be written where the output
+// should be, outside of path.
+func noPlace(path string, err error) bool {
+	file, ok := errors.AsType[*fs.PathError](err)
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // as it is copied from
+	}
+	return ok && !strings.HasPrefix(file.Path, path) &&
+		(errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC))
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
+	"github.com/fpuimg/fpuimg/internal/testshell"
+)
+
+// TestCompletionFiles compares completions/ with what --completion prints; with
+// -update it writes the files.
+func TestCompletionFiles(t *testing.T) {
+	for _, shell := range cli.Shells {
+		var out, errs strings.Builder
+		if code := run([]string{"--completion", shell}, nil, &out, &errs); code != 0 {
+			t.Fatalf("--completion=%s: exit status %d: %s", shell, code, errs.String())
+		}
+		testcmd.Golden(t, testshell.File(t, "fpurestore", shell), []byte(out.String()))
+	}
+}
+
+// TestFlagValues has every option that takes a value say which.
+func TestFlagValues(t *testing.T) {
+	var out strings.Builder
+	s := cli.NewIO("fpurestore", nil, &out, io.Discard)
+	if _, err := dispatch(s, []string{"--version"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	known := flagValues()
+	manual.Flags.VisitAll(func(f *pflag.Flag) {
+		if _, ok := known[f.Name]; ok == (f.Value.Type() == "bool") {
+			t.Errorf("--%s is of type %s; its values are listed: %v", f.Name, f.Value.Type(), ok)
+		}
+		delete(known, f.Name)
+	})
+	for name := range known {
+		t.Errorf("there is no --%s", name)
+	}
+}
+
+func completionCases() []testshell.Case {
+	cases := []testshell.Case{
+		{Line: "fpurestore --ig", Want: []string{"--ignore-missing"}, Not: "--tree"},
+		{Line: "fpurestore --ma", Want: []string{"--map="}, Not: "--save="},
+		{Line: "fpurestore --ro", Not: "--roff"},
+		{Line: "fpurestore --color=a", Want: []string{"--color=always", "--color=auto"}, Not: "--color=never"},
+		{Line: "fpurestore --completion f", Want: []string{"fish"}, Not: "bash"},
+		{Line: "fpurestore -D ck", Want: []string{"ckpt-a", "ckpt-b"}, Paths: "dirs", Not: testshell.Plain},
+		{Line: "fpurestore --dir=ck", Want: []string{"--dir=ckpt-a", "--dir=ckpt-b"}, Paths: "dirs", Not: "--dir=" + testshell.Plain},
+		{Line: "fpurestore --save o", Want: []string{"other"}, Paths: "dirs", Not: "ckpt-a"},
+		{Line: "fpurestore --map ck", Not: "ckpt-a"},
+		{Line: "fpurestore -t 4711 ck", Want: []string{"ckpt-a", testshell.Plain}, Paths: "files", Not: "other"},
+	}
+	if runtime.GOOS == "linux" {
+		pid := strconv.Itoa(os.Getppid()) // the program itself is not offered, and it may be this process
+		cases = append(cases,
+			testshell.Case{Line: "fpurestore -t " + pid[:1], Want: []string{pid}, Not: "ckpt-a"},
+			testshell.Case{Line: "fpurestore --target=" + pid[:1], Want: []string{"--target=" + pid}, Not: pid})
+	}
+	return cases
+}
+
+func TestComplete(t *testing.T) {
+	testshell.Ask(t, completionCases(), func(args []string) string {
+		var out strings.Builder
+		run(args, nil, &out, io.Discard)
+		return out.String()
+	})
+}
+
+// TestShells completes the command lines in real shells.
+func TestShells(t *testing.T) { testshell.Run(t, "fpurestore", cli.Shells, completionCases()) }

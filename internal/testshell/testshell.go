@@ -1,0 +1,181 @@
+// Package testshell completes command lines in real shells, for the tests of the
+// programs' completion scripts.
+package testshell
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/internal/testcmd"
+)
+
+// File returns where the completion script of a program for a shell lies, seen from
+// a package two levels below the module's directory, under the name that a package
+// installs it by.
+func File(t *testing.T, program, shell string) string {
+	t.Helper()
+	name := map[string]string{"bash": program + ".bash", "zsh": "_" + program, "fish": program + ".fish"}[shell]
+	path, err := filepath.Abs(filepath.Join("..", "..", "completions", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Case is a command line and some of the words that may complete its last one.
+type Case struct {
+	Line  string
+	Want  []string // each with the word's beginning, as it stands in the end
+	Paths string   // what the shell adds: "files", "dirs" or ""; among Want if they exist
+	Not   string
+}
+
+// Check looks at what was offered.
+func (c *Case) Check(t *testing.T, got []string) {
+	t.Helper()
+	for _, want := range c.Want {
+		if !slices.Contains(got, want) {
+			t.Errorf("%s: %q lacks %s", c.Line, got, want)
+		}
+	}
+	if slices.Contains(got, c.Not) {
+		t.Errorf("%s: offers %s", c.Line, c.Not)
+	}
+}
+
+// Ask asks the program itself, by its run function.
+func Ask(t *testing.T, cases []Case, run func(args []string) string) {
+	t.Helper()
+	for _, c := range cases {
+		directives, rest, _ := strings.Cut(run(append([]string{"__complete"}, strings.Split(c.Line, " ")[1:]...)), "\n")
+		var got []string
+		for line := range strings.Lines(rest) {
+			word, _, _ := strings.Cut(line, "\t")
+			got = append(got, word)
+		}
+		paths, _, _ := strings.Cut(directives, " ")
+		if paths == "nospace" {
+			paths = ""
+		}
+		if paths != c.Paths {
+			t.Errorf("%s: the shell adds %q, want %q", c.Line, paths, c.Paths)
+		}
+		if c.Paths != "" {
+			c.Want = slices.DeleteFunc(slices.Clone(c.Want), exists)
+		}
+		c.Check(t, got)
+	}
+}
+
+// Places are the directories that there are where the shells complete; Plain is a
+// file.
+var Places = []string{"ckpt-a", "ckpt-b", "other"}
+
+const Plain = "ckpt-file"
+
+func exists(word string) bool {
+	_, value, ok := strings.Cut(word, "=")
+	if ok {
+		word = value
+	}
+	return word == Plain || slices.Contains(Places, word)
+}
+
+// Run completes the lines in each shell. The program is found by PATH.
+func Run(t *testing.T, program string, shells []string, cases []Case) {
+	for _, shell := range shells {
+		t.Run(shell, func(t *testing.T) {
+			testcmd.Tool(t, shell)
+			replies := complete(t, program, shell, cases)
+			for i, c := range cases {
+				c.Check(t, replies[i])
+			}
+		})
+	}
+}
+
+// complete returns the words that a shell offers for each line.
+func complete(t *testing.T, program, shell string, cases []Case) [][]string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range Places {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, Plain), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--no-config", "-c", drivers[shell]} // fish
+	if shell != "fish" {
+		args = []string{"-c", drivers[shell], shell}
+	}
+	for _, c := range cases {
+		args = append(args, c.Line)
+	}
+	cmd := exec.Command(shell, args...)
+	cmd.Dir = dir
+	cmd.Env = append(cmd.Environ(), "PROGRAM="+program, "SCRIPT="+File(t, program, shell), "HOME="+dir, "TERM=dumb")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	replies := strings.Split(string(out), "== \n")[1:]
+	if len(replies) != len(cases) {
+		t.Fatalf("%d replies for %d lines:\n%s", len(replies), len(cases), out)
+	}
+	words := make([][]string, len(replies))
+	for i, reply := range replies {
+		for word := range strings.Lines(reply) {
+			words[i] = append(words[i], strings.TrimSuffix(strings.TrimSuffix(word, "\n"), "/"))
+		}
+	}
+	return words
+}
+
+// drivers complete the lines that are their arguments. For each they print a
+// line "== " and then the words, one a line.
+var drivers = map[string]string{
+	// Readline has the "=" break words, and replaces only what follows it.
+	"bash": `
+		source "$SCRIPT"
+		complete -p $PROGRAM >/dev/null || exit 1
+		for COMP_LINE; do
+			echo "== "
+			COMP_POINT=${#COMP_LINE} COMPREPLY=()
+			cut= last=${COMP_LINE##* }
+			[[ $last == -*=* ]] && cut=${last%%=*}=
+			_$PROGRAM
+			for word in "${COMPREPLY[@]}"; do echo "$cut$word"; done
+		done`,
+	"fish": `
+		source $SCRIPT
+		for line in $argv
+			echo "== "
+			complete -C "$line" | string replace -r '\t.*' ''
+		end
+		true`,
+	// Only the line editor of an interactive zsh completes. It runs behind a
+	// pseudo-terminal, and writes what would be offered to a file. ^P clears the line;
+	// ^U the terminal itself would take, if it sees it before the editor does.
+	"zsh": `
+		zmodload zsh/zpty
+		zpty z zsh -f -i
+		zpty -w z 'stty -echo; autoload -U compinit; compinit -u -D; source $SCRIPT; bindkey "^I" complete-word "^P" kill-whole-line'
+		zpty -w z 'compadd() {
+			if [[ ${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]]; then builtin compadd "$@"; return; fi
+			local -a hits; builtin compadd -A hits "$@"
+			(( $#hits )) && print -rl -- $IPREFIX$^hits >>words
+		}'
+		for line; do # ^X, not ^U: the terminal may see it before the editor does
+			zpty -w z 'print "== " >>words'
+			zpty -n -w z "$line"$'\t\x10'
+		done
+		zpty -w z exit
+		while zpty -r z out; do :; done
+		cat words`,
+}
