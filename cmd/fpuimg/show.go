@@ -48,13 +48,15 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVar(&o.elfCore, "elf-core", "", "write the registers of all threads as an ELF core to `FILE`, for a debugger")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		o.regs = o.regs || fs.Changed("as")
+		if o.host == liveHost {
+			if hint := forgottenEquals(args); hint != "" {
+				return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+			}
+		}
 		if err := o.complete(); err != nil {
 			return 0, err
 		}
 		args = paths(args)
-		if hint := forgottenEquals(args); hint != "" && o.host == liveHost {
-			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
-		}
 		switch {
 		case o.elfCore != "" && len(args) != 1:
 			return 0, &cli.UsageError{Err: errors.New("--elf-core takes one input"), Hint: "write a core of each in a run of its own"}
@@ -391,7 +393,7 @@ func (o *showOptions) table(s *cli.IO, img *shown) {
 		rows[i] = []string{view.Range(tids[g]), g.task, g.format, g.bv}
 		areas[i] = g.area
 	}
-	width := o.mapWidth(s, append(rows, header))
+	width := mapWidth(s, append(rows, header))
 	m := newAreaMap(areas, o.features, width)
 	var lines [][]string
 	for i, row := range rows {
@@ -404,7 +406,7 @@ func (o *showOptions) table(s *cli.IO, img *shown) {
 }
 
 // mapWidth is what the other columns leave of the line to the map.
-func (o *showOptions) mapWidth(s *cli.IO, rows [][]string) int {
+func mapWidth(s *cli.IO, rows [][]string) int {
 	left := s.Width() - 1
 	for i := range rows[0] {
 		width := 0
