@@ -17,9 +17,9 @@ import (
 // of that name.
 func (m *matrix) archive(from *image) *image {
 	m.t.Helper()
-	to := &image{name: from.name + ".archive", program: from.program, dump: from.dump, archived: true}
+	to := &image{name: from.name + ".archive", program: from.program, dump: from.dump, ext: ".tar.gz"}
 	dir := filepath.Join(m.dir, "archives", strings.ReplaceAll(from.name, "/", "-"))
-	to.dir = dir + ".tar.gz"
+	to.dir = dir + to.ext
 	if err := os.CopyFS(filepath.Join(dir, "checkpoint"), os.DirFS(from.dir)); err != nil {
 		m.t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func (m *matrix) archive(from *image) *image {
 // inGuest puts an image into a job and returns the directory for criu restore
 // there. An archive is unpacked by a step of its own.
 func (img *image) inGuest(j *guest.Job) string {
-	if !img.archived {
+	if img.ext == "" {
 		dir := "/job/images/" + img.name
 		j.Files[dir] = img.dir
 		return dir

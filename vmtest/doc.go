@@ -36,6 +36,12 @@
 // if they set it, so that no row of the table tells the two releases apart, and none
 // is excused.
 //
-// Like all tests that boot guests it needs FPU_VM=1; "make vmtest" sees to the
-// rest.
+// # Containers
+//
+// TestPodmanVM asks the same of podman: it exports containers on one machine, in
+// archives of unlike compression, fpuimg converts these, and podman imports them on
+// another. Here fpuimg knows the other machine by its level alone, x86-64-v2 or
+// x86-64-v3. Podman also builds the image of "make image" and runs fpuimg in it.
+//
+// Like all tests that boot guests these need FPU_VM=1; "make vmtest" sees to the rest.
 package vmtest

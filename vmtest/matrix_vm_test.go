@@ -29,7 +29,7 @@ type image struct {
 	*program
 	dump *image // what it was converted from; itself if it was not
 
-	archived bool     // dir is an archive of it
+	ext      string   // of an archive, which dir is then
 	stripped []string // components that conversions took from it
 	checks   map[string]*checkResult
 }
@@ -68,11 +68,10 @@ type matrix struct {
 	first, second map[string]*guest.Result // of each machine's two boots
 }
 
-// TestMatrixVM is described in the package's comment.
-func TestMatrixVM(t *testing.T) {
-	im := guest.Require(t)
+func newMatrix(t *testing.T, im *guest.Image, machines []*machine) *matrix {
+	t.Helper()
 	m := &matrix{
-		t: t, dir: t.TempDir(), guest: im, machines: machines(),
+		t: t, dir: t.TempDir(), guest: im, machines: machines,
 		images: map[string]*image{}, first: map[string]*guest.Result{}, second: map[string]*guest.Result{},
 	}
 	var err error
@@ -80,6 +79,13 @@ func TestMatrixVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.fpuimg = buildCommand(t, m.dir, "fpuimg")
+	return m
+}
+
+// TestMatrixVM is described in the package's comment.
+func TestMatrixVM(t *testing.T) {
+	im := guest.Require(t)
+	m := newMatrix(t, im, machines())
 	m.fpurestore = buildCommand(t, m.dir, "fpurestore")
 	m.programs = programs(m.machines)
 
@@ -103,13 +109,13 @@ func TestMatrixVM(t *testing.T) {
 	t.Run("archives", m.archives)
 }
 
-// boot runs a job for each machine, two at a time, and hands the result to done,
-// one at a time. A guest that does not come to its end fails the test.
-func (m *matrix) boot(phase string, job func(*machine) guest.Job, done func(*machine, *guest.Result)) {
+// boot runs a job for each of the machines, two at a time, and hands the result to
+// done, one at a time. A guest that does not come to its end fails the test.
+func (m *matrix) boot(phase string, machines []*machine, job func(*machine) guest.Job, done func(*machine, *guest.Result)) {
 	m.t.Helper()
 	slots := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
-	for _, on := range m.machines {
+	for _, on := range machines {
 		slots <- struct{}{}
 		j := job(on)
 		j.CPU = on.cpu
@@ -162,7 +168,7 @@ func (m *matrix) dumpAll() {
 		}
 		return j
 	}
-	m.boot("dump", job, func(on *machine, r *guest.Result) {
+	m.boot("dump", m.machines, job, func(on *machine, r *guest.Result) {
 		m.first[on.name] = r
 		on.profile = filepath.Join(m.dir, on.name+".json")
 		for _, s := range r.Steps {
@@ -225,9 +231,8 @@ func (m *matrix) image(name string) *image {
 func (m *matrix) convert(from *image, suffix string, options ...string) *image {
 	m.t.Helper()
 	to := &image{name: from.name + "." + suffix, dir: filepath.Join(m.dir, "converted", strings.ReplaceAll(from.name, "/", "-")+"."+suffix), program: from.program, dump: from.dump}
-	if to.archived = from.archived; to.archived {
-		to.dir += ".tar.gz"
-	}
+	to.ext = from.ext
+	to.dir += to.ext
 	if err := os.MkdirAll(filepath.Dir(to.dir), 0o755); err != nil {
 		m.t.Fatal(err)
 	}
@@ -469,7 +474,7 @@ func (m *matrix) restoreAll() {
 		m.live(on, &j)
 		return j
 	}
-	m.boot("restore", job, func(on *machine, r *guest.Result) {
+	m.boot("restore", m.machines, job, func(on *machine, r *guest.Result) {
 		m.second[on.name] = r
 		for n, batch := range m.batches(on) {
 			s := r.Step(batchName(n))
@@ -527,9 +532,10 @@ func (c *cell) read(s *guest.StepResult, prefix string) error {
 	return nil
 }
 
-// report writes the table, and fails the test for each disagreement.
-func (m *matrix) report() {
+// compare fails the test for each disagreement, and returns the table.
+func (m *matrix) compare() []row {
 	m.t.Helper()
+	var rows []row
 	for _, c := range m.cells {
 		if !c.agrees() {
 			m.t.Errorf("disagreement: %v\n%s", c, c.detail)
@@ -537,7 +543,16 @@ func (m *matrix) report() {
 		if err := c.contradiction(); err != nil {
 			m.t.Errorf("disagreement: %v: %v\n%s", c, err, c.detail)
 		}
+		rows = append(rows, row{c.name, c.on.name, c.cap, c.predicted.String(), c.happened.String(), c.agrees() && c.contradiction() == nil})
 	}
+	m.t.Logf("the verdict table:\n%s", folded(rows))
+	return rows
+}
+
+// report compares, and writes the table.
+func (m *matrix) report() {
+	m.t.Helper()
+	rows := m.compare()
 	path := os.Getenv("FPU_VM_TABLE")
 	if path == "" {
 		path = filepath.Join("..", "out", "vm-matrix.tsv")
@@ -545,16 +560,10 @@ func (m *matrix) report() {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		m.t.Fatal(err)
 	}
-	var rows []row
-	for _, c := range m.cells {
-		rows = append(rows, row{c.name, c.on.name, c.cap, c.predicted.String(), c.happened.String(), c.agrees() && c.contradiction() == nil})
-	}
-	text := folded(rows)
-	m.t.Logf("the verdict table:\n%s", text)
 	if err := os.WriteFile(path, tsv(rows), 0o644); err != nil {
 		m.t.Fatal(err)
 	}
-	if err := os.WriteFile(strings.TrimSuffix(path, ".tsv")+".txt", text, 0o644); err != nil {
+	if err := os.WriteFile(strings.TrimSuffix(path, ".tsv")+".txt", folded(rows), 0o644); err != nil {
 		m.t.Fatal(err)
 	}
 }
