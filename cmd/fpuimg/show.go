@@ -99,11 +99,22 @@ type shown struct {
 	path     string
 	ckpt     *codec.Checkpoint // nil if it cannot be read
 	cpu      *xstate.CPU
-	threads  []shownThread // not with --json: there may be many
-	damaged  bool          // by what the policy says of a thread
-	unread   int           // threads that errs tells of
+	threads  int            // how many; there may be too many to keep them
+	tasks    map[int]bool   // that they belong to, 0 if unknown
+	groups   []*group       // the threads in the same state; not with --json
+	judged   []view.Judged  // those with findings; not with --json
+	export   []codec.Thread // with --elf-core
+	damaged  bool           // by what the policy says of a thread
+	unread   int            // threads that errs tells of
 	findings []compat.Finding
 	errs     []error
+}
+
+// group is threads in the same state.
+type group struct {
+	head  [3]string   // task, format, xstate_bv
+	lines [][2]string // state, components
+	tids  []int
 }
 
 type shownThread struct {
@@ -122,11 +133,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	printed := false
 	var export []codec.Thread
 	for img := range o.images(s, paths) {
-		if o.elfCore != "" {
-			for _, t := range img.threads {
-				export = append(export, t.Thread)
-			}
-		}
+		export = append(export, img.export...)
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
 			if hint := inputHint(err); hint != "" {
@@ -143,12 +150,14 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 				return code, err
 			}
 			continue
-		case len(img.threads) == 0 && (len(img.errs) > 0 || len(o.tid) > 0):
+		case img.threads == 0 && (len(img.errs) > 0 || len(o.tid) > 0):
 			continue
 		case printed:
 			fmt.Fprintln(s.Out)
 		}
-		o.text(s, img)
+		if err := o.text(s, img); err != nil {
+			return code, err
+		}
 		printed = true
 	}
 	if o.json {
@@ -198,7 +207,8 @@ func (o *showOptions) load(s *cli.IO, path string) []*shown {
 
 // read reads one image and judges each thread by itself, without a target.
 func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
-	img := &shown{path: ckpt.Path, ckpt: ckpt}
+	img := &shown{path: ckpt.Path, ckpt: ckpt, tasks: map[int]bool{}}
+	groups := map[string]*group{}
 	img.errs = append(img.errs, ckpt.Problems...)
 	if ckpt.CPUInfo != nil {
 		img.cpu = ckpt.CPUInfo.CPU()
@@ -213,13 +223,50 @@ func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 		if th.Core.Trailing > 0 {
 			img.findings = append(img.findings, compat.Trailing(th.Core.Path, th.Core.Trailing))
 		}
-		t := judge(th)
-		img.damaged = img.damaged || t.report.Verdict == compat.Damaged
-		if !o.json || o.elfCore != "" {
-			img.threads = append(img.threads, t)
+		img.threads++
+		img.tasks[th.PID] = true
+		if o.elfCore != "" {
+			img.export = append(img.export, th)
 		}
+		r := judge(th).report
+		img.damaged = img.damaged || r.Verdict == compat.Damaged
+		if o.json {
+			continue
+		}
+		if len(r.Findings) > 0 {
+			r.Findings = o.findings(r.Findings)
+			img.judged = append(img.judged, view.Judged{TID: th.TID, Report: r})
+		}
+		g := o.newGroup(th.Core)
+		key := fmt.Sprint(g.head, g.lines)
+		if groups[key] == nil {
+			groups[key] = g
+			img.groups = append(img.groups, g)
+		}
+		groups[key].tids = append(groups[key].tids, th.TID)
 	}
 	return img
+}
+
+// again reads the threads a second time, one by one, where all of each is wanted.
+func (o *showOptions) again(img *shown, do func(shownThread) error) error {
+	if img.ckpt == nil {
+		return nil
+	}
+	unread := 0
+	for th, err := range o.threads(img.ckpt) {
+		if err != nil {
+			unread++ // told before
+			continue
+		}
+		if err := do(judge(th)); err != nil {
+			return err
+		}
+	}
+	if unread != img.unread {
+		return fmt.Errorf("%s: another program changed it while it was read", img.path)
+	}
+	return nil
 }
 
 // threads yields the threads to show.
@@ -272,31 +319,23 @@ func (o *showOptions) components(s *xstate.State) (out []componentDoc) {
 }
 
 // text prints an image as a table of threads, then what there is to say.
-func (o *showOptions) text(s *cli.IO, img *shown) {
+func (o *showOptions) text(s *cli.IO, img *shown) error {
 	o.title(s, img)
-	if len(img.threads) > 0 {
+	if img.threads > 0 {
 		view.Table(s, []string{"THREADS", "TASK", "FORMAT", "XSTATE_BV", "STATE", "COMPONENTS"}, o.rows(s, img))
 	}
-	var ts []view.Judged
-	for _, t := range img.threads {
-		r := *t.report
-		r.Findings = o.findings(r.Findings)
-		ts = append(ts, view.Judged{TID: t.TID, Report: &r})
+	view.Findings(s, img.judged, o.findings(img.findings))
+	if !o.regs {
+		return nil
 	}
-	view.Findings(s, ts, o.findings(img.findings))
-	if o.regs {
-		for i := range img.threads {
-			o.registers(s, &img.threads[i])
-		}
-	}
+	return o.again(img, func(t shownThread) error {
+		o.registers(s, &t)
+		return nil
+	})
 }
 
 // title says what was read. The CPU has a line of its own where it must.
 func (o *showOptions) title(s *cli.IO, img *shown) {
-	tasks := map[int]bool{}
-	for _, t := range img.threads {
-		tasks[t.PID] = true
-	}
 	path := cli.Printable(img.path)
 	text := ": "
 	var container string
@@ -305,12 +344,12 @@ func (o *showOptions) title(s *cli.IO, img *shown) {
 		container = containerText(img.ckpt.Container)
 	}
 	switch {
-	case len(img.threads) == 0:
+	case img.threads == 0:
 		text += "no threads"
-	case tasks[0]:
-		text += count(len(img.threads), "thread")
+	case img.tasks[0]:
+		text += count(img.threads, "thread")
 	default:
-		text += count(len(img.threads), "thread") + " in " + count(len(tasks), "task")
+		text += count(img.threads, "thread") + " in " + count(len(img.tasks), "task")
 	}
 	fmt.Fprint(s.Out, s.OutStyle(color.Bold).Sprint(path), text)
 	var more []string
@@ -350,38 +389,27 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// rows folds threads in the same state into one row, which continues on further
-// lines for each kind of component state.
+// newGroup returns the group of the threads in the state of a core image.
+func (o *showOptions) newGroup(c *codec.Core) *group {
+	st := &c.State
+	g := &group{head: [3]string{cli.Printable(c.Comm), st.Format.String(), "-"}, lines: o.stateLines(st)}
+	if st.Compat {
+		g.head[1] += " 32-bit"
+	}
+	if st.Format == xstate.FormatXSave {
+		g.head[2] = fmt.Sprintf("%#x", uint64(st.BV))
+	}
+	return g
+}
+
+// rows gives each group a row, which continues on further lines for each kind of
+// component state.
 func (o *showOptions) rows(s *cli.IO, img *shown) [][]string {
-	type group struct {
-		lines   [][2]string // state, components
-		head    [3]string   // task, format, xstate_bv
-		threads []shownThread
-	}
-	var groups []*group
-	byKey := map[string]*group{}
-	for _, t := range img.threads {
-		st := &t.Core.State
-		g := &group{head: [3]string{cli.Printable(t.Core.Comm), st.Format.String(), "-"}}
-		if st.Compat {
-			g.head[1] += " 32-bit"
-		}
-		if st.Format == xstate.FormatXSave {
-			g.head[2] = fmt.Sprintf("%#x", uint64(st.BV))
-		}
-		g.lines = o.stateLines(st)
-		key := fmt.Sprint(g.head, g.lines)
-		if byKey[key] == nil {
-			byKey[key] = g
-			groups = append(groups, g)
-		}
-		byKey[key].threads = append(byKey[key].threads, t)
-	}
 	// What is left of the line holds the components.
 	used := 6 + 2*5 // the widest state, "in use", and the gaps
 	widths := [4]int{len("THREADS"), len("TASK"), len("FORMAT"), len("XSTATE_BV")}
-	for _, g := range groups {
-		for i, cell := range append([]string{threadRange(g.threads)}, g.head[:]...) {
+	for _, g := range img.groups {
+		for i, cell := range append([]string{view.Range(g.tids)}, g.head[:]...) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
@@ -390,8 +418,8 @@ func (o *showOptions) rows(s *cli.IO, img *shown) [][]string {
 	}
 	width := max(s.Width()-used-1, len("ZMM_Hi256"))
 	var rows [][]string
-	for _, g := range groups {
-		first := []string{threadRange(g.threads), g.head[0], g.head[1], g.head[2]}
+	for _, g := range img.groups {
+		first := []string{view.Range(g.tids), g.head[0], g.head[1], g.head[2]}
 		if len(g.lines) == 0 {
 			rows = append(rows, append(first, "-", ""))
 		}
@@ -425,15 +453,6 @@ func stateStyle(s *cli.IO, state string) string {
 		return s.OutStyle(color.FgGreen).Sprint(state)
 	}
 	return s.OutStyle(color.Faint).Sprint(state)
-}
-
-// threadRange names the threads of a row.
-func threadRange(ts []shownThread) string {
-	list := make([]int, len(ts))
-	for i, t := range ts {
-		list[i] = t.TID
-	}
-	return view.Range(list)
 }
 
 // The JSON document of schema fpuimg.show/1.
@@ -480,8 +499,8 @@ type componentDoc struct {
 	Size  int    `json:"size"`
 }
 
-// document writes an image. Its threads come last and are read a second time, one by
-// one: what precedes them is about all of them.
+// document writes an image. Its threads come last: what precedes them is about all of
+// them.
 func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Findings: o.findings(img.findings), Threads: []showThread{}}
 	if img.ckpt != nil {
@@ -498,20 +517,8 @@ func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	if err := doc.open(d); err != nil {
 		return err
 	}
-	unread := 0
-	if img.ckpt != nil {
-		for th, err := range o.threads(img.ckpt) {
-			if err != nil {
-				unread++ // told before
-				continue
-			}
-			if err := doc.element(o.threadDoc(judge(th))); err != nil {
-				return err
-			}
-		}
-	}
-	if unread != img.unread {
-		return fmt.Errorf("%s: another program changed it while it was read", img.path)
+	if err := o.again(img, func(t shownThread) error { return doc.element(o.threadDoc(t)) }); err != nil {
+		return err
 	}
 	return doc.close()
 }
