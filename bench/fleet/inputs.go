@@ -15,8 +15,8 @@ import (
 const images = "../testdata/images"
 
 // makeFleet writes n core images into dirs checkpoints below root, each with its
-// pstree.img, and returns their paths.
-func makeFleet(root string, dirs, n int) ([]string, error) {
+// pstree.img, and returns their paths. first says which state the first thread holds.
+func makeFleet(root string, dirs, n, first int) ([]string, error) {
 	var contents [][]byte
 	for _, dir := range []string{"h-avx512", "h-avx", "h-sse", "h-special"} {
 		paths, err := filepath.Glob(filepath.Join(images, dir, "core-*.img"))
@@ -38,7 +38,7 @@ func makeFleet(root string, dirs, n int) ([]string, error) {
 		const pid = 10000
 		for j := range n / dirs {
 			path := filepath.Join(dir, fmt.Sprintf("core-%d.img", pid+j))
-			if err := os.WriteFile(path, contents[j%len(contents)], 0o600); err != nil {
+			if err := os.WriteFile(path, contents[(first+j)%len(contents)], 0o600); err != nil {
 				return nil, err
 			}
 		}

@@ -39,10 +39,10 @@ func run(b *bench, only string) (err error) {
 	if err := b.build(); err != nil {
 		return err
 	}
-	if b.one, err = makeFleet(filepath.Join(b.tmp, "one"), 1, b.n); err != nil {
+	if b.one, err = makeFleet(filepath.Join(b.tmp, "one"), 1, b.n, 0); err != nil {
 		return err
 	}
-	if b.many, err = makeFleet(filepath.Join(b.tmp, "many"), b.n/10, b.n); err != nil {
+	if b.many, err = makeFleet(filepath.Join(b.tmp, "many"), b.n/10, b.n, 0); err != nil {
 		return err
 	}
 	if err := syncAll(b.tmp); err != nil {
@@ -292,9 +292,17 @@ func (b *bench) convert() error {
 
 // memory is the memory that all threads of a large checkpoint take.
 func (b *bench) memory() error {
-	for _, args := range [][]string{{"show", "--json"}, {"show", "--json", "--regs"}, {"check", host, "--json"}} {
-		c := b.cmd(append(append([]string{"fpuimg"}, args...), b.one[0])...)
-		if err := b.alone(strings.Join(args, " "), "64 MiB", c); err != nil {
+	others, err := makeFleet(filepath.Join(b.tmp, "others"), 1, b.n, 1)
+	if err != nil {
+		return err
+	}
+	ckpt, other := b.one[0], others[0]
+	for _, args := range [][]string{
+		{"show", ckpt}, {"show", "--regs", ckpt}, {"show", "--json", ckpt}, {"show", "--json", "--regs", ckpt},
+		{"check", host, ckpt}, {"check", host, "--json", ckpt}, {"diff", ckpt, other}, {"diff", "--json", ckpt, other},
+	} {
+		what := strings.NewReplacer(ckpt, "A", other, "B").Replace(strings.Join(args, " "))
+		if err := b.alone(what, "64 MiB", b.cmd(append([]string{"fpuimg"}, args...)...)); err != nil {
 			return err
 		}
 	}

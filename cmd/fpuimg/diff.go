@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/fatih/color"
@@ -52,31 +53,57 @@ func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	if args[0] == "-" && args[1] == "-" {
 		return 0, &cli.UsageError{Err: errors.New("only one of the two can be standard input"), Hint: "save the other to a file"}
 	}
-	a, err := readThreads(s, args[0])
+	a, err := openSide(s, args[0])
 	if err != nil {
 		return 0, cli.Hinted(err, inputHint(args[0], err))
 	}
-	b, err := readThreads(s, args[1])
+	defer a.stop()
+	b, err := openSide(s, args[1])
 	if err != nil {
 		return 0, cli.Hinted(err, inputHint(args[1], err))
 	}
+	defer b.stop()
 	doc := diffDoc{Schema: "fpuimg.diff/1", A: args[0], B: args[1], Threads: []diffThread{}}
+	stream := &jsonStream{s: s}
+	if o.json {
+		if err := stream.open(doc); err != nil {
+			return 0, err
+		}
+	}
 	code := cli.OK
-	for _, p := range pairThreads(a, b) {
-		d := p.compare()
+	for _, p := range pairThreads(a.tids, b.tids) {
+		d, err := compareAt(a, b, p)
+		if err != nil {
+			return code, err
+		}
 		if d.A == nil || d.B == nil || len(d.Differences) > 0 {
 			code = cli.Refused
 		}
-		doc.Threads = append(doc.Threads, d)
+		if !o.json {
+			doc.text(s, d)
+		} else if err := stream.element(d); err != nil {
+			return code, err
+		}
 	}
 	if o.json {
-		return code, writeJSON(s, doc)
+		return code, stream.close()
 	}
-	doc.text(s)
 	return code, nil
 }
 
-func readThreads(s *cli.IO, path string) ([]codec.Thread, error) {
+// side is one of the two checkpoints. Its threads are read twice: once to see that
+// all of them can be, and again one by one, since there may be many.
+type side struct {
+	path   string
+	tids   []int
+	next   func() (codec.Thread, error, bool)
+	stop   func()
+	at     int                  // the place of the thread that next gives
+	passed map[int]codec.Thread // those on the way to the last one asked for
+}
+
+// openSide opens a checkpoint whose threads can all be read.
+func openSide(s *cli.IO, path string) (*side, error) {
 	ckpt, err := open(s, path)
 	if err != nil {
 		return nil, err
@@ -84,48 +111,90 @@ func readThreads(s *cli.IO, path string) ([]codec.Thread, error) {
 	if len(ckpt.Problems) > 0 {
 		return nil, ckpt.Problems[0]
 	}
-	var out []codec.Thread
+	d := &side{path: path, passed: map[int]codec.Thread{}}
 	for th, err := range ckpt.Threads() {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, th)
+		d.tids = append(d.tids, th.TID)
 	}
-	return out, nil
+	d.next, d.stop = iter.Pull2(ckpt.Threads())
+	return d, nil
+}
+
+// thread gives the thread at a place, each one once; nil for the place of none.
+func (d *side) thread(place int) (*codec.Thread, error) {
+	if place == none {
+		return nil, nil
+	}
+	for ; d.at <= place; d.at++ {
+		th, err, ok := d.next()
+		if err != nil {
+			return nil, err
+		}
+		if !ok || th.TID != d.tids[d.at] {
+			return nil, fmt.Errorf("%s: another program changed it while it was read", d.path)
+		}
+		d.passed[d.at] = th
+	}
+	th := d.passed[place]
+	delete(d.passed, place)
+	return &th, nil
+}
+
+// none is the place of a thread that a side lacks.
+const none = -1
+
+// places are where two threads to compare are on their sides.
+type places struct{ a, b int }
+
+// pairThreads matches threads of the same number first, the rest in their order.
+func pairThreads(a, b []int) []places {
+	byTID := map[int]int{}
+	for i, tid := range b {
+		byTID[tid] = i
+	}
+	pairs := make([]places, len(a))
+	used := make([]bool, len(b))
+	for i, tid := range a {
+		pairs[i] = places{i, none}
+		if at, ok := byTID[tid]; ok {
+			pairs[i].b, used[at] = at, true
+			delete(byTID, tid)
+		}
+	}
+	var rest []int
+	for i := range b {
+		if !used[i] {
+			rest = append(rest, i)
+		}
+	}
+	for i := range pairs {
+		if pairs[i].b == none && len(rest) > 0 {
+			pairs[i].b, rest = rest[0], rest[1:]
+		}
+	}
+	for _, at := range rest {
+		pairs = append(pairs, places{none, at})
+	}
+	return pairs
+}
+
+// compareAt compares the threads at two places.
+func compareAt(a, b *side, at places) (diffThread, error) {
+	ta, err := a.thread(at.a)
+	if err != nil {
+		return diffThread{}, err
+	}
+	tb, err := b.thread(at.b)
+	if err != nil {
+		return diffThread{}, err
+	}
+	return pair{ta, tb}.compare(), nil
 }
 
 // pair is two threads to compare; one may be missing.
 type pair struct{ a, b *codec.Thread }
-
-// pairThreads matches threads of the same number first, the rest in their order.
-func pairThreads(a, b []codec.Thread) []pair {
-	byTID := map[int]*codec.Thread{}
-	for i := range b {
-		byTID[b[i].TID] = &b[i]
-	}
-	pairs := make([]pair, len(a))
-	used := map[*codec.Thread]bool{}
-	for i := range a {
-		pairs[i] = pair{&a[i], byTID[a[i].TID]}
-		used[byTID[a[i].TID]] = true
-		delete(byTID, a[i].TID)
-	}
-	var rest []*codec.Thread
-	for i := range b {
-		if !used[&b[i]] {
-			rest = append(rest, &b[i])
-		}
-	}
-	for i := range pairs {
-		if pairs[i].b == nil && len(rest) > 0 {
-			pairs[i].b, rest = rest[0], rest[1:]
-		}
-	}
-	for _, t := range rest {
-		pairs = append(pairs, pair{nil, t})
-	}
-	return pairs
-}
 
 // compare lists what differs. A component that one side's record lacks counts as
 // INIT there, which is what a restored process would see; one that is lost has no
@@ -184,25 +253,23 @@ func shadowValue(ss *xstate.ShadowStack, i int) *string {
 	return new(hex([]uint64{ss.Status, ss.SSP}[i]))
 }
 
-func (doc *diffDoc) text(s *cli.IO) {
-	for _, t := range doc.Threads {
-		switch {
-		case t.B == nil:
-			fmt.Fprintf(s.Out, "thread %d: only in %s\n", *t.A, cli.Printable(doc.A))
-		case t.A == nil:
-			fmt.Fprintf(s.Out, "thread %d: only in %s\n", *t.B, cli.Printable(doc.B))
-		case len(t.Differences) > 0:
-			name := fmt.Sprint(*t.A)
-			if *t.A != *t.B {
-				name += fmt.Sprintf(" and %d", *t.B)
-			}
-			fmt.Fprintln(s.Out, s.OutStyle(color.Bold).Sprintf("thread %s", name))
+func (doc *diffDoc) text(s *cli.IO, t diffThread) {
+	switch {
+	case t.B == nil:
+		fmt.Fprintf(s.Out, "thread %d: only in %s\n", *t.A, cli.Printable(doc.A))
+	case t.A == nil:
+		fmt.Fprintf(s.Out, "thread %d: only in %s\n", *t.B, cli.Printable(doc.B))
+	case len(t.Differences) > 0:
+		name := fmt.Sprint(*t.A)
+		if *t.A != *t.B {
+			name += fmt.Sprintf(" and %d", *t.B)
 		}
-		p := &printer{s: s}
-		for _, d := range t.Differences {
-			p.list(d.Register, append([]string{"-"}, diffWords(d.A)...))
-			p.list("", append([]string{"+"}, diffWords(d.B)...))
-		}
+		fmt.Fprintln(s.Out, s.OutStyle(color.Bold).Sprintf("thread %s", name))
+	}
+	p := &printer{s: s}
+	for _, d := range t.Differences {
+		p.list(d.Register, append([]string{"-"}, diffWords(d.A)...))
+		p.list("", append([]string{"+"}, diffWords(d.B)...))
 	}
 }
 

@@ -103,9 +103,14 @@ type shown struct {
 	path     string
 	ckpt     *codec.Checkpoint // nil if it cannot be read
 	cpu      *xstate.CPU
-	threads  []shownThread // not with --json: there may be many
-	damaged  bool          // by what the policy says of a thread
-	unread   int           // threads that errs tells of
+	threads  int          // how many; there may be too many to keep them
+	tasks    map[int]bool // that they belong to, 0 if unknown
+	groups   []group      // that they fall into; not with --json
+	tids     map[group][]int
+	judged   []view.Judged  // those with findings; not with --json
+	export   []codec.Thread // with --elf-core
+	damaged  bool           // by what the policy says of a thread
+	unread   int            // threads that errs tells of
 	findings []compat.Finding
 	errs     []error
 }
@@ -126,11 +131,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	printed := false
 	var export []codec.Thread
 	for img := range o.images(s, paths) {
-		if o.elfCore != "" {
-			for _, t := range img.threads {
-				export = append(export, t.Thread)
-			}
-		}
+		export = append(export, img.export...)
 		for _, err := range img.errs {
 			s.Errorf("%v", err)
 			if hint := inputHint(img.path, err); hint != "" {
@@ -147,12 +148,14 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 				return code, err
 			}
 			continue
-		case len(img.threads) == 0 && (len(img.errs) > 0 || len(o.tid) > 0):
+		case img.threads == 0 && (len(img.errs) > 0 || len(o.tid) > 0):
 			continue
 		case printed:
 			fmt.Fprintln(s.Out)
 		}
-		o.text(s, img)
+		if err := o.text(s, img); err != nil {
+			return code, err
+		}
 		printed = true
 	}
 	if o.json {
@@ -205,7 +208,7 @@ func (o *showOptions) load(s *cli.IO, path string) []*shown {
 
 // read reads one image and judges each thread by itself, without a target.
 func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
-	img := &shown{path: ckpt.Path, ckpt: ckpt}
+	img := &shown{path: ckpt.Path, ckpt: ckpt, tasks: map[int]bool{}, tids: map[group][]int{}}
 	img.errs = append(img.errs, ckpt.Problems...)
 	if ckpt.CPUInfo != nil {
 		img.cpu = ckpt.CPUInfo.CPU()
@@ -220,13 +223,48 @@ func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 		if th.Core.Trailing > 0 {
 			img.findings = append(img.findings, compat.Trailing(th.Core.Path, th.Core.Trailing))
 		}
-		t := judge(th)
-		img.damaged = img.damaged || t.report.Verdict == compat.Damaged
-		if !o.json || o.elfCore != "" {
-			img.threads = append(img.threads, t)
+		img.threads++
+		img.tasks[th.PID] = true
+		if o.elfCore != "" {
+			img.export = append(img.export, th)
 		}
+		r := judge(th).report
+		img.damaged = img.damaged || r.Verdict == compat.Damaged
+		if o.json {
+			continue
+		}
+		if len(r.Findings) > 0 {
+			r.Findings = o.findings(r.Findings)
+			img.judged = append(img.judged, view.Judged{TID: th.TID, Report: r})
+		}
+		g := o.group(th.Core)
+		if img.tids[g] == nil {
+			img.groups = append(img.groups, g)
+		}
+		img.tids[g] = append(img.tids[g], th.TID)
 	}
 	return img
+}
+
+// again reads the threads a second time, one by one, where all of each is wanted.
+func (o *showOptions) again(img *shown, do func(shownThread) error) error {
+	if img.ckpt == nil {
+		return nil
+	}
+	unread := 0
+	for th, err := range o.threads(img.ckpt) {
+		if err != nil {
+			unread++ // told before
+			continue
+		}
+		if err := do(judge(th)); err != nil {
+			return err
+		}
+	}
+	if unread != img.unread {
+		return fmt.Errorf("%s: another program changed it while it was read", img.path)
+	}
+	return nil
 }
 
 // threads yields the threads to show.
@@ -279,31 +317,23 @@ func (o *showOptions) components(s *xstate.State) (out []componentDoc) {
 }
 
 // text prints an image as a table of threads, then what there is to say.
-func (o *showOptions) text(s *cli.IO, img *shown) {
+func (o *showOptions) text(s *cli.IO, img *shown) error {
 	o.title(s, img)
-	if len(img.threads) > 0 {
+	if img.threads > 0 {
 		o.table(s, img)
 	}
-	var ts []view.Judged
-	for _, t := range img.threads {
-		r := *t.report
-		r.Findings = o.findings(r.Findings)
-		ts = append(ts, view.Judged{TID: t.TID, Report: &r})
+	view.Findings(s, img.judged, o.findings(img.findings))
+	if !o.regs {
+		return nil
 	}
-	view.Findings(s, ts, o.findings(img.findings))
-	if o.regs {
-		for i := range img.threads {
-			o.registers(s, &img.threads[i])
-		}
-	}
+	return o.again(img, func(t shownThread) error {
+		o.registers(s, &t)
+		return nil
+	})
 }
 
 // title says what was read. The CPU has a line of its own where it must.
 func (o *showOptions) title(s *cli.IO, img *shown) {
-	tasks := map[int]bool{}
-	for _, t := range img.threads {
-		tasks[t.PID] = true
-	}
 	path := cli.Printable(img.path)
 	text := ": "
 	var container string
@@ -312,12 +342,12 @@ func (o *showOptions) title(s *cli.IO, img *shown) {
 		container = containerText(img.ckpt.Container)
 	}
 	switch {
-	case len(img.threads) == 0:
+	case img.threads == 0:
 		text += "no threads"
-	case tasks[0]:
-		text += count(len(img.threads), "thread")
+	case img.tasks[0]:
+		text += count(img.threads, "thread")
 	default:
-		text += count(len(img.threads), "thread") + " in " + count(len(tasks), "task")
+		text += count(img.threads, "thread") + " in " + count(len(img.tasks), "task")
 	}
 	fmt.Fprint(s.Out, s.OutStyle(color.Bold).Sprint(path), text)
 	var more []string
@@ -363,9 +393,9 @@ type group struct {
 	area             statuses
 }
 
-func (o *showOptions) group(t *shownThread) group {
-	st := &t.Core.State
-	g := group{cli.Printable(t.Core.Comm), st.Format.String(), "-", newStatuses(st, o.features)}
+func (o *showOptions) group(c *codec.Core) group {
+	st := &c.State
+	g := group{cli.Printable(c.Comm), st.Format.String(), "-", newStatuses(st, o.features)}
 	if st.Compat {
 		g.format += " 32-bit"
 	}
@@ -377,20 +407,11 @@ func (o *showOptions) group(t *shownThread) group {
 
 // table prints the threads, those in the same state in one row.
 func (o *showOptions) table(s *cli.IO, img *shown) {
-	var groups []group
-	tids := map[group][]int{}
-	for i := range img.threads {
-		g := o.group(&img.threads[i])
-		if tids[g] == nil {
-			groups = append(groups, g)
-		}
-		tids[g] = append(tids[g], img.threads[i].TID)
-	}
 	header := []string{"THREADS", "TASK", "FORMAT", "XSTATE_BV"}
-	rows := make([][]string, len(groups))
-	areas := make([]statuses, len(groups))
-	for i, g := range groups {
-		rows[i] = []string{view.Range(tids[g]), g.task, g.format, g.bv}
+	rows := make([][]string, len(img.groups))
+	areas := make([]statuses, len(img.groups))
+	for i, g := range img.groups {
+		rows[i] = []string{view.Range(img.tids[g]), g.task, g.format, g.bv}
 		areas[i] = g.area
 	}
 	width := mapWidth(s, append(rows, header))
@@ -462,8 +483,8 @@ type componentDoc struct {
 	Size  int    `json:"size"`
 }
 
-// document writes an image. Its threads come last and are read a second time, one by
-// one: what precedes them is about all of them.
+// document writes an image. Its threads come last: what precedes them is about all of
+// them.
 func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Findings: o.findings(img.findings), Threads: []showThread{}}
 	if img.ckpt != nil {
@@ -480,20 +501,8 @@ func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	if err := doc.open(d); err != nil {
 		return err
 	}
-	unread := 0
-	if img.ckpt != nil {
-		for th, err := range o.threads(img.ckpt) {
-			if err != nil {
-				unread++ // told before
-				continue
-			}
-			if err := doc.element(o.threadDoc(judge(th))); err != nil {
-				return err
-			}
-		}
-	}
-	if unread != img.unread {
-		return fmt.Errorf("%s: another program changed it while it was read", img.path)
+	if err := o.again(img, func(t shownThread) error { return doc.element(o.threadDoc(t)) }); err != nil {
+		return err
 	}
 	return doc.close()
 }

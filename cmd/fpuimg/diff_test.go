@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/internal/testimg"
+)
+
+// TestDiffOrder compares checkpoints whose threads come in different orders: those of
+// one number are compared, and the one that is left with the one that is left.
+func TestDiffOrder(t *testing.T) {
+	from := testimg.Path(t, "h-threads8")
+	ckpt, err := codec.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var tids []int
+	var leader, last, other int
+	for th, err := range ckpt.Threads() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		leader, other, last = th.PID, last, th.TID
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("core-%d.img", th.TID)), th.Core.Raw(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tids = append(tids, th.TID)
+	}
+	const renamed = 30000
+	core := testimg.Read(t, "h-threads8", fmt.Sprintf("core-%d.img", other))
+	if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("core-%d.img", renamed)), core, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tids[len(tids)-1] = renamed
+	slices.Reverse(tids[1:])
+	tree := codec.MarshalPstree([]codec.SavedTask{{PID: leader, TIDs: tids}})
+	if err := os.WriteFile(filepath.Join(dir, "pstree.img"), tree, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	diff := func(a, b string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if code := run([]string{"diff", a, b}, nil, &out, &errs); code != 1 {
+			t.Errorf("exit code %d: %s", code, errs.String())
+		}
+		return out.String()
+	}
+	image := func(tid int) string { return filepath.Join(from, fmt.Sprintf("core-%d.img", tid)) }
+	want := strings.Replace(diff(image(last), image(other)), fmt.Sprintf("and %d\n", other), fmt.Sprintf("and %d\n", renamed), 1)
+	if got := diff(from, dir); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
