@@ -1,5 +1,5 @@
-// Package vmtest proves what fpuimg promises of checkpoints against CRIU itself,
-// on a real kernel, in guests of unlike CPUs. It holds tests only: package guest
+// Package vmtest proves what fpuimg promises of checkpoints against CRIU itself, and
+// what fpurestore does to live processes, on a real kernel, in guests of unlike CPUs. It holds tests only: package guest
 // boots the guests, package testprog has the programs in them.
 //
 // # The matrix
@@ -35,6 +35,13 @@
 // restore leaves open where the image has none. The programs here look at PKRU only
 // if they set it, so that no row of the table tells the two releases apart, and none
 // is excused.
+//
+// # The tests of fpurestore
+//
+// TestRestoreVM runs the tests of fpurestore and of its tracer, compiled, in two
+// guests: one with protection keys, one without XSAVE. Both run 32-bit programs and
+// have Yama, which not every machine does that people develop on. What passes and
+// what skips there, and why, is in tables; anything else fails.
 //
 // Like all tests that boot guests it needs FPU_VM=1; "make vmtest" sees to the
 // rest.
