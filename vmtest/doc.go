@@ -1,5 +1,5 @@
-// Package vmtest proves what fpuimg promises of checkpoints against CRIU itself,
-// on a real kernel, in guests of unlike CPUs. It holds tests only: package guest
+// Package vmtest proves what fpuimg promises of checkpoints against CRIU itself, and
+// what fpurestore does to live processes, on a real kernel, in guests of unlike CPUs. It holds tests only: package guest
 // boots the guests, package testprog has the programs in them.
 //
 // # The matrix
@@ -42,6 +42,13 @@
 // archives of unlike compression, fpuimg converts these, and podman imports them on
 // another. Here fpuimg knows the other machine by its level alone, x86-64-v2 or
 // x86-64-v3. Podman also builds the image of "make image" and runs fpuimg in it.
+//
+// # The tests of fpurestore
+//
+// TestRestoreVM runs the tests of fpurestore and of its tracer, compiled, in two
+// guests: one with protection keys, one without XSAVE. Both run 32-bit programs and
+// have Yama, which not every machine does that people develop on. What passes and
+// what skips there, and why, is in tables; anything else fails.
 //
 // Like all tests that boot guests these need FPU_VM=1; "make vmtest" sees to the rest.
 package vmtest

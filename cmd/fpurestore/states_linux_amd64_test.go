@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
+	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
@@ -173,11 +176,12 @@ func TestPIDNamespace(t *testing.T) {
 		}
 	}
 	g.expect(want)
-	// A real one: process 1 of its namespace, a single thread.
-	one := startTarget(t, targetConfig{newPID: true})
-	needCPU(t, xstate.AVX.Mask())
-	mustRestore(t, 0, "-t", fmt.Sprint(one.pid), "-D", testimg.Path(t, "h-pidns1"))
-	one.expect([]*xstate.State{truthOf(&testimg.Load(t, "h-pidns1").Tasks[0].Threads[0])})
+	t.Run("real image", func(t *testing.T) { // process 1 of its namespace, a single thread
+		needCPU(t, xstate.AVX.Mask())
+		one := startTarget(t, targetConfig{newPID: true})
+		mustRestore(t, 0, "-t", fmt.Sprint(one.pid), "-D", testimg.Path(t, "h-pidns1"))
+		one.expect([]*xstate.State{truthOf(&testimg.Load(t, "h-pidns1").Tasks[0].Threads[0])})
+	})
 }
 
 // TestTree restores a process with its children, and names what one side lacks.
@@ -258,11 +262,22 @@ func TestTraced(t *testing.T) {
 	mustRestore(t, 0, "-t", fmt.Sprint(g.pid), "-D", dir)
 }
 
-// Test32Bit restores a 32-bit image into one thread of a 32-bit process, and does
-// not mix them with 64-bit ones.
-func Test32Bit(t *testing.T) {
-	cpu := thisCPU(t)
-	needCPU(t, xstate.AVX.Mask())
+// target32 is a 32-bit process of one thread, and what that thread says.
+type target32 struct {
+	cpu   *xstate.CPU
+	in    io.Writer
+	lines *bufio.Reader
+	state struct {
+		PID     int
+		Threads []struct {
+			TID         int
+			Given, Held []byte
+		}
+	}
+}
+
+func startTarget32(t *testing.T) *target32 {
+	t.Helper()
 	cmd := exec.Command(program(t, "./internal/ptrace/testdata/target32", "386"))
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -272,76 +287,124 @@ func Test32Bit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Skipf("this kernel runs no 32-bit programs: %v", err)
+	if err := cmd.Start(); errors.Is(err, unix.ENOEXEC) {
+		t.Skip("this kernel runs no 32-bit programs")
+	} else if err != nil {
+		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-	}()
-	lines := bufio.NewReader(out)
-	var state struct {
-		PID     int
-		Threads []struct {
-			TID         int
-			Given, Held []byte
+	})
+	g := &target32{cpu: thisCPU(t), in: in, lines: bufio.NewReader(out)}
+	g.read(t)
+	return g
+}
+
+func (g *target32) read(t *testing.T) {
+	t.Helper()
+	line, err := g.lines.ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(line, &g.state); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *target32) pid() string { return fmt.Sprint(g.state.PID) }
+
+// given is what the thread was started with.
+func (g *target32) given(t *testing.T) *xstate.State {
+	t.Helper()
+	s, err := parse(g.cpu, g.state.Threads[0].Given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// expect has the thread report what it holds.
+func (g *target32) expect(t *testing.T, want *xstate.State) {
+	t.Helper()
+	fmt.Fprintln(g.in, "snap")
+	g.read(t)
+	got, err := parse(g.cpu, g.state.Threads[0].Held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Registers 8 to 15 do not exist there, and XSAVE leaves them out.
+	want = want.Clone()
+	for _, s := range []*xstate.State{got, want} {
+		clear(s.FX.XMMSpace()[128:])
+		if b := s.Data(xstate.AVX); b != nil {
+			clear(b[128:])
 		}
 	}
-	read := func() {
-		t.Helper()
-		line, err := lines.ReadBytes('\n')
+	if d := differ(g.cpu, got, want); d != "" {
+		t.Error(d)
+	}
+}
+
+// images are the options for an image to go into the thread. Its program has seen
+// XSAVE, which takes force where there is none.
+func (g *target32) images(t *testing.T, name string, from int) []string {
+	args := []string{"-t", g.pid(), testimg.Path(t, name, fmt.Sprintf("core-%d.img", from)),
+		fmt.Sprintf("--map=%d=%d", from, g.state.Threads[0].TID), "--ignore-missing"}
+	if !*g.cpu.XSave {
+		args = append(args, "--force")
+	}
+	return args
+}
+
+// Test32Bit restores a 32-bit image into one thread of a 32-bit process, and does
+// not mix them with 64-bit ones.
+func Test32Bit(t *testing.T) {
+	g := startTarget32(t)
+	if *g.cpu.XSave {
+		needCPU(t, xstate.AVX.Mask())
+	}
+	truth := truthOf(&testimg.Load(t, "h-compat32").Tasks[0].Threads[0])
+	dir := t.TempDir()
+	before, after := filepath.Join(dir, "before"), filepath.Join(dir, "after")
+	t.Run("64-bit image", func(t *testing.T) {
+		mustRestore(t, 4, g.images(t, "h-sse", 20600)...).says(t, "64-bit", fmt.Sprintf("thread %d", g.state.Threads[0].TID))
+		g.expect(t, g.given(t))
+	})
+	t.Run("32-bit image", func(t *testing.T) {
+		mustRestore(t, 0, append(g.images(t, "h-compat32", 23300), "--save", before)...)
+		g.expect(t, truth)
+	})
+	t.Run("saved", func(t *testing.T) {
+		mustRestore(t, 0, "-t", g.pid(), "--save", after)
+		core := filepath.Join(after, fmt.Sprintf("core-%d.img", g.state.Threads[0].TID))
+		ckpt, err := codec.Open(core)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal(line, &state); err != nil {
-			t.Fatal(err)
+		for th, err := range ckpt.Threads() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !th.Core.State.Compat {
+				t.Errorf("%s is not of a 32-bit task", core)
+			}
+			if d := differ(g.cpu, &th.Core.State, truth); d != "" { // registers 8 to 15 are 0 in both
+				t.Error(d)
+			}
 		}
-	}
-	read()
-	pid, tid := fmt.Sprint(state.PID), state.Threads[0].TID
-	core := func(name string, from int) []string {
-		return []string{"-t", pid, testimg.Path(t, name, fmt.Sprintf("core-%d.img", from)), fmt.Sprintf("--map=%d=%d", from, tid), "--ignore-missing"}
-	}
-	mustRestore(t, 4, core("h-avx", 20300)...).says(t, "64-bit", fmt.Sprintf("thread %d", tid))
-	save := filepath.Join(t.TempDir(), "before")
-	mustRestore(t, 0, append(core("h-compat32", 23300), "--save", save)...)
-	fmt.Fprintln(in, "snap")
-	read()
-	got, err := xstate.ParseArea(state.Threads[0].Held, cpu.Layout)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := truthOf(&testimg.Load(t, "h-compat32").Tasks[0].Threads[0])
-	// Registers 8 to 15 do not exist there, and XSAVE leaves them out.
-	for _, s := range []*xstate.State{got, want} {
-		clear(s.FX.XMMSpace()[128:])
-		clear(s.Data(xstate.AVX)[128:])
-	}
-	if d := differ(cpu, got, want); d != "" {
-		t.Error(d)
-	}
-	// And back.
-	mustRestore(t, 0, "-t", pid, "-D", save)
-	fmt.Fprintln(in, "snap")
-	read()
-	got, err = xstate.ParseArea(state.Threads[0].Held, cpu.Layout)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want, err = xstate.ParseArea(state.Threads[0].Given, cpu.Layout); err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range []*xstate.State{got, want} {
-		clear(s.FX.XMMSpace()[128:])
-		clear(s.Data(xstate.AVX)[128:])
-	}
-	if d := differ(cpu, got, want); d != "" {
-		t.Error(d)
-	}
-	// A 32-bit image does not fit a 64-bit thread.
-	g := startTarget(t, targetConfig{})
-	mustRestore(t, 4, "-t", fmt.Sprint(g.pid), "-D", testimg.Path(t, "h-compat32")).says(t, "32-bit")
-	g.expect(g.states)
+	})
+	t.Run("back", func(t *testing.T) {
+		mustRestore(t, 0, "-t", g.pid(), "-D", before)
+		g.expect(t, g.given(t))
+		mustRestore(t, 0, "-t", g.pid(), "-D", after)
+		g.expect(t, truth)
+	})
+	t.Run("64-bit thread", func(t *testing.T) {
+		g := startTarget(t, targetConfig{})
+		mustRestore(t, 4, "-t", fmt.Sprint(g.pid), "-D", testimg.Path(t, "h-compat32"), "--force").says(t, "32-bit")
+		g.expect(g.states)
+	})
 }
 
 // TestTimeout waits for a thread that does not stop: the parent of a vfork.
@@ -437,12 +500,19 @@ func elsewhere(t *testing.T) string {
 
 const nobody = 65534
 
+// asUser has a command run as another user, if it is root who asks.
+func asUser(cmd *exec.Cmd, uid uint32) *exec.Cmd {
+	cmd.Dir = "/"
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	}
+	return cmd
+}
+
 // runAs runs the program as another user.
 func runAs(t *testing.T, path string, uid uint32, args ...string) result {
 	t.Helper()
-	cmd := exec.Command(path, args...)
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: false}}
+	cmd := asUser(exec.Command(path, args...), uid)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
@@ -458,7 +528,7 @@ func TestOtherUser(t *testing.T) {
 	}
 	path := elsewhere(t)
 	g := startTarget(t, targetConfig{})
-	if err := os.CopyFS(filepath.Join(filepath.Dir(path), "ckpt"), os.DirFS(testimg.Path(t, "h-sse"))); err != nil {
+	if err := os.CopyFS(filepath.Join(filepath.Dir(path), "ckpt"), os.DirFS(g.images(g.states, same))); err != nil {
 		t.Fatal(err)
 	}
 	r := runAs(t, path, nobody, "-t", fmt.Sprint(g.pid), "-D", filepath.Join(filepath.Dir(path), "ckpt"))
@@ -467,6 +537,65 @@ func TestOtherUser(t *testing.T) {
 	}
 	r.says(t, "not permitted", "hint: ", "root")
 	g.expect(g.states)
+}
+
+// waits is a program that does nothing until its standard input ends.
+const waits = "fpurestore-waits"
+
+func init() { commands[waits] = func() { io.Copy(io.Discard, os.Stdin) } }
+
+// TestYama meets a process of its own user that it has not started, with the setting
+// that this machine has; which one that is, is not for a test to change.
+func TestYama(t *testing.T) {
+	const setting = "/proc/sys/kernel/yama/ptrace_scope"
+	b, err := os.ReadFile(setting)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("this kernel has no Yama")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	scope := strings.TrimSpace(string(b))
+	path := elsewhere(t)
+	cmd := asUser(exec.Command(path), nobody)
+	cmd.Args[0] = waits
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	dir := filepath.Join(filepath.Dir(path), "everybody")
+	if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-t", fmt.Sprint(cmd.Process.Pid), "--save", filepath.Join(dir, "saved")}
+	refused := func(r result, hint string) {
+		t.Helper()
+		if r.code != 4 {
+			t.Errorf("exit status %d: %s", r.code, r.errors)
+		}
+		r.says(t, "not permitted", "hint: "+hint)
+	}
+	t.Logf("%s is %s", setting, scope)
+	r := runAs(t, path, nobody, args...)
+	switch scope {
+	case "0":
+		if r.code != 0 {
+			t.Errorf("exit status %d: %s", r.code, r.errors)
+		}
+	case "1", "2":
+		refused(r, "run with CAP_SYS_PTRACE, as root does: "+setting+" is "+scope)
+	case "3":
+		const nobodyMay = setting + " is 3: nobody may trace until the next boot"
+		refused(r, nobodyMay)
+		refused(restore(args...), nobodyMay)
+	default:
+		t.Errorf("an unknown setting")
+	}
 }
 
 // TestSetUID refuses to run with rights that its user has not.
@@ -568,8 +697,8 @@ func readable(t *testing.T, dir string, threads int, byCrit bool) {
 	}
 }
 
-// TestPKRU restores protection keys, and keeps those of a thread whose image has
-// none.
+// TestPKRU restores protection keys, in INIT too, and keeps those of a thread whose
+// image has none.
 func TestPKRU(t *testing.T) {
 	needCPU(t, xstate.PKRU.Mask())
 	g := startTarget(t, targetConfig{threads: 2})
@@ -586,6 +715,13 @@ func TestPKRU(t *testing.T) {
 	}
 	none := g.others(2, everything&^xstate.PKRU.Mask())
 	mustRestore(t, 0, "-t", fmt.Sprint(g.pid), "-D", g.images(none, same))
+	g.expect(want)
+	// In INIT, which opens every key.
+	for _, s := range want {
+		s.SetData(xstate.PKRU, make([]byte, len(s.Data(xstate.PKRU))))
+		s.BV &^= xstate.PKRU.Mask()
+	}
+	mustRestore(t, 0, "-t", fmt.Sprint(g.pid), "-D", g.images(want, same))
 	g.expect(want)
 }
 

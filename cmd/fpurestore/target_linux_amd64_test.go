@@ -31,33 +31,44 @@ const patience = 30 * time.Second
 
 var host = sync.OnceValues(cpuid.Host)
 
-// thisCPU returns the machine, and skips where targets cannot run.
+// thisCPU returns the machine.
 func thisCPU(tb testing.TB) *xstate.CPU {
 	tb.Helper()
 	c, err := host()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if !*c.XSave {
-		tb.Skip("this CPU has no XSAVE, which the targets use")
-	}
 	return c
+}
+
+// components are those that this machine has.
+func components(tb testing.TB) xstate.Features {
+	tb.Helper()
+	set, _ := thisCPU(tb).Usable()
+	return set
 }
 
 // needCPU skips a test of components that this machine lacks.
 func needCPU(tb testing.TB, set xstate.Features) {
 	tb.Helper()
-	if usable, _ := thisCPU(tb).Usable(); set&^usable != 0 {
-		tb.Skipf("this CPU has no %v", set&^usable)
+	if lacks := set &^ components(tb); lacks != 0 {
+		tb.Skipf("this CPU has no %v", lacks)
 	}
 }
 
 // tiles need a permission and cannot be had by everybody.
 const tiles = xstate.Features(1<<xstate.TileCfg | 1<<xstate.TileData)
 
-// program builds a program of testdata once.
+// programsEnv names a directory with the programs that the tests run, for machines
+// on which they cannot be built.
+const programsEnv = "FPUIMG_TEST_PROGRAMS"
+
+// program gives the path of a program, which it builds once.
 func program(tb testing.TB, pkg, arch string) string {
 	tb.Helper()
+	if dir := os.Getenv(programsEnv); dir != "" {
+		return filepath.Join(dir, filepath.Base(pkg))
+	}
 	programs.Lock()
 	defer programs.Unlock()
 	if programs.dir == "" {
@@ -90,6 +101,7 @@ const (
 	offEpoch   = 0 // block 0
 	offOp      = 8
 	offWord    = 16
+	offFX      = 24
 	offSeen    = 8 // each further block
 	offMask    = 24
 	offNR      = 32
@@ -203,7 +215,10 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 
 	exe := program(tb, "./testdata/target", "amd64")
 	args := []string{file.Name()}
-	mask := *cpu.XFeatures &^ tiles
+	if !*cpu.XSave {
+		g.put(0, offFX, 1)
+	}
+	mask := components(tb) &^ tiles
 	if cfg.amx {
 		mask |= tiles
 		args = append(args, strconv.Itoa(int(xstate.TileData)))
@@ -233,7 +248,7 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 			g.put(block, offWait, 0) // its leader does not get so far
 		}
 		g.put(block, offTime+8, uint64(250*time.Millisecond))
-		s := xstate.NewState(xstate.FormatXSave)
+		s := initial(cpu)
 		if !cfg.init {
 			s = pattern(cpu, mask, rand.New(rand.NewPCG(cfg.seed, uint64(i))))
 		}
@@ -317,9 +332,12 @@ func (g *target) end() {
 // give puts a state where thread i loads its registers from.
 func (g *target) give(i int, s *xstate.State) {
 	g.tb.Helper()
-	b, err := s.MarshalArea(g.cpu.Layout, int(*g.cpu.XSaveSize))
-	if err != nil {
-		g.tb.Fatal(err)
+	b := s.FX[:]
+	if *g.cpu.XSave {
+		var err error
+		if b, err = s.MarshalArea(g.cpu.Layout, int(*g.cpu.XSaveSize)); err != nil {
+			g.tb.Fatal(err)
+		}
 	}
 	copy(g.mem[(1+i)*blockSize+offArea:], b)
 }
@@ -363,13 +381,21 @@ func (g *target) held() []*xstate.State {
 	g.tb.Helper()
 	out := make([]*xstate.State, len(g.states))
 	for i := range out {
-		s, err := xstate.ParseArea(g.mem[(1+i)*blockSize+offSaved:][:*g.cpu.XSaveSize], g.cpu.Layout)
+		s, err := parse(g.cpu, g.mem[(1+i)*blockSize+offSaved:])
 		if err != nil {
 			g.tb.Fatalf("thread %d: %v", i, err)
 		}
 		out[i] = s
 	}
 	return out
+}
+
+// parse reads the area at the begin of b that a thread on cpu has saved.
+func parse(cpu *xstate.CPU, b []byte) (*xstate.State, error) {
+	if !*cpu.XSave {
+		return xstate.ParseFXArea(b[:len(xstate.FXArea{})])
+	}
+	return xstate.ParseArea(b[:*cpu.XSaveSize], cpu.Layout)
 }
 
 // report has every thread save its registers.
@@ -478,9 +504,15 @@ func differ(cpu *xstate.CPU, got, want *xstate.State) string {
 	return ""
 }
 
+// initial is the state of a new thread, in the machine's format.
+func initial(cpu *xstate.CPU) *xstate.State {
+	format, _ := cpu.Format()
+	return xstate.NewState(format)
+}
+
 // pattern makes up a state that uses all of the given components.
 func pattern(cpu *xstate.CPU, set xstate.Features, r *rand.Rand) *xstate.State {
-	s := xstate.NewState(xstate.FormatXSave)
+	s := initial(cpu)
 	fx := &s.FX
 	fx.SetFCW(0x37f&^0xc00 | uint16(r.IntN(4))<<10)
 	fx.SetFTWRaw(0xff)
@@ -523,7 +555,7 @@ func pattern(cpu *xstate.CPU, set xstate.Features, r *rand.Rand) *xstate.State {
 func (g *target) others(seed uint64, set xstate.Features) []*xstate.State {
 	out := make([]*xstate.State, len(g.states))
 	for i := range out {
-		out[i] = pattern(g.cpu, set&*g.cpu.XFeatures, rand.New(rand.NewPCG(seed, uint64(i))))
+		out[i] = pattern(g.cpu, set&components(g.tb), rand.New(rand.NewPCG(seed, uint64(i))))
 	}
 	return out
 }

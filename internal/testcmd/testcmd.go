@@ -54,7 +54,7 @@ func Tool(tb testing.TB, name string) string {
 	tb.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		lack(tb, err)
+		lack(tb, name+" is not installed")
 	}
 	return path
 }
@@ -64,17 +64,17 @@ func GNUTar(tb testing.TB) string {
 	tb.Helper()
 	path := Tool(tb, "tar")
 	if out, err := exec.Command(path, "--version").Output(); err != nil || !bytes.Contains(out, []byte("GNU tar")) {
-		lack(tb, errors.New(path+" is not GNU tar"))
+		lack(tb, path+" is not GNU tar")
 	}
 	return path
 }
 
-func lack(tb testing.TB, err error) {
+func lack(tb testing.TB, what string) {
 	tb.Helper()
 	if os.Getenv("FPU_TOOLS") != "" {
-		tb.Fatalf("%v, and FPU_TOOLS is set", err)
+		tb.Fatalf("%s, and FPU_TOOLS is set", what)
 	}
-	tb.Skip(err)
+	tb.Skip(what)
 }
 
 // Script runs the scripts of testdata/script. $IMAGES is testdata/images of the

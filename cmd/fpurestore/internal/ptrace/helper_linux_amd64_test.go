@@ -150,8 +150,9 @@ var (
 )
 
 // programsEnv names a directory with the test programs, for machines on which
-// they cannot be built.
-const programsEnv = "FPUIMG_PTRACE_PROGRAMS"
+// they cannot be built. The tests of fpurestore have their own and the same
+// variable.
+const programsEnv = "FPUIMG_TEST_PROGRAMS"
 
 // program gives the path of a test program.
 func program(tb testing.TB, name string) string {

@@ -491,14 +491,17 @@ func (t *Tracer) adopt() {
 }
 
 // haltGrace bounds how long a failed Stop waits for threads only in order to
-// detach from them. What takes longer than a scheduler's queue is a sleep that
-// may last for ever.
-const haltGrace = 200 * time.Millisecond
+// detach from them. One that sleeps for longer may do so for ever; one that only
+// waits for its turn, on a busy machine, gets turnGrace.
+const (
+	haltGrace = 200 * time.Millisecond
+	turnGrace = 5 * time.Second
+)
 
 // halt stops what is attached and still runs: a thread that has not stopped
 // cannot be detached from.
 func (t *Tracer) halt() {
-	end := time.Now().Add(haltGrace)
+	begin := time.Now()
 	asked := make(map[int]bool)
 	for {
 		t.adopt()
@@ -519,12 +522,20 @@ func (t *Tracer) halt() {
 				done, err := t.poll(th)
 				return done || err != nil
 			})
-			if len(running) == 0 || time.Now().After(end) {
+			if waited := time.Since(begin); len(running) == 0 || waited > turnGrace || waited > haltGrace && !t.anyRunnable(running) {
 				break // to look once more: these may have created others
 			}
 			pause(try)
 		}
 	}
+}
+
+// anyRunnable tells whether one of the threads runs or waits for its turn.
+func (t *Tracer) anyRunnable(threads []*thread) bool {
+	return slices.ContainsFunc(threads, func(th *thread) bool {
+		st, err := t.b.Status(th.pid, th.tid)
+		return err == nil && st.State == 'R'
+	})
 }
 
 // release detaches one stopped thread.

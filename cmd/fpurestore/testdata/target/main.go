@@ -1,6 +1,6 @@
 // Target is what the tests of fpurestore restore into: processes of nothing but
 // assembly, whose threads hold the registers that the test gives them and report,
-// by an XSAVE instruction of their own, those that they hold. This program starts
+// by an XSAVE or FXSAVE instruction of their own, those that they hold. This program starts
 // them, waits for the end of its standard input, and takes them along.
 //
 // The test and the threads talk through a file that both have mapped: block 0 is

@@ -1,7 +1,7 @@
 #include "textflag.h"
 
 // A block; R12 is the thread's own.
-#define global 0   // block 0: epoch 0, operation 8, futex word 16
+#define global 0   // block 0: epoch 0, operation 8, futex word 16, no XSAVE 24
 #define seen 8     // the last epoch that the thread has followed
 #define ready 16
 #define mask 24    // components to load and to save; 0: leave the registers alone
@@ -30,6 +30,29 @@ TEXT ·spawn(SB), NOSPLIT, $0-16
 started:
 	MOVQ R13, R12
 	JMP ·body(SB)
+
+// Restore and save move the registers of thread R12, block 0 in R14.
+TEXT restore<>(SB), NOSPLIT|NOFRAME, $0-0
+	CMPQ 24(R14), $0
+	JNE fx
+	MOVL mask(R12), AX
+	XORL DX, DX
+	XRSTOR64 area(R12)
+	RET
+fx:
+	FXRSTOR64 area(R12)
+	RET
+
+TEXT save<>(SB), NOSPLIT|NOFRAME, $0-0
+	CMPQ 24(R14), $0
+	JNE fx
+	MOVL mask(R12), AX
+	XORL DX, DX
+	XSAVE64 saved(R12)
+	RET
+fx:
+	FXSAVE64 saved(R12)
+	RET
 
 // Clone starts the thread or process of block R13.
 TEXT clone<>(SB), NOSPLIT|NOFRAME, $0-0
@@ -71,26 +94,22 @@ isChild:
 	MOVQ R13, R12
 	JMP begin
 load:
+	MOVQ global(R12), R14
 	CMPQ mask(R12), $0
 	JEQ loaded
-	MOVL mask(R12), AX
-	XORL DX, DX
-	XRSTOR64 area(R12)
+	CALL restore<>(SB)
 loaded:
 	MOVQ $1, ready(R12)
 loop:
-	MOVQ global(R12), R14
 	MOVQ (R14), R13
 	CMPQ R13, seen(R12)
 	JEQ same
-	MOVL mask(R12), AX
-	XORL DX, DX
 	CMPQ 8(R14), $1
 	JEQ again
-	XSAVE64 saved(R12)
+	CALL save<>(SB)
 	JMP followed
 again:
-	XRSTOR64 area(R12)
+	CALL restore<>(SB)
 followed:
 	MOVQ R13, seen(R12)
 same:

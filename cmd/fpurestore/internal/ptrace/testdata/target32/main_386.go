@@ -18,7 +18,8 @@ import (
 
 // block: the assembly knows the offsets.
 type block struct {
-	epoch, seen, ready, mask uint32 // 0, 4, 8, 12
+	epoch, seen, ready uint32 // 0, 4, 8
+	mask               uint32 // 12; 0 without XSAVE
 }
 
 const areaOffset, savedOffset = 4096, 4096 + 16384
@@ -37,7 +38,11 @@ func main() {
 		os.Exit(1)
 	}
 	b := (*block)(unsafe.Pointer(&mem[0]))
-	b.mask = xgetbv() & 7
+	size := uint32(512)
+	if _, _, ecx, _ := cpuid(1, 0); ecx&(1<<27) != 0 { // OSXSAVE
+		b.mask = xgetbv() & 7
+		_, size, _, _ = cpuid(0xd, 0)
+	}
 	area, saved := mem[areaOffset:savedOffset], mem[savedOffset:]
 	binary.LittleEndian.PutUint16(area, 0x37f)
 	binary.LittleEndian.PutUint32(area[24:], 0x1f80)
@@ -51,6 +56,10 @@ func main() {
 	tid := make(chan int)
 	go func() {
 		runtime.LockOSThread()
+		// Go interrupts what runs for long, and the end of a signal handler brings
+		// back the registers from before it.
+		mask := ^uint64(0)
+		syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 2, uintptr(unsafe.Pointer(&mask)), 0, 8, 0, 0)
 		tid <- syscall.Gettid()
 		hold(b)
 	}()
@@ -58,7 +67,6 @@ func main() {
 	for atomic.LoadUint32(&b.ready) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	_, size, _, _ := cpuid(0xd, 0)
 	type threadState struct {
 		TID         int
 		Given, Held []byte
