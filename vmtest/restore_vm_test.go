@@ -116,7 +116,7 @@ var restoreMachines = []struct {
 				"TestRealImages/h-avx", "TestRealImages/h-avx512", "TestRealImages/h-threads8", "TestPIDNamespace/real_image"},
 			"this CPU has no PKRU":             {"TestComponents/x87|SSE|PKRU", "TestRealImages/g-max-criu42-pkru4", "TestPKRU"},
 			"this CPU has no TILECFG|TILEDATA": {"TestTiles"},
-			"this CPU has no XSAVE":            {"TestScript/match", "TestScript/json", "TestScript/dryrun"},
+			"this CPU has no XSAVE":            {"TestScript/match", "TestScript/json", "TestScript/dryrun", "TestScript/hints"},
 			"the kernel has not enabled XSAVE": {"TestReadBack", "TestReadBackDiffers", "TestRefusedWrite", "TestKilledMidway",
 				"TestSystemCalls/nanosleep", "TestSystemCalls/futex", "TestSystemCalls/read", "TestSystemCalls/epoll",
 				"TestCannotAttach", "TestPermission", "TestTraced", "TestUninterruptible", "TestDeadLeader", "TestSeveral"},
@@ -150,7 +150,7 @@ func TestRestoreVM(t *testing.T) {
 		}
 		for _, st := range s.steps {
 			steps = append(steps, guest.Step{Name: s.name + "-" + st.name, Timeout: 8 * time.Minute, Script: fmt.Sprintf(
-				"cd %s\n%s\nFPUIMG_TEST_PROGRAMS=/job/programs/%s exec ./tests -test.v=test2json -test.timeout=7m %s\n",
+				"set -e\ncd %s\n%s\nFPUIMG_TEST_PROGRAMS=/job/programs/%s exec ./tests -test.v=test2json -test.timeout=7m %s\n",
 				path.Join(root, s.dir), st.setup, s.name, st.args)})
 		}
 	}

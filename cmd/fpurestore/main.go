@@ -166,9 +166,11 @@ there before anything is written, so that the restore can be undone.
 
 A stop interrupts what the process is doing as SIGSTOP and SIGCONT would: nearly
 every system call is restarted, but epoll_wait and the others that signal(7)
-lists return EINTR. A stopped process stays stopped. Ctrl-C takes effect before
-the first thread is written, or not at all. If fpurestore is killed, the kernel
-lets the process run on, and each thread has either its old or its new state.
+lists return EINTR. A stopped process stays stopped. A thread that is in a signal
+handler has its registers from before on its stack, and gets those back when the
+handler returns, whatever was restored meanwhile. Ctrl-C takes effect before the
+first thread is written, or not at all. If fpurestore is killed, the kernel lets
+the process run on, and each thread has either its old or its new state.
 
     fpurestore -t 4711 -D ckpt
     fpurestore -t 4711 --save before -D ckpt.fxsave
