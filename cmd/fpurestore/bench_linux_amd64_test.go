@@ -24,7 +24,7 @@ import (
 // images too. Those with cpu compare the processor time of the tracing thread, which
 // other load disturbs less.
 //
-//	go test -run '^$' -bench Restore -benchtime 15x ./cmd/fpurestore
+//	go test -run '^$' -bench Restore -benchtime 40x ./cmd/fpurestore
 func BenchmarkRestore(b *testing.B) {
 	for _, n := range []int{1, 100, 1000, 5000} {
 		b.Run(fmt.Sprintf("threads=%d", n), func(b *testing.B) { benchmarkRestore(b, n) })
