@@ -240,5 +240,8 @@ func Only(path string, all []*Checkpoint) (*Checkpoint, error) {
 	for i, c := range all {
 		names[i] = c.Path
 	}
+	if path == "-" {
+		return nil, fmt.Errorf("-: holds %d checkpoints: %s; save it to a file, and name one as FILE:DIR", len(all), strings.Join(names, ", "))
+	}
 	return nil, fmt.Errorf("%s: holds %d checkpoints; name one of %s", path, len(all), strings.Join(names, ", "))
 }

@@ -91,7 +91,7 @@ func (o *convertOptions) archiveInput(path string, ckpt *codec.Checkpoint) error
 	case o.inPlace:
 		return &cli.UsageError{Err: fmt.Errorf("%s: an archive cannot be changed in place", path), Hint: "without --in-place a new archive is written beside it"}
 	case err == nil && info.IsDir():
-		return &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: "fpuimg convert -o OUT.tar " + view.Quote(file) + " converts the blob that holds the checkpoint"}
+		return &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: "fpuimg convert -o OUT.tar " + view.Path(file) + " converts the blob that holds the checkpoint"}
 	}
 	return nil
 }

@@ -177,8 +177,8 @@ func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
 		predictors[i] = compat.NewPredictor(h.CPU)
 		targets[i] = compat.Target{Host: h.CPU}
 		if img.criu() { // convert takes it
-			targets[i].Input = view.Quote(path)
-			targets[i].Command = "fpuimg convert " + view.Quote(h.option) + " --force " + view.Quote(path)
+			targets[i].Input = view.Path(path)
+			targets[i].Command = "fpuimg convert " + view.Quote(h.option) + " --force " + view.Path(path)
 		}
 		if broken {
 			predictors[i].AddUnparseable()

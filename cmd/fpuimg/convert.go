@@ -119,7 +119,7 @@ func isDir(path string) bool {
 }
 
 // forgottenEquals returns the hint for a machine that is named after --host with a
-// space, "" if none is. It would be converted for this machine instead.
+// space, "" if none is. It would count as an input, and --host as this machine.
 func forgottenEquals(args []string) string {
 	for _, arg := range args {
 		if strings.HasPrefix(filepath.Base(arg), "core-") {
@@ -157,7 +157,15 @@ func (o *convertOptions) command(path string) string {
 	if o.compress != "" {
 		words = append(words, "--compress="+o.compress)
 	}
-	return strings.Join(append(words, view.Quote(path)), " ")
+	return strings.Join(append(words, view.Path(path)), " ")
+}
+
+// parts returns the errors that [errors.Join] has made one of.
+func parts(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && errors.Join(joined.Unwrap()...).Error() == err.Error() {
+		return joined.Unwrap()
+	}
+	return []error{err}
 }
 
 func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
@@ -169,7 +177,9 @@ func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			return 0, usage
 		}
 		if err != nil {
-			s.Errorf("%v", err)
+			for _, err := range parts(err) {
+				s.Errorf("%v", err)
+			}
 			if hint := o.hint(path, err); hint != "" {
 				s.Hintf("%s", hint)
 			}

@@ -150,17 +150,17 @@ type places struct{ a, b int }
 
 // pairThreads matches threads of the same number first, the rest in their order.
 func pairThreads(a, b []int) []places {
-	byTID := map[int]int{}
+	byTID := map[int][]int{} // a damaged pstree.img may repeat a number
 	for i, tid := range b {
-		byTID[tid] = i
+		byTID[tid] = append(byTID[tid], i)
 	}
 	pairs := make([]places, len(a))
 	used := make([]bool, len(b))
 	for i, tid := range a {
 		pairs[i] = places{i, none}
-		if at, ok := byTID[tid]; ok {
-			pairs[i].b, used[at] = at, true
-			delete(byTID, tid)
+		if at := byTID[tid]; len(at) > 0 {
+			pairs[i].b, byTID[tid] = at[0], at[1:]
+			used[at[0]] = true
 		}
 	}
 	var rest []int

@@ -59,3 +59,20 @@ func TestDiffOrder(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+func TestPairThreads(t *testing.T) {
+	for _, tt := range []struct {
+		a, b []int
+		want []places
+	}{
+		{[]int{1, 2, 3}, []int{1, 3, 2}, []places{{0, 0}, {1, 2}, {2, 1}}},
+		{[]int{1, 2}, []int{1, 5}, []places{{0, 0}, {1, 1}}},
+		{[]int{1, 2}, []int{1}, []places{{0, 0}, {1, none}}},
+		{[]int{1}, []int{2, 1}, []places{{0, 1}, {none, 0}}},
+		{[]int{7, 7, 7}, []int{7, 7, 7}, []places{{0, 0}, {1, 1}, {2, 2}}},
+	} {
+		if got := pairThreads(tt.a, tt.b); !slices.Equal(got, tt.want) {
+			t.Errorf("%v and %v: got %v, want %v", tt.a, tt.b, got, tt.want)
+		}
+	}
+}

@@ -27,7 +27,7 @@ func inputHint(path string, err error) string {
 	case errors.Is(err, codec.ErrNoImages):
 		return "name the directory that criu dump wrote, or one above it"
 	case isArea(path, err):
-		return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Quote(path)
+		return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Path(path)
 	}
 	return ""
 }
@@ -38,8 +38,8 @@ func isArea(path string, err error) bool {
 	if !ok || format.Field != "magic" || path == "-" {
 		return false
 	}
-	_, err = codec.OpenAll(path, codec.Options{XSaveArea: true})
-	return err == nil
+	all, err := codec.OpenAll(path, codec.Options{XSaveArea: true})
+	return err == nil && all[0].Kind == codec.KindXSaveArea // and no directory with a damaged file
 }
 
 // profileHint is for a file that is to describe a machine, and does not.

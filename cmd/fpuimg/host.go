@@ -14,6 +14,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // liveHost is the value of --host without an argument: this machine.
@@ -141,13 +142,13 @@ func atPath(path string, err error) error {
 func misplacedProfile(path string) string {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		if _, ok := xstate.ByName(path); ok {
-			return "a machine is named with an equals sign: --host=" + path
+			return "a machine is named with an equals sign: " + view.Quote("--host="+path)
 		}
 		return ""
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		if _, err := readProfile(path); err == nil {
-			return "this is a profile; a machine is named with an equals sign: --host=" + path
+			return "this is a profile; a machine is named with an equals sign: " + view.Quote("--host="+path)
 		}
 	}
 	return ""

@@ -58,8 +58,8 @@ var showManual = cli.Manual{
 	Body: `
 Prints a table of the threads: their format, XSTATE_BV as it is recorded, and a
 map of their XSAVE area: one cell per component, in the order in which they lie
-there. Threads in the same state share a row. The head of the map says what its
-marks mean:
+there. Threads in the same state share a row. The head of the map says, where there
+is room, what its marks mean:
 
   [AVX]  in use: the bit is set in XSTATE_BV, and some register differs from INIT
   (AVX)  zero: the bit is set, but every register holds its INIT value

@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/fatih/color"
 	"github.com/spf13/pflag"
@@ -110,7 +110,7 @@ type shown struct {
 	judged   []view.Judged  // those with findings; not with --json
 	export   []codec.Thread // with --elf-core
 	damaged  bool           // by what the policy says of a thread
-	unread   int            // threads that errs tells of
+	seen     uint64         // digest of all that was read
 	findings []compat.Finding
 	errs     []error
 }
@@ -154,7 +154,8 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			fmt.Fprintln(s.Out)
 		}
 		if err := o.text(s, img); err != nil {
-			return code, err
+			s.Errorf("%v", err)
+			code = cli.Worst(code, cli.Damaged)
 		}
 		printed = true
 	}
@@ -209,15 +210,16 @@ func (o *showOptions) load(s *cli.IO, path string) []*shown {
 // read reads one image and judges each thread by itself, without a target.
 func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 	img := &shown{path: ckpt.Path, ckpt: ckpt, tasks: map[int]bool{}, tids: map[group][]int{}}
+	seen := newDigest()
 	img.errs = append(img.errs, ckpt.Problems...)
 	if ckpt.CPUInfo != nil {
 		img.cpu = ckpt.CPUInfo.CPU()
 	}
 	for th, err := range o.threads(ckpt) {
 		o.unseen[th.TID] = false
+		seen.add(th, err)
 		if err != nil {
 			img.errs = append(img.errs, err)
-			img.unread++
 			continue
 		}
 		if th.Core.Trailing > 0 {
@@ -243,7 +245,26 @@ func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 		}
 		img.tids[g] = append(img.tids[g], th.TID)
 	}
+	img.seen = seen.Sum64()
 	return img
+}
+
+// digest tells whether two passes over threads have read the same.
+type digest struct{ maphash.Hash }
+
+var digestSeed = maphash.MakeSeed()
+
+func newDigest() *digest {
+	d := &digest{}
+	d.SetSeed(digestSeed)
+	return d
+}
+
+func (d *digest) add(th codec.Thread, err error) {
+	fmt.Fprintln(d, th.PID, th.TID, err)
+	if err == nil {
+		d.Write(th.Core.Raw())
+	}
 }
 
 // again reads the threads a second time, one by one, where all of each is wanted.
@@ -251,17 +272,17 @@ func (o *showOptions) again(img *shown, do func(shownThread) error) error {
 	if img.ckpt == nil {
 		return nil
 	}
-	unread := 0
+	seen := newDigest()
 	for th, err := range o.threads(img.ckpt) {
+		seen.add(th, err)
 		if err != nil {
-			unread++ // told before
-			continue
+			continue // told before
 		}
 		if err := do(judge(th)); err != nil {
 			return err
 		}
 	}
-	if unread != img.unread {
+	if seen.Sum64() != img.seen {
 		return fmt.Errorf("%s: another program changed it while it was read", img.path)
 	}
 	return nil
@@ -357,13 +378,13 @@ func (o *showOptions) title(s *cli.IO, img *shown) {
 	if img.cpu != nil {
 		more = append(more, "dumped on "+cpuName(img.cpu))
 	}
-	at := utf8.RuneCountInString(path + text)
+	at := view.Width(path + text)
 	for _, part := range more {
-		if at += len(", ") + utf8.RuneCountInString(part); at < s.Width() {
+		if at += len(", ") + view.Width(part); at < s.Width() {
 			fmt.Fprint(s.Out, ", "+part)
 		} else {
 			fmt.Fprint(s.Out, "\n"+part)
-			at = utf8.RuneCountInString(part)
+			at = view.Width(part)
 		}
 	}
 	fmt.Fprintln(s.Out)
@@ -432,7 +453,7 @@ func mapWidth(s *cli.IO, rows [][]string) int {
 	for i := range rows[0] {
 		width := 0
 		for _, row := range rows {
-			width = max(width, utf8.RuneCountInString(row[i]))
+			width = max(width, view.Width(row[i]))
 		}
 		left -= width + 2
 	}

@@ -3,12 +3,16 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // showGoldens has one real checkpoint of each kind. The text is that of --regs,
@@ -95,6 +99,62 @@ func TestShowTextOnAnyWidth(t *testing.T) {
 	}
 	for line := range strings.Lines(string(plain)) {
 		if len(line) > 81 {
+			t.Errorf("wider than 80 columns: %s", line)
+		}
+	}
+}
+
+// TestShowChanged reads images that change between the pass for the table and the
+// one for the registers.
+func TestShowChanged(t *testing.T) {
+	other := testimg.Read(t, "h-avx512", "core-20000.img")
+	for name, change := range map[string]func(path string) error{
+		"other registers": func(path string) error { return os.WriteFile(path, other, 0o600) },
+		"gone":            os.Remove,
+		"nothing":         nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS(testimg.Path(t, "h-threads8"))); err != nil {
+				t.Fatal(err)
+			}
+			ckpt, err := codec.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := showOptions{features: ^xstate.Features(0), unseen: map[int]bool{}}
+			img := o.read(ckpt)
+			if change != nil {
+				if err := change(filepath.Join(dir, "core-22109.img")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err = o.again(img, func(shownThread) error { return nil })
+			if (err != nil) != (change != nil) || err != nil && !strings.Contains(err.Error(), "another program changed it") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestShowWideNames shows names whose characters are two columns wide.
+func TestShowWideNames(t *testing.T) {
+	fx := xstate.InitFXArea()
+	core, err := codec.MarshalCore(codec.SavedThread{PID: 7, TID: 7, Comm: strings.Repeat("火", 5),
+		State: &xstate.State{Format: xstate.FormatXSave, FX: fx}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "core-7.img")
+	if err := os.WriteFile(path, core, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, errs, code := capture(t, "show", path)
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	for line := range strings.Lines(string(out)) {
+		if !strings.HasPrefix(line, path) && view.Width(strings.TrimSuffix(line, "\n")) > 80 {
 			t.Errorf("wider than 80 columns: %s", line)
 		}
 	}

@@ -556,7 +556,7 @@ func (j *job) command() string {
 		words = append(words, "-D", view.Quote(j.o.dir))
 	}
 	for _, f := range j.o.files {
-		words = append(words, view.Quote(f))
+		words = append(words, view.Path(f))
 	}
 	return strings.Join(words, " ")
 }

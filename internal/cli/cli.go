@@ -52,11 +52,6 @@ type UsageError struct {
 func (e *UsageError) Error() string { return e.Err.Error() }
 func (e *UsageError) Unwrap() error { return e.Err }
 
-// Usagef returns a [*UsageError] without a hint.
-func Usagef(format string, args ...any) error {
-	return &UsageError{Err: fmt.Errorf(format, args...)}
-}
-
 // HintError is any other error that there is something to do about.
 type HintError struct {
 	Err  error
@@ -130,17 +125,19 @@ func (s *IO) style(tty bool, attrs ...color.Attribute) *color.Color {
 // OutStyle returns a colour for standard output.
 func (s *IO) OutStyle(attrs ...color.Attribute) *color.Color { return s.style(s.outTTY, attrs...) }
 
+const minWidth = 20
+
 // Width returns the columns that standard output has: of the terminal, else 80.
-// COLUMNS overrides both.
+// COLUMNS overrides both. It is never less than what some text needs.
 func (s *IO) Width() int {
 	if n := 0; os.Getenv("COLUMNS") != "" {
-		if _, err := fmt.Sscan(os.Getenv("COLUMNS"), &n); err == nil && n > 20 {
-			return n
+		if _, err := fmt.Sscan(os.Getenv("COLUMNS"), &n); err == nil && n > 0 {
+			return max(n, minWidth)
 		}
 	}
 	if s.outTTY {
-		if n := terminalWidth(); n > 20 {
-			return n
+		if n := terminalWidth(); n > 0 {
+			return max(n, minWidth)
 		}
 	}
 	return 80

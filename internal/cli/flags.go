@@ -19,7 +19,11 @@ func FlagError(fs *pflag.FlagSet, err error, help string) error {
 			name = short
 		}
 		var names []string
-		fs.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		fs.VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				names = append(names, f.Name)
+			}
+		})
 		if near := nearest(name, names); near != "" {
 			out.Hint = "did you mean --" + near + "? " + help + " lists the options"
 		}

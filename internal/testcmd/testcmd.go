@@ -20,9 +20,6 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files, scripts and generated files")
 
-// Update says whether the tests are to write what they else compare with.
-func Update() bool { return *update }
-
 // Golden compares got with a file, or with -update writes the file.
 func Golden(tb testing.TB, path string, got []byte) {
 	tb.Helper()

@@ -261,7 +261,27 @@ func Quote(word string) string {
 	}) {
 		return word
 	}
+	if cli.Printable(word) != word { // as bash, zsh and ksh read it, and POSIX since 2024
+		var b strings.Builder
+		for _, c := range []byte(word) {
+			if c < ' ' || c > '~' || c == '\'' || c == '\\' {
+				fmt.Fprintf(&b, `\%03o`, c)
+			} else {
+				b.WriteByte(c)
+			}
+		}
+		return "$'" + b.String() + "'"
+	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// Path is Quote for a path among a command's arguments, which must not look like an
+// option. "-" stays: it is standard input.
+func Path(path string) string {
+	if strings.HasPrefix(path, "-") && path != "-" {
+		path = "./" + path
+	}
+	return Quote(path)
 }
 
 // LostNames names the registers whose values are lost, or would be, over all

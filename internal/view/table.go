@@ -11,6 +11,9 @@ import (
 	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
+// Width is the columns that text takes on a terminal, without its colours.
+func Width(text string) int { return tablewriter.DisplayWidth(text) }
+
 // Table prints rows under a header, in columns without boxes. Cells are neither
 // wrapped nor cut.
 //
