@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 func main() { os.Exit(runPlugin(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
@@ -104,7 +105,11 @@ func findVerb(name string) (*verb, error) {
 		}
 		names = append(names, vs[i].manual.Name[len("fpuimg "):])
 	}
-	return nil, cli.Unknown(fmt.Errorf("unknown command %q", name), "fpuimg ", name, "the commands", append(names, "help", "version"))
+	err := fmt.Errorf("unknown command %q", name)
+	if _, statErr := os.Lstat(name); statErr == nil {
+		return nil, &cli.UsageError{Err: err, Hint: "fpuimg show " + view.Path(name)}
+	}
+	return nil, cli.Unknown(err, "fpuimg ", name, "the commands", append(names, "help", "version"))
 }
 
 // help prints the manual, or that of one verb; --roff prints it as a man page.
