@@ -64,6 +64,11 @@ var completionCases = []testshell.Case{
 	{Line: "fpuimg show -- ck", Want: []string{"ckpt-a", "ckpt-b"}, Paths: "files", Not: "other"},
 	{Line: "fpuimg convert -o ot", Want: []string{"other"}, Paths: "files", Not: "ckpt-a"},
 	{Line: "fpuimg check --host=ot", Want: []string{"--host=other"}, Paths: "files", Not: "--host=x86-64"},
+	{Line: `fpuimg show my\ d`, Want: []string{"my dir"}, Not: "other", Except: "fish"},
+	{Line: `fpuimg show "my d`, Want: []string{"my dir"}, Not: "other", Except: "fish"},
+	{Line: `fpuimg check --host="my d`, Want: []string{"--host=my dir"}, Not: "other", Except: "fish"},
+	{Line: "fpuimg check --host=", Want: []string{"--host=x86-64-v2", "--host=my dir"}, Paths: "files", Not: "my dir"},
+	{Line: `fpuimg show "my dir" --as=f`, Want: []string{"--as=f32", "--as=f64"}, Not: "--as=hex"},
 }
 
 func TestComplete(t *testing.T) {

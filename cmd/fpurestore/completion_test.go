@@ -56,6 +56,12 @@ func completionCases() []testshell.Case {
 		{Line: "fpurestore -D ck", Want: []string{"ckpt-a", "ckpt-b"}, Paths: "dirs", Not: testshell.Plain},
 		{Line: "fpurestore --dir=ck", Want: []string{"--dir=ckpt-a", "--dir=ckpt-b"}, Paths: "dirs", Not: "--dir=" + testshell.Plain},
 		{Line: "fpurestore --save o", Want: []string{"other"}, Paths: "dirs", Not: "ckpt-a"},
+		{Line: "fpurestore -D my", Want: []string{"my dir"}, Paths: "dirs", Not: "other"},
+		{Line: `fpurestore -D my\ d`, Want: []string{"my dir"}, Not: "other"},
+		{Line: `fpurestore --dir=my\ d`, Want: []string{"--dir=my dir"}, Not: "other"},
+		{Line: `fpurestore -D "my d`, Want: []string{"my dir"}, Not: "other"},
+		{Line: `fpurestore --save='my d`, Want: []string{"--save=my dir"}, Not: "other"},
+		{Line: `fpurestore -D "my dir" --color=a`, Want: []string{"--color=always"}, Not: "--color=never"},
 		{Line: "fpurestore --map ck", Not: "ckpt-a"},
 		{Line: "fpurestore -t 4711 ck", Want: []string{"ckpt-a", testshell.Plain}, Paths: "files", Not: "other"},
 	}
