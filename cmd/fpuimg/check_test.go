@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -477,14 +478,7 @@ func TestBadImages(t *testing.T) {
 // is compatible.
 func TestHintsRun(t *testing.T) {
 	shell := testcmd.Tool(t, "sh")
-	bin := t.TempDir() // the test program is fpuimg where it is called so
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(self, filepath.Join(bin, "fpuimg")); err != nil {
-		t.Fatal(err)
-	}
+	bin := filepath.Dir(testcmd.Build(t, "../fpuimg", runtime.GOARCH))
 	work := t.TempDir()
 	for _, name := range []string{"h-avx512", "h-amx", "h-init", "g-max-criu42-auto", "g-max-criu42-pkru4", "old-nofpregs", "h-avx512 it's"} {
 		from, _, _ := strings.Cut(name, " ")

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/internal/sysfault"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
@@ -88,9 +90,8 @@ func newWork(t *testing.T, k *killCase) string {
 }
 
 // program returns a command that is fpuimg convert.
-func program(work string, args []string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = append([]string{"fpuimg", "convert"}, args...) // the test binary is what its name says
+func program(t *testing.T, work string, args []string) *exec.Cmd {
+	cmd := exec.Command(testcmd.Build(t, "../fpuimg", runtime.GOARCH), append([]string{"convert"}, args...)...)
 	cmd.Dir = work
 	return cmd
 }
@@ -114,7 +115,7 @@ func mustRun(t *testing.T, want int, work string, args ...string) (stderr string
 // cutOff kills a conversion before the first call that is wanted.
 func cutOff(t *testing.T, work string, args []string, wanted func(sysfault.Call) bool) {
 	t.Helper()
-	res, err := sysfault.Run(t.Context(), program(work, args), sysfault.Options{Under: work}, func(c sysfault.Call) sysfault.Action {
+	res, err := sysfault.Run(t.Context(), program(t, work, args), sysfault.Options{Under: work}, func(c sysfault.Call) sysfault.Action {
 		return sysfault.Action{Kill: wanted(c)}
 	})
 	if err != nil || res.Hit == nil {
@@ -225,7 +226,7 @@ func TestAllOrNothing(t *testing.T) {
 			t.Parallel()
 			work := newWork(t, k)
 			old := tree(t, work)
-			res, err := sysfault.Trace(t.Context(), program(work, k.args), sysfault.Options{Under: work})
+			res, err := sysfault.Trace(t.Context(), program(t, work, k.args), sysfault.Options{Under: work})
 			if err != nil || res.ExitCode != 0 {
 				t.Fatalf("exit status %d, %v: %s", res.ExitCode, err, res.Stderr)
 			}
@@ -245,7 +246,7 @@ func TestAllOrNothing(t *testing.T) {
 				}
 				for n := 1; n <= calls; n++ {
 					work := newWork(t, k)
-					res, err := sysfault.Run(t.Context(), program(work, k.args), sysfault.Options{Under: work}, f.decide(n))
+					res, err := sysfault.Run(t.Context(), program(t, work, k.args), sysfault.Options{Under: work}, f.decide(n))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -335,7 +336,7 @@ func TestDurableOrder(t *testing.T) {
 			continue
 		}
 		work := newWork(t, k)
-		res, err := sysfault.Trace(t.Context(), program(work, k.args), sysfault.Options{Under: work})
+		res, err := sysfault.Trace(t.Context(), program(t, work, k.args), sysfault.Options{Under: work})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"fpuimg": main})
+	testcmd.Main(m, map[string]func(){"fpuimg": main})
 }
 
 func TestScript(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"github.com/fpuimg/fpuimg/internal/testimg"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
-
-func init() { cleanup = append(cleanup, func() { os.RemoveAll(programs.dir) }) }
 
 // TestThreads restores into processes of 1, 8 and 1000 threads, and each thread
 // reports what it holds.

@@ -278,7 +278,7 @@ type target32 struct {
 
 func startTarget32(t *testing.T) *target32 {
 	t.Helper()
-	cmd := exec.Command(program(t, "./internal/ptrace/testdata/target32", "386"))
+	cmd := exec.Command(testcmd.Build(t, "./internal/ptrace/testdata/target32", "386"))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -666,7 +666,7 @@ func TestRoundTrip(t *testing.T) {
 // readable checks that fpuimg shows a saved directory, and crit decodes it.
 func readable(t *testing.T, dir string, threads int, byCrit bool) {
 	t.Helper()
-	cmd := exec.Command(program(t, "../fpuimg", "amd64"), "show", "--json", dir)
+	cmd := exec.Command(testcmd.Build(t, "../fpuimg", "amd64"), "show", "--json", dir)
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("fpuimg show: %v", err)

@@ -24,6 +24,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // patience is more than anything here takes.
@@ -58,42 +59,6 @@ func needCPU(tb testing.TB, set xstate.Features) {
 
 // tiles need a permission and cannot be had by everybody.
 const tiles = xstate.Features(1<<xstate.TileCfg | 1<<xstate.TileData)
-
-// programsEnv names a directory with the programs that the tests run, for machines
-// on which they cannot be built.
-const programsEnv = "FPUIMG_TEST_PROGRAMS"
-
-// program gives the path of a program, which it builds once.
-func program(tb testing.TB, pkg, arch string) string {
-	tb.Helper()
-	if dir := os.Getenv(programsEnv); dir != "" {
-		return filepath.Join(dir, filepath.Base(pkg))
-	}
-	programs.Lock()
-	defer programs.Unlock()
-	if programs.dir == "" {
-		dir, err := os.MkdirTemp("", "fpurestore-test-")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		programs.dir = dir
-	}
-	out := filepath.Join(programs.dir, filepath.Base(pkg))
-	if _, err := os.Stat(out); err == nil {
-		return out
-	}
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("building %s: %v\n%s", pkg, err, msg)
-	}
-	return out
-}
-
-var programs struct {
-	sync.Mutex
-	dir string
-}
 
 // Offsets of the file that testdata/target shares with the tests; see there.
 const (
@@ -213,7 +178,7 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 	tb.Cleanup(func() { unix.Munmap(mem) })
 	g := &target{tb: tb, cfg: cfg, cpu: cpu, mem: mem}
 
-	exe := program(tb, "./testdata/target", "amd64")
+	exe := testcmd.Build(tb, "./testdata/target", "amd64")
 	args := []string{file.Name()}
 	if !*cpu.XSave {
 		g.put(0, offFX, 1)

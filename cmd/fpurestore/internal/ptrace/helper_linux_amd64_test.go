@@ -11,16 +11,16 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // patience bounds waits that a correct program ends by itself, so that a
@@ -35,11 +35,7 @@ func TestMain(m *testing.M) {
 		helper(what, os.Args[1:])
 		os.Exit(0)
 	}
-	code := m.Run()
-	if buildDir != "" {
-		os.RemoveAll(buildDir)
-	}
-	os.Exit(code)
+	testcmd.Main(m, nil)
 }
 
 // helper is another program that traces: it serves the tests that need one to
@@ -143,40 +139,10 @@ func flip(area []byte) []byte {
 	return b
 }
 
-var (
-	buildOnce sync.Once
-	buildDir  string
-	buildErr  error
-)
-
-// programsEnv names a directory with the test programs, for machines on which
-// they cannot be built. The tests of fpurestore have their own and the same
-// variable.
-const programsEnv = "FPUIMG_TEST_PROGRAMS"
-
 // program gives the path of a test program.
 func program(tb testing.TB, name string) string {
 	tb.Helper()
-	if dir := os.Getenv(programsEnv); dir != "" {
-		return filepath.Join(dir, name)
-	}
-	buildOnce.Do(func() {
-		if buildDir, buildErr = os.MkdirTemp("", "ptrace"); buildErr != nil {
-			return
-		}
-		for _, p := range []struct{ name, arch string }{{"target", "amd64"}, {"target32", "386"}} {
-			cmd := exec.Command("go", "build", "-o", filepath.Join(buildDir, p.name), "./testdata/"+p.name)
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+p.arch, "GOOS=linux", "GOFLAGS=-buildvcs=false")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				buildErr = fmt.Errorf("building %s: %w\n%s", p.name, err, out)
-				return
-			}
-		}
-	})
-	if buildErr != nil {
-		tb.Fatal(buildErr)
-	}
-	return filepath.Join(buildDir, name)
+	return testcmd.Build(tb, "./testdata/"+name, map[string]string{"target": "amd64", "target32": "386"}[name])
 }
 
 // target is a running test program; the fields of state are its last answer.
