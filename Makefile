@@ -51,6 +51,7 @@ lint: ## gofmt, go vet, staticcheck, and mandoc on the man pages
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
 		echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags deb ./cmd/fpuimg
 	cd bench && $(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	@if command -v mandoc >/dev/null; then echo mandoc -Tlint man/*.1; mandoc -Tlint man/*.1; \
@@ -125,7 +126,7 @@ deb: ## build a Debian package in out/; VERSION=0.1.0
 
 .PHONY: deb-test
 deb-test: ## build the Debian package, unpack it elsewhere and run what is in it
-	NFPM="$(NFPM)" $(GO) test -count=1 ./cmd/fpuimg -run TestDeb
+	NFPM="$(NFPM)" $(GO) test -count=1 -tags deb ./cmd/fpuimg -run TestDeb
 
 .PHONY: image
 image: ## build a container image of the programs; PODMAN=docker
