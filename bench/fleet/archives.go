@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/fpuimg/fpuimg/internal/rawtar"
 )
 
 // archives is fpuimg check on a large archive as Podman makes it, plain, where it need
@@ -23,24 +25,53 @@ func (b *bench) archives() error {
 	if err := b.alone(what, "10 MiB read", b.cmd("fpuimg", "check", host, plain)); err != nil {
 		return err
 	}
-	for _, tool := range []string{"gzip", "zstd"} {
+	packed := plain + ".packed"
+	for _, in := range []struct {
+		how, pack, unpack string
+	}{
+		{"gzip -1", "gzip -1 -c %q >%q", "gzip -dc %q | cat"},
+		{"zstd -1", "zstd -q -1 -c %q >%q", "exec zstd -dc %q"},
+		{"zstd -3", "zstd -q -3 -c %q >%q", "exec zstd -dc %q"},
+		{"zstd by Podman", "", "exec zstd -dc %q"},
+	} {
+		tool := in.how[:4]
 		if _, err := exec.LookPath(tool); err != nil {
 			fmt.Fprintf(os.Stderr, "fleet: no %s: not compared with it\n", tool)
 			continue
 		}
-		packed := plain + "." + tool
-		if err := shell(fmt.Sprintf("%s -1 -c %q >%q", tool, plain, packed)).Run(); err != nil {
-			return fmt.Errorf("%s: %w", tool, err)
+		if in.pack == "" {
+			if err := packLikePodman(packed, plain); err != nil {
+				return err
+			}
+		} else if err := shell(fmt.Sprintf(in.pack, plain, packed)).Run(); err != nil {
+			return fmt.Errorf("%s: %w", in.how, err)
 		}
-		unpack := command{args: shell(fmt.Sprintf("%s -dc %q | cat", tool, packed)).Args}
-		if err := b.compare(what+", "+tool+" / unpack it", "1.2, 64 MiB", min(b.rounds, 3), b.cmd("fpuimg", "check", host, packed), unpack); err != nil {
-			return err
-		}
-		if err := os.Remove(packed); err != nil {
+		unpack := command{args: shell(fmt.Sprintf(in.unpack, packed)).Args}
+		if err := b.compare(what+", "+in.how+" / unpack it", "1.2, 64 MiB", min(b.rounds, 5), b.cmd("fpuimg", "check", host, packed), unpack); err != nil {
 			return err
 		}
 	}
 	return os.Remove(plain)
+}
+
+// packLikePodman compresses a file with the library that Podman has for zstd, at the
+// level that it takes by default.
+func packLikePodman(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	enc, err := rawtar.NewEncoder(out, rawtar.Zstd)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(enc, in)
+	return errors.Join(err, enc.Close(), out.Close())
 }
 
 func shell(script string) *exec.Cmd { return exec.Command("sh", "-c", script) }

@@ -78,15 +78,17 @@ func (b *bench) row(what string, cells ...any) {
 	fmt.Printf("| %-42s | %6s | %6s | %7s | %10s | %10s | %8s | %8s |\n", append([]any{what}, cells...)...)
 }
 
-// build builds the programs as the Makefile does.
+// build builds fpuimg as the Makefile does, and what it is compared with.
 func (b *bench) build() error {
-	for _, pkg := range []string{"../cmd/fpuimg", "./readall", "./copyall", "./gocrit"} {
-		cmd := exec.Command("go", "build", "-o", b.tmp+"/", "./"+filepath.Base(pkg))
-		cmd.Dir = filepath.Dir(pkg) // of the module that it belongs to
+	for _, args := range [][]string{
+		{"make", "-C", "..", "build", "BIN=" + b.tmp},
+		{"go", "build", "-o", b.tmp + "/", "./readall", "./copyall", "./gocrit"},
+	} {
+		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-		cmd.Stderr = os.Stderr
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("build %s: %w", pkg, err)
+			return fmt.Errorf("%v: %w", args, err)
 		}
 	}
 	return nil
