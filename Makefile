@@ -17,7 +17,7 @@ PODMAN ?= podman
 PATCHED = github.com/klauspost/compress
 PATCH = patches/klauspost-compress.patch
 GOMOD = out/go.mod
-WITH_PATCH = GOFLAGS="$(GOFLAGS) '-modfile=$(CURDIR)/$(GOMOD)'"
+WITH_PATCH = GOFLAGS="$$($(GO) env GOFLAGS) '-modfile=$(CURDIR)/$(GOMOD)'"
 
 # The programs need no C: static binaries start faster and run anywhere.
 BIN = bin
