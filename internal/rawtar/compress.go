@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -61,14 +62,14 @@ func NewDecoder(r io.Reader, c Compression) (io.ReadCloser, error) {
 	if c == None {
 		return io.NopCloser(r), nil
 	}
-	// zstd reads three bytes before each block.
-	in := &counter{r: bufio.NewReaderSize(r, 256<<10)}
+	file := &counter{r: r}
+	in := bufio.NewReaderSize(file, 256<<10) // zstd reads three bytes before each block
 	var out io.Reader
 	var err error
 	closer := func() {}
 	switch c {
 	case Gzip:
-		out, err = gzip.NewReader(in)
+		out, err = newGzipReader(in)
 	case Zstd:
 		var d *zstd.Decoder
 		// One goroutine: the walk does nothing worth waiting for in parallel.
@@ -77,55 +78,68 @@ func NewDecoder(r io.Reader, c Compression) (io.ReadCloser, error) {
 			out, closer = d, d.Close
 		}
 	case XZ:
-		head := make([]byte, 64)
-		n, rerr := io.ReadFull(in, head)
-		if rerr != nil && !errors.Is(rerr, io.ErrUnexpectedEOF) && !errors.Is(rerr, io.EOF) {
-			return nil, rerr
-		}
-		if err := checkXZ(head[:n]); err != nil {
-			return nil, err
-		}
-		out, err = xz.NewReader(io.MultiReader(bytes.NewReader(head[:n]), in))
+		out, err = xz.NewReader(newXZGuard(in))
 	case Bzip2:
 		out = bzip2.NewReader(in)
 	default:
-		err = fmt.Errorf("unknown compression %q", c)
+		err = errors.New("unknown compression")
 	}
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, fmt.Errorf("%s: %w", c, err)
+		return nil, c.wrap(noEOF(err))
 	}
-	return &decoder{r: out, in: in, c: c, close: closer}, nil
+	return &decoder{r: out, in: file, c: c, close: closer}, nil
 }
 
-// checkXZ refuses a dictionary that is larger than any usual level needs, before it
-// is allocated (xz file format 1.0.4, 3.1 and 5.3.1).
-func checkXZ(head []byte) error {
-	const streamHeader, lzma2 = 12, 0x21
-	if len(head) < streamHeader+2 {
-		return nil // the reader says what is wrong
+// wrap names the compression, which only some of the libraries do.
+func (c Compression) wrap(err error) error {
+	if strings.HasPrefix(err.Error(), string(c)) {
+		return err
 	}
-	b := head[streamHeader+2:]
-	for flags := head[streamHeader+1]; flags&0xc0 != 0; flags <<= 1 {
-		if flags&0x80 == 0 {
-			continue
-		}
-		for len(b) > 0 && b[0]&0x80 != 0 { // a compressed or uncompressed size
-			b = b[1:]
-		}
-		if len(b) > 0 {
-			b = b[1:]
-		}
+	return fmt.Errorf("%s: %w", c, err)
+}
+
+// gzipReader reads the members of a gzip file, and ignores zeros after them, as gzip
+// does: tapes and block devices pad files.
+type gzipReader struct {
+	in *bufio.Reader
+	z  *gzip.Reader
+}
+
+func newGzipReader(in *bufio.Reader) (*gzipReader, error) {
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, err
 	}
-	if len(b) < 3 || b[0] != lzma2 || b[1] != 1 {
-		return nil
+	z.Multistream(false)
+	return &gzipReader{in, z}, nil
+}
+
+func (g *gzipReader) Read(b []byte) (int, error) {
+	n, err := g.z.Read(b)
+	if err != io.EOF {
+		return n, err
 	}
-	if bits := b[2] & 0x3f; bits > 40 || int64(2|bits&1)<<(bits/2+11) > maxWindow {
-		return fmt.Errorf("xz: a dictionary of more than %d MiB", maxWindow>>20)
+	next, err := g.in.ReadByte()
+	for err == nil && next == 0 {
+		next, err = g.in.ReadByte()
 	}
-	return nil
+	if err != nil {
+		return n, err
+	}
+	_ = g.in.UnreadByte() // what was just read
+	if err := g.z.Reset(g.in); err != nil {
+		return n, noEOF(err)
+	}
+	g.z.Multistream(false)
+	return n, nil
+}
+
+// noEOF is for the end of a file where it may not end.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // counter counts the bytes of the compressed file.
@@ -159,7 +173,7 @@ func (d *decoder) Read(b []byte) (int, error) {
 	n, err := d.r.Read(b)
 	d.out += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return n, fmt.Errorf("%s: %w", d.c, err)
+		return n, d.c.wrap(err)
 	}
 	if d.out > bombSize && d.out/bombRatio > d.in.n {
 		return n, fmt.Errorf("%s: %d bytes became more than %d GiB: refused as a decompression bomb", d.c, d.in.n, bombSize>>30)

@@ -2,12 +2,20 @@ package rawtar
 
 import (
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/fpuimg/fpuimg/internal/testcmd"
+	kgzip "github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -47,6 +55,98 @@ func TestZstdRuns(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestGzipPadding reads several members, and zeros after the last.
+func TestGzipPadding(t *testing.T) {
+	var b bytes.Buffer
+	for _, text := range []string{"one ", "two"} {
+		w := gzip.NewWriter(&b)
+		w.Write([]byte(text))
+		w.Close()
+	}
+	for _, tt := range []struct {
+		name, tail, want string
+		err              error
+	}{
+		{"nothing", "", "one two", nil},
+		{"zeros", strings.Repeat("\x00", 1000), "one two", nil},
+		{"part of a header", "\x00\x00\x1f\x8b", "one two", io.ErrUnexpectedEOF},
+		{"something else", "rubbish rubbish", "one two", kgzip.ErrHeader},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d, err := NewDecoder(strings.NewReader(b.String()+tt.tail), Gzip)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			got, err := io.ReadAll(d)
+			if string(got) != tt.want || !errors.Is(err, tt.err) {
+				t.Errorf("%q, %v; want %q, %v", got, err, tt.want, tt.err)
+			}
+			if err != nil && strings.Count(err.Error(), "gzip:") > 1 {
+				t.Errorf("%v: the name of the compression twice", err)
+			}
+		})
+	}
+}
+
+// TestXZDictionary refuses a dictionary of 4 GiB in each block of an xz file before it
+// is allocated: for that it has to find the blocks as xz lays them out.
+func TestXZDictionary(t *testing.T) {
+	text := strings.Repeat("some text that compresses, and is longer than a block\n", 200)
+	noise := make([]byte, 70_000) // in chunks that are not compressed
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	all := string(noise) + text + text
+	pack := func(args ...string) []byte {
+		cmd := exec.Command(testcmd.Tool(t, "xz"), append([]string{"-c", "--block-size=16KiB"}, args...)...)
+		cmd.Stdin = strings.NewReader(all)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	// LZMA2 with its one property, the dictionary that xz takes for -0, -6 and -9.
+	filters := regexp.MustCompile(`\x21\x01[\x0c\x16\x1c]`)
+	read := func(b []byte) (string, error) {
+		d, err := NewDecoder(bytes.NewReader(b), XZ)
+		if err != nil {
+			return "", err
+		}
+		defer d.Close()
+		got, err := io.ReadAll(d)
+		return string(got), err
+	}
+	for _, tt := range []struct {
+		name   string
+		file   []byte
+		blocks int
+	}{
+		{"no check", pack("--check=none"), 6},
+		{"CRC32", pack("--check=crc32"), 6},
+		{"CRC64", pack("--check=crc64"), 6},
+		{"SHA-256, and sizes in the headers", pack("--check=sha256", "-T2"), 6},
+		{"two streams with padding between", slices.Concat(pack("-0"), make([]byte, 8), pack("-9")), 12},
+		{"chunks of both kinds in a block", bytes.Repeat(pack("--block-size=1MiB"), 2), 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got, err := read(tt.file); err != nil || strings.ReplaceAll(got, all, "") != "" {
+				t.Fatalf("%d bytes, %v", len(got), err)
+			}
+			blocks := filters.FindAllIndex(tt.file, -1)
+			if len(blocks) != tt.blocks {
+				t.Errorf("%d blocks, want %d", len(blocks), tt.blocks)
+			}
+			for i, at := range blocks {
+				b := slices.Clone(tt.file)
+				b[at[1]-1] = 40
+				if _, err := read(b); err == nil || !strings.Contains(err.Error(), "a dictionary of more than 128 MiB") {
+					t.Errorf("block %d: error %v, want one about the dictionary", i, err)
+				}
+			}
+		})
 	}
 }
 

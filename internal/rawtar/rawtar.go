@@ -283,8 +283,10 @@ func (r *Reader) block(m *Member, first bool) ([]byte, error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, nil // one zero block and the end: archive/tar accepts that
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, fmt.Errorf("%w: %w", r.fail(r.at, "the archive ends inside the blocks that end it"), err)
 	case err != nil:
-		return nil, r.cut(err)
+		return nil, err
 	case !allZero(second):
 		return nil, r.fail(r.at-blockSize, "a block follows the zero block that ends the archive")
 	}

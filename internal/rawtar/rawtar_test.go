@@ -313,28 +313,6 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestXZDictionary refuses a dictionary of 4 GiB before it is allocated.
-func TestXZDictionary(t *testing.T) {
-	var b bytes.Buffer
-	w, err := NewEncoder(&b, XZ)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Write([]byte("text"))
-	w.Close()
-	x := b.Bytes()
-	if x[14] != 0x21 {
-		t.Fatalf("byte 14 is %#x, want the filter", x[14])
-	}
-	if _, err := NewDecoder(bytes.NewReader(x), XZ); err != nil {
-		t.Error(err)
-	}
-	x[16] = 40
-	if _, err := NewDecoder(bytes.NewReader(x), XZ); err == nil || !strings.Contains(err.Error(), "dictionary") {
-		t.Errorf("error %v, want one about the dictionary", err)
-	}
-}
-
 // FuzzWalk walks arbitrary bytes: what archive/tar accepts must be read the same,
 // and an archive is copied to the same bytes.
 func FuzzWalk(f *testing.F) {
