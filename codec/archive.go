@@ -20,6 +20,8 @@ import (
 const (
 	maxHeld   = 256 << 20 // all images and descriptions of one archive
 	maxConfig = 4 << 20   // config.dump, spec.dump
+	maxName   = 4 << 10   // of a member; no system takes a longer path
+	dirHeld   = 16 << 10  // what a directory with images counts for, besides them
 )
 
 // Container is what an engine recorded of the container that a checkpoint was
@@ -38,7 +40,8 @@ type archive struct {
 	order []string          // of dirs
 	notes map[string][]byte // config.dump and spec.dump, by their place
 	held  int64
-	unfit []error // members whose names lead out of the archive
+	unfit []error // members with images whose names cannot be used
+	oci   bool    // it is an OCI image layout
 }
 
 // archiveDir is one directory of an archive that holds images.
@@ -83,6 +86,10 @@ func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c raw
 		return nil, err
 	case len(ckpts) == 0 && a.predump():
 		return nil, fmt.Errorf("%s: only a pre-dump, which holds memory but no registers", name)
+	case len(ckpts) == 0 && len(a.unfit) > 0:
+		return nil, a.unfit[0]
+	case len(ckpts) == 0 && a.oci:
+		return nil, fmt.Errorf("%s: an OCI image layout; unpack it into a directory, and name that", name)
 	case len(ckpts) == 0:
 		return nil, fmt.Errorf("%s: no checkpoint in the archive: no directory holds a pstree.img or a core-*.img", name)
 	}
@@ -117,11 +124,19 @@ func isImage(base string) bool {
 	return ok
 }
 
+// errLeadsOut is a member name that leads out of the archive.
+var errLeadsOut = errors.New("leads out of the archive; pack it again with relative names")
+
 // memberName returns the place that a member has in the archive: "./" is taken off.
-// ok is false for a name that leads out of it.
-func memberName(name string) (clean string, ok bool) {
-	clean = path.Clean(name)
-	return clean, !path.IsAbs(clean) && clean != ".." && !strings.HasPrefix(clean, "../") && !slices.Contains(strings.Split(name, "/"), "..")
+func memberName(name string) (string, error) {
+	if len(name) > maxName {
+		return "", fmt.Errorf("of %d bytes is longer than any path", len(name))
+	}
+	clean := path.Clean(name)
+	if path.IsAbs(clean) || slices.Contains(strings.Split(name, "/"), "..") {
+		return "", fmt.Errorf("%q %w", name, errLeadsOut)
+	}
+	return clean, nil
 }
 
 // walk reads the archive. Where data must be decompressed to be skipped, it stops
@@ -139,15 +154,16 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 		base := path.Base(m.Name)
 		config := base == "config.dump" || base == "spec.dump"
 		if !isImage(base) && !config {
+			a.oci = a.oci || path.Clean(m.Name) == "oci-layout"
 			if dir := path.Dir(path.Clean(m.Name)); !whole && m.Type != rawtar.TypeDir && dir != last && a.complete(last) {
 				return nil
 			}
 			continue
 		}
-		clean, ok := memberName(m.Name)
-		if !ok {
+		clean, err := memberName(m.Name)
+		if err != nil {
 			if !config && len(a.unfit) < maxProblems {
-				a.unfit = append(a.unfit, &FormatError{a.path, m.Offset, "tar", fmt.Errorf("the member name %q leads out of the archive; it is not used", m.Name)})
+				a.unfit = append(a.unfit, &FormatError{a.path, m.Offset, "tar", fmt.Errorf("an image is left out: its name %w", err)})
 			}
 			continue
 		}
@@ -163,6 +179,9 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 		last = dir
 		d := a.dirs[dir]
 		if d == nil {
+			if err := a.hold(m, dirHeld); err != nil {
+				return err
+			}
 			d = &archiveDir{files: map[string]archived{}}
 			a.dirs[dir] = d
 			a.order = append(a.order, dir)
@@ -173,8 +192,10 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 		f := archived{}
 		label := a.label(dir, base)
 		switch {
+		case m.Type == rawtar.TypeLink:
+			f.err = &FormatError{label, m.Offset, "tar", errHardLink}
 		case !m.Regular() && !m.Sparse:
-			f.err = &FormatError{label, 0, "file", errIrregular}
+			f.err = &FormatError{label, m.Offset, "tar", errIrregular}
 		case m.Size > maxImage:
 			f.err = &FormatError{label, maxImage, "file", errTooLarge}
 		default:
@@ -182,17 +203,30 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 				return err
 			}
 			if m.Sparse {
-				f.b, f.err = expand(label, m, f.b)
+				if f.b, f.err = expand(label, m, f.b); f.err == nil {
+					err = a.hold(m, int64(len(f.b)))
+				}
+				if err != nil {
+					return err
+				}
 			}
 		}
 		d.files[base] = f
 	}
 }
 
+// hold counts what is kept of a member.
+func (a *archive) hold(m *rawtar.Member, n int64) error {
+	if a.held += n; a.held > maxHeld {
+		return &FormatError{a.path, m.Offset, "tar", fmt.Errorf("more than %d MiB of images and their directories", maxHeld>>20)}
+	}
+	return nil
+}
+
 // data reads a member whose size was checked.
 func (a *archive) data(tr *rawtar.Reader, m *rawtar.Member) ([]byte, error) {
-	if a.held += m.Size; a.held > maxHeld {
-		return nil, &FormatError{a.path, m.Offset, "tar", fmt.Errorf("more than %d MiB of core images", maxHeld>>20)}
+	if err := a.hold(m, m.Size); err != nil {
+		return nil, err
 	}
 	var b bytes.Buffer // grows with what is there, not with what the header says
 	if _, err := io.CopyN(&b, tr, m.Size); err != nil {
@@ -233,7 +267,7 @@ func inArchive(archive, dir, base string) string { return archive + ":" + dir + 
 // walk has left the directory.
 func (a *archive) complete(dir string) bool {
 	d := a.dirs[dir]
-	if d == nil || path.Base(dir) != "checkpoint" || a.notes[path.Join(path.Dir(dir), "config.dump")] == nil || d.judged == len(d.files) {
+	if d == nil || dir != "checkpoint" || a.notes["config.dump"] == nil || d.judged == len(d.files) {
 		return false
 	}
 	d.judged = len(d.files)

@@ -331,6 +331,34 @@ func TestArchiveSparse(t *testing.T) {
 	}
 }
 
+// TestArchiveSparseBomb refuses sparse members that are small in the archive and not
+// in memory.
+func TestArchiveSparseBomb(t *testing.T) {
+	dir := t.TempDir()
+	for name, b := range threads8(t) {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(name, "core-") {
+			if err := os.Truncate(path, 64<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b, err := exec.Command(testcmd.GNUTar(t), "-C", dir, "-Scf", "-", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cs, err := codec.ReadAll("x.tar", bytes.NewReader(b), codec.Options{})
+	for _, c := range cs {
+		err = errors.Join(append(c.Problems, err)...)
+	}
+	if err == nil || !strings.Contains(err.Error(), "more than 256 MiB") {
+		t.Errorf("error %v, want that it is too much", err)
+	}
+}
+
 // TestArchiveHostile reads archives that mean harm.
 func TestArchiveHostile(t *testing.T) {
 	files := threads8(t)
@@ -345,7 +373,7 @@ func TestArchiveHostile(t *testing.T) {
 		{"an absolute path", imagesTar(t, "checkpoint/", member{name: "/etc/" + core, data: files[core]}), "leads out of the archive"},
 		{"an escape in the middle", imagesTar(t, "checkpoint/", member{name: "checkpoint/../../" + core, data: files[core]}), "leads out of the archive"},
 		{"a link as core image", makeTar(t, member{name: "checkpoint/pstree.img", data: files["pstree.img"]}, member{name: "checkpoint/" + core, typ: tar.TypeSymlink, link: "/etc/passwd"}), "not a regular file"},
-		{"a hard link out", makeTar(t, member{name: "checkpoint/" + core, typ: tar.TypeLink, link: "../../etc/passwd"}), "not a regular file"},
+		{"a hard link out", makeTar(t, member{name: "checkpoint/" + core, typ: tar.TypeLink, link: "../../etc/passwd"}), "a hard link"},
 		{"a device", makeTar(t, member{name: "checkpoint/" + core, typ: tar.TypeChar}), "not a regular file"},
 		{"two members of one name", imagesTar(t, "checkpoint/", member{name: "./checkpoint/" + core, data: files[core]}), "a second member of this name"},
 		{"a huge pax header", imagesTar(t, "checkpoint/", member{name: "a", pax: map[string]string{"comment": string(long[:1<<19])}}), ""},
@@ -353,6 +381,16 @@ func TestArchiveHostile(t *testing.T) {
 		{"no checkpoint", makeTar(t, member{name: "a"}), "no checkpoint"},
 		{"only a pre-dump", makeTar(t, member{name: "pre-checkpoint/inventory.img", data: files["inventory.img"]}), "only a pre-dump"},
 		{"nothing", make([]byte, 1024), "unknown magic"},
+		{"absolute paths alone", imagesTar(t, "/var/checkpoint/"), "leads out of the archive; pack it again"},
+		{"a name beyond any path", imagesTar(t, "checkpoint/", member{name: strings.Repeat("n/", 5000) + core}), "longer than any path"},
+		{"more directories than anyone has", makeTar(t, slices.Collect(func(yield func(member) bool) {
+			for i := range 20_000 {
+				if !yield(member{name: fmt.Sprint(i, "/", core)}) {
+					return
+				}
+			}
+		})...), "more than 256 MiB of images and their directories"},
+		{"an image layout", makeTar(t, member{name: "./oci-layout", data: []byte("{}")}, member{name: "./index.json"}), "an OCI image layout; unpack it"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -513,6 +551,34 @@ func TestArchiveStopsEarly(t *testing.T) {
 	}
 	if r.n > int64(len(b))/2 {
 		t.Errorf("%d of %d bytes were read", r.n, len(b))
+	}
+
+	// What an engine would not write is read to the end: there may be more below, and
+	// one that is asked for by name.
+	var two []member
+	for _, dir := range []string{"a/", "b/", ""} {
+		for _, e := range es[:len(es)-2] {
+			e.name = dir + e.name
+			two = append(two, e)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "two.tgz")
+	if err := os.WriteFile(path, compressors(t)["gzip"](makeTar(t, two...)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if cs, err = codec.OpenAll(path, codec.Options{}); err != nil || len(cs) != 3 {
+		t.Errorf("%d checkpoints, error %v; want 3", len(cs), err)
+	}
+	last := slices.Concat(es[:len(es)-1], two) // the one of the engine comes first
+	if err := os.WriteFile(path, compressors(t)["gzip"](makeTar(t, last...)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := codec.Open(path + ":b/checkpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := countThreads(t, c); n != 8 {
+		t.Errorf("%s: %d threads, want 8", c.Path, n)
 	}
 }
 

@@ -63,4 +63,5 @@ var (
 	errThread    = errors.New("no thread_info, and the task is not dead")
 	errTooLarge  = fmt.Errorf("larger than %d MiB, which no such image is", maxImage>>20)
 	errIrregular = errors.New("not a regular file")
+	errHardLink  = errors.New("a hard link, with the content in another place; pack it again with tar --hard-dereference")
 )

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -159,11 +160,12 @@ func splitInner(path string) (outer, inner string, ok bool) {
 
 // openInner opens one of the checkpoints of an archive.
 func openInner(outer, inner string, o Options) ([]*Checkpoint, error) {
+	o.Whole = true // it may stand after one that is complete
 	all, err := OpenAll(outer, o)
 	if err != nil {
 		return nil, err
 	}
-	want, _ := memberName(inner)
+	want := path.Clean(inner)
 	var names []string
 	for _, c := range all {
 		file, dir := c.Archive()

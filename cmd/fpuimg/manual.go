@@ -29,7 +29,9 @@ without a PATH the current directory is read.
   image      one core-*.img
   archive    a tar archive as Podman, CRI-O and containerd write it, plain or
              compressed by gzip, zstd, xz or bzip2. ARCHIVE:DIR names one of
-             several checkpoints in it. Nothing is unpacked
+             several checkpoints in it. Nothing is unpacked, and a compressed
+             one is read no further than an engine's checkpoint is complete,
+             which is checkpoint/ and config.dump at its root
   ELF core   written by the kernel, gcore or show --elf-core; convert does not
              take it
 
