@@ -1,6 +1,7 @@
 package rawtar
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"errors"
@@ -201,4 +202,23 @@ func decode(tb testing.TB, b []byte) io.ReadCloser {
 		tb.Fatal(err)
 	}
 	return d
+}
+
+// FuzzXZGuard lets arbitrary bytes through as they are, or refuses a dictionary.
+func FuzzXZGuard(f *testing.F) {
+	var b bytes.Buffer
+	w, err := NewEncoder(&b, XZ)
+	if err != nil {
+		f.Fatal(err)
+	}
+	w.Write(bytes.Repeat([]byte("some text "), 1000))
+	w.Close()
+	f.Add(b.Bytes())
+	f.Add(append(append(b.Bytes(), 0, 0, 0, 0), b.Bytes()...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := io.ReadAll(newXZGuard(bufio.NewReader(bytes.NewReader(b))))
+		if err != nil && !strings.Contains(err.Error(), "a dictionary of more") || err == nil && !bytes.Equal(got, b) || !bytes.HasPrefix(b, got) {
+			t.Errorf("%d of %d bytes, error %v", len(got), len(b), err)
+		}
+	})
 }
