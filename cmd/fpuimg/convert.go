@@ -160,14 +160,6 @@ func (o *convertOptions) command(path string) string {
 	return strings.Join(append(words, view.Path(path)), " ")
 }
 
-// parts returns the errors that [errors.Join] has made one of.
-func parts(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && errors.Join(joined.Unwrap()...).Error() == err.Error() {
-		return joined.Unwrap()
-	}
-	return []error{err}
-}
-
 func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
 	doc := convertDoc{Schema: "fpuimg.convert/1", Images: []convertImage{}}
@@ -177,9 +169,7 @@ func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			return 0, usage
 		}
 		if err != nil {
-			for _, err := range parts(err) {
-				s.Errorf("%v", err)
-			}
+			s.Error(err)
 			if hint := o.hint(path, err); hint != "" {
 				s.Hintf("%s", hint)
 			}
