@@ -82,9 +82,9 @@ func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c raw
 	case err != nil && len(ckpts) == 0:
 		return nil, err
 	case len(ckpts) == 0 && a.predump():
-		return nil, fmt.Errorf("%s: only a pre-dump, which holds memory but no registers", name)
+		return nil, fmt.Errorf("%s: %w: only a pre-dump, which holds memory but no registers", name, errNoCheckpoint)
 	case len(ckpts) == 0:
-		return nil, fmt.Errorf("%s: no checkpoint in the archive: no directory holds a pstree.img or a core-*.img", name)
+		return nil, fmt.Errorf("%s: %w: no directory holds a pstree.img or a core-*.img", name, errNoCheckpoint)
 	}
 	for _, ckpt := range ckpts {
 		if err != nil {

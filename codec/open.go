@@ -171,7 +171,9 @@ func openInner(outer, inner string, o Options) ([]*Checkpoint, error) {
 			c.Path = outer + ":" + inner
 			return []*Checkpoint{c}, nil
 		}
-		names = append(names, dir)
+		if dir != "" { // what cannot be read has no place
+			names = append(names, dir)
+		}
 	}
 	return nil, fmt.Errorf("%s: no checkpoint %q in it; it has %s", outer, inner, strings.Join(names, ", "))
 }
@@ -183,7 +185,7 @@ func openDirs(path string, o Options) ([]*Checkpoint, error) {
 		c.Container = dirContainer(filepath.Clean(path))
 		return []*Checkpoint{c}, nil
 	}
-	if layout, lerr := openLayout(path, o); layout != nil || lerr != nil {
+	if layout, lerr := openLayout(path); layout != nil || lerr != nil {
 		return layout, lerr
 	}
 	// Podman and runc have the images in checkpoint/, Docker in checkpoints/NAME/,
