@@ -38,8 +38,8 @@ type ArchiveOptions struct {
 func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
 	archive, _ := plans[0].Checkpoint.Archive()
 	out = filepath.Clean(out)
-	if _, err := os.Lstat(out); err == nil {
-		return existsError(out)
+	if err := free(out); err != nil {
+		return err
 	}
 	stage := stageName(out)
 	f, err := createLocked(stage)
