@@ -53,8 +53,9 @@ const maxProblems = 10
 
 // archived is one image in an archive, or why it cannot be read.
 type archived struct {
-	b   []byte
-	err error
+	b      []byte
+	err    error
+	sparse bool // in the archive: b is what it expands to
 }
 
 // readArchive reads the checkpoints of an archive. size is that of the file if r can
@@ -182,6 +183,7 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 				return err
 			}
 			if m.Sparse {
+				f.sparse = true
 				f.b, f.err = expand(label, m, f.b)
 			}
 		}
@@ -360,6 +362,12 @@ func (c *Checkpoint) fileInArchive(name string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: c.file(name), Err: fs.ErrNotExist}
 	}
 	return f.b, f.err
+}
+
+// Sparse reports whether one of the checkpoint's files is stored in an archive as a
+// sparse file, and names it for messages.
+func (c *Checkpoint) Sparse(name string) (label string, sparse bool) {
+	return c.file(name), c.files[name].sparse
 }
 
 // Archive returns the archive that holds the checkpoint and the directory in it,
