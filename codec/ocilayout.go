@@ -74,7 +74,7 @@ func openLayout(dir string) ([]*Checkpoint, error) {
 			errs = append(errs, c.Problems...)
 		}
 	}
-	if len(errs) > len(l.out) {
+	if len(errs)-1 == len(l.out) { // nothing but faults
 		return nil, errors.Join(errs...)
 	}
 	if len(l.out) == 1 {

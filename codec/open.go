@@ -31,7 +31,9 @@ type Options struct {
 // OpenAll opens every checkpoint that path holds: one for an images directory, a
 // core image, an ELF core or a bare area; as many as there are for an archive, for a
 // directory above the images, such as a runtime's, and for an OCI image layout.
-// ARCHIVE:DIR names one of several. The errors are those of [Open].
+// ARCHIVE:DIR names one of several. A blob of a layout that cannot be read is among
+// them, with problems and no threads. The errors are those of [Open]; of a layout with
+// nothing to read, all are joined.
 func OpenAll(path string, o Options) ([]*Checkpoint, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
