@@ -56,8 +56,9 @@ const maxProblems = 10
 
 // archived is one image in an archive, or why it cannot be read.
 type archived struct {
-	b   []byte
-	err error
+	b      []byte
+	err    error
+	sparse bool // in the archive: b is what it expands to
 }
 
 // readArchive reads the checkpoints of an archive. size is that of the file if r can
@@ -85,13 +86,13 @@ func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c raw
 	case err != nil && len(ckpts) == 0:
 		return nil, err
 	case len(ckpts) == 0 && a.predump():
-		return nil, fmt.Errorf("%s: only a pre-dump, which holds memory but no registers", name)
+		return nil, fmt.Errorf("%s: %w: only a pre-dump, which holds memory but no registers", name, errNoCheckpoint)
 	case len(ckpts) == 0 && len(a.unfit) > 0:
 		return nil, a.unfit[0]
 	case len(ckpts) == 0 && a.oci:
 		return nil, fmt.Errorf("%s: an OCI image layout; unpack it into a directory, and name that", name)
 	case len(ckpts) == 0:
-		return nil, fmt.Errorf("%s: no checkpoint in the archive: no directory holds a pstree.img or a core-*.img", name)
+		return nil, fmt.Errorf("%s: %w: no directory holds a pstree.img or a core-*.img", name, errNoCheckpoint)
 	}
 	for _, ckpt := range ckpts {
 		if err != nil {
@@ -203,6 +204,7 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 				return err
 			}
 			if m.Sparse {
+				f.sparse = true
 				if f.b, f.err = expand(label, m, f.b); f.err == nil {
 					err = a.hold(m, int64(len(f.b)))
 				}
@@ -394,6 +396,12 @@ func (c *Checkpoint) fileInArchive(name string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: c.file(name), Err: fs.ErrNotExist}
 	}
 	return f.b, f.err
+}
+
+// Sparse reports whether one of the checkpoint's files is stored in an archive as a
+// sparse file, and names it for messages.
+func (c *Checkpoint) Sparse(name string) (label string, sparse bool) {
+	return c.file(name), c.files[name].sparse
 }
 
 // Archive returns the archive that holds the checkpoint and the directory in it,

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -640,54 +639,6 @@ func TestDirectoriesAbove(t *testing.T) {
 				t.Errorf("checkpoints %q, want %q", got, want)
 			}
 		})
-	}
-}
-
-// TestImageLayout opens OCI image layouts: containerd's, with the images at the root
-// of a blob, and that of an image with a checkpoint in a layer.
-func TestImageLayout(t *testing.T) {
-	put := func(dir string, b []byte) string {
-		sum := fmt.Sprintf("%x", sha256.Sum256(b))
-		path := filepath.Join(dir, "blobs", "sha256")
-		if err := os.MkdirAll(path, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(path, sum), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return "sha256:" + sum
-	}
-	index := func(dir, json string) {
-		if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte(json), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	containerd, podman, hostile, wrong := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
-	index(containerd, fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":%q},{"mediaType":"application/vnd.containerd.container.checkpoint.options.v1+proto","digest":"sha256:00"}]}`,
-		put(containerd, fmt.Appendf(nil, `{"manifests":[{"mediaType":"application/vnd.containerd.container.criu.checkpoint.criu.tar","digest":%q}]}`, put(containerd, imagesTar(t, ""))))))
-	layer := compressors(t)["gzip"](imagesTar(t, "checkpoint/"))
-	index(podman, fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q}]}`,
-		put(podman, fmt.Appendf(nil, `{"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q},{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q}]}`,
-			put(podman, makeTar(t, member{name: "etc/passwd"})), put(podman, layer)))))
-	index(hostile, `{"manifests":[{"mediaType":"application/vnd.containerd.container.criu.checkpoint.criu.tar","digest":"sha256:../../../../etc/passwd"}]}`)
-	bad := put(wrong, []byte(`{"layers":[]}`))
-	if err := os.WriteFile(filepath.Join(wrong, "blobs", "sha256", bad[7:]), []byte(`{"layers":[] }`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	index(wrong, fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q}]}`, bad))
-	for _, dir := range []string{containerd, podman} {
-		c, err := codec.Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := countThreads(t, c); n != 8 || c.Path != dir || c.Kind != codec.KindArchive {
-			t.Errorf("%d threads, path %s, kind %s; want 8, %s, archive", n, c.Path, c.Kind, dir)
-		}
-	}
-	for dir, want := range map[string]string{hostile: "is no digest", wrong: "the content is not that of"} {
-		if _, err := codec.Open(dir); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want %q", err, want)
-		}
 	}
 }
 

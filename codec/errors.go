@@ -59,9 +59,10 @@ var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.im
 var ErrMixedModes = errors.New("threads of 32 bits and of 64 bits do not go into one ELF core")
 
 var (
-	errMissing   = errors.New("required field is missing")
-	errThread    = errors.New("no thread_info, and the task is not dead")
-	errTooLarge  = fmt.Errorf("larger than %d MiB, which no such image is", maxImage>>20)
-	errIrregular = errors.New("not a regular file")
-	errHardLink  = errors.New("a hard link, with the content in another place; pack it again with tar --hard-dereference")
+	errNoCheckpoint = errors.New("no checkpoint in the archive")
+	errMissing      = errors.New("required field is missing")
+	errThread       = errors.New("no thread_info, and the task is not dead")
+	errTooLarge     = fmt.Errorf("larger than %d MiB, which no such image is", maxImage>>20)
+	errIrregular    = errors.New("not a regular file")
+	errHardLink     = errors.New("a hard link, with the content in another place; pack it again with tar --hard-dereference")
 )

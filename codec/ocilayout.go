@@ -1,15 +1,21 @@
 package codec
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -40,15 +46,18 @@ type manifest struct {
 
 // ociLayout is an OCI image layout while it is searched.
 type ociLayout struct {
-	dir   string
-	opts  Options
-	blobs int
-	out   []*Checkpoint
+	dir    string
+	seen   map[string]bool // digests: tags and images share blobs
+	blobs  int
+	faults int
+	out    []*Checkpoint
 }
 
 // openLayout opens the checkpoints in the blobs of an OCI image layout (OCI image
-// specification, image-layout.md). The result is nil if dir is none.
-func openLayout(dir string, o Options) ([]*Checkpoint, error) {
+// specification, image-layout.md). A blob that cannot be read stands among them as a
+// checkpoint with nothing but problems, unless there are no others. The result is nil
+// if dir is no layout.
+func openLayout(dir string) ([]*Checkpoint, error) {
 	index := filepath.Join(dir, "index.json")
 	b, err := ReadFile(index)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -57,17 +66,28 @@ func openLayout(dir string, o Options) ([]*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &ociLayout{dir: dir, opts: o}
-	if err := l.manifest(index, b, 0); err != nil {
-		return nil, err
+	l := &ociLayout{dir: dir, seen: map[string]bool{}}
+	l.manifest(index, b, 0)
+	errs := []error{fmt.Errorf("%s: an OCI image layout, but no blob in it is a checkpoint", dir)}
+	for _, c := range l.out {
+		if c.archive == "" {
+			errs = append(errs, c.Problems...)
+		}
 	}
-	if len(l.out) == 0 {
-		return nil, fmt.Errorf("%s: an OCI image layout, but no blob in it is a checkpoint", dir)
+	if len(errs)-1 == len(l.out) { // nothing but faults
+		return nil, errors.Join(errs...)
 	}
 	if len(l.out) == 1 {
 		l.out[0].Path = dir
 	}
 	return l.out, nil
+}
+
+// fault notes that a file of the layout cannot be read.
+func (l *ociLayout) fault(path string, err error) {
+	if l.faults++; l.faults <= maxProblems {
+		l.out = append(l.out, &Checkpoint{Path: path, Kind: KindArchive, Problems: []error{err}})
+	}
 }
 
 // digestForm matches a digest; it is compiled when the first layout is
@@ -76,101 +96,141 @@ var digestForm = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^([a-z0-9]+):([a-f0-9]{32,128})$`)
 })
 
-// blob returns the path of a blob. A digest is not trusted as a path.
-func (l *ociLayout) blob(d descriptor) (string, error) {
+// blob returns the path of a blob that was not looked into before. A digest is not
+// trusted as a path.
+func (l *ociLayout) blob(path string, d descriptor) (blob string, ok bool) {
+	if l.seen[d.Digest] {
+		return "", false
+	}
+	l.seen[d.Digest] = true
 	m := digestForm().FindStringSubmatch(d.Digest)
 	if m == nil {
-		return "", &FormatError{filepath.Join(l.dir, "index.json"), 0, "digest", fmt.Errorf("%q is no digest", d.Digest)}
+		l.fault(path, &FormatError{path, 0, "digest", fmt.Errorf("%q is no digest", d.Digest)})
+		return "", false
 	}
-	return filepath.Join(l.dir, "blobs", m[1], m[2]), nil
+	if l.blobs++; l.blobs == maxBlobs+1 {
+		l.fault(path, &FormatError{path, 0, "manifests", fmt.Errorf("more than %d blobs", maxBlobs)})
+	}
+	return filepath.Join(l.dir, "blobs", m[1], m[2]), l.blobs <= maxBlobs
 }
 
-func (l *ociLayout) manifest(path string, b []byte, depth int) error {
+// verify compares what a blob holds with its digest. Algorithms that the
+// specification does not name go unchecked.
+func verify(blob string, r io.Reader, d descriptor) error {
+	var h hash.Hash
+	algorithm, want, _ := strings.Cut(d.Digest, ":")
+	switch algorithm {
+	case "sha256":
+		h = sha256.New()
+	case "sha512":
+		h = sha512.New()
+	default:
+		return nil
+	}
+	if _, err := io.Copy(h, r); err != nil {
+		return err
+	}
+	if hex.EncodeToString(h.Sum(nil)) != want {
+		return &FormatError{blob, 0, "digest", fmt.Errorf("the content is not that of %s", d.Digest)}
+	}
+	return nil
+}
+
+// manifest looks into the blobs that an index or a manifest lists.
+func (l *ociLayout) manifest(path string, b []byte, depth int) {
 	if depth > maxNesting {
-		return &FormatError{path, 0, "manifests", fmt.Errorf("indexes nest deeper than %d", maxNesting)}
+		l.fault(path, &FormatError{path, 0, "manifests", fmt.Errorf("indexes nest deeper than %d", maxNesting)})
+		return
 	}
 	var m manifest
 	if err := json.Unmarshal(b, &m); err != nil {
-		return &FormatError{path, 0, "json", err}
+		l.fault(path, &FormatError{path, 0, "json", err})
+		return
 	}
 	for _, d := range m.Manifests {
-		if err := l.descriptor(path, d, depth); err != nil {
-			return err
-		}
+		l.descriptor(path, d, depth)
 	}
 	for _, d := range m.Layers {
-		if err := l.archive(path, d, false); err != nil {
-			return err
+		// An encrypted layer cannot be looked into.
+		if strings.Contains(d.MediaType, "tar") && !strings.HasSuffix(d.MediaType, "+encrypted") {
+			l.archive(path, d)
 		}
 	}
-	return nil
 }
 
-func (l *ociLayout) descriptor(path string, d descriptor, depth int) error {
+func (l *ociLayout) descriptor(path string, d descriptor, depth int) {
 	switch {
 	case d.MediaType == mediaCRIU:
-		return l.archive(path, d, true)
+		l.archive(path, d)
+		return
 	case strings.Contains(d.MediaType, "manifest") || strings.Contains(d.MediaType, "index"):
 	default:
-		return nil // containerd keeps its options and the writable layer beside it
+		return // containerd keeps its options and the writable layer beside it
 	}
-	if err := l.count(path); err != nil {
-		return err
+	blob, ok := l.blob(path, d)
+	if !ok {
+		return
 	}
-	blob, err := l.blob(d)
+	b, err := readManifest(blob)
+	if err == nil {
+		err = verify(blob, bytes.NewReader(b), d)
+	}
 	if err != nil {
-		return err
+		l.fault(blob, err)
+		return
 	}
-	if info, err := os.Stat(blob); err == nil && info.Size() > maxManifest {
-		return &FormatError{blob, maxManifest, "json", errTooLarge}
-	}
-	b, err := ReadFile(blob)
-	if err != nil {
-		return err
-	}
-	if sum := sha256.Sum256(b); strings.HasPrefix(d.Digest, "sha256:") && d.Digest != "sha256:"+hex.EncodeToString(sum[:]) {
-		return &FormatError{blob, 0, "digest", fmt.Errorf("the content is not that of %s", d.Digest)}
-	}
-	return l.manifest(blob, b, depth+1)
+	l.manifest(blob, b, depth+1)
 }
 
-func (l *ociLayout) count(path string) error {
-	if l.blobs++; l.blobs > maxBlobs {
-		return &FormatError{path, 0, "manifests", fmt.Errorf("more than %d blobs", maxBlobs)}
+func readManifest(blob string) ([]byte, error) {
+	if info, err := os.Stat(blob); err == nil && info.Size() > maxManifest {
+		return nil, &FormatError{blob, maxManifest, "json", errTooLarge}
 	}
-	return nil
+	return ReadFile(blob)
 }
 
 // archive opens a blob that is, or as a layer may be, the archive of a checkpoint.
-func (l *ociLayout) archive(path string, d descriptor, must bool) error {
-	if !must && !strings.Contains(d.MediaType, "tar") {
-		return nil
+func (l *ociLayout) archive(path string, d descriptor) {
+	blob, ok := l.blob(path, d)
+	if !ok {
+		return
 	}
-	if err := l.count(path); err != nil {
-		return err
+	all, err := openBlob(blob, d)
+	switch {
+	case errors.Is(err, errNoCheckpoint) && d.MediaType != mediaCRIU: // an ordinary layer
+	case err != nil:
+		l.fault(blob, err)
 	}
-	blob, err := l.blob(d)
-	if err != nil {
-		return err
-	}
+	l.out = append(l.out, all...)
+}
+
+// openBlob opens the checkpoints of an archive. Only a blob that has some is worth the
+// time to hash it; then the whole is hashed, since the walk may have stopped early.
+func openBlob(blob string, d descriptor) ([]*Checkpoint, error) {
 	info, err := os.Lstat(blob)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return &FormatError{blob, 0, "file", errIrregular}
+		return nil, &FormatError{blob, 0, "file", errIrregular}
 	}
 	all, err := OpenAll(blob, Options{})
+	format, ok := errors.AsType[*FormatError](err)
+	foreign := ok && format.Field == "magic" // a layer need not be an archive that is known here
+	if err != nil && !foreign {
+		return nil, err
+	}
+	f, err := os.Open(blob)
 	if err != nil {
-		if must {
-			return err
-		}
-		return nil // an ordinary layer
+		return nil, err
+	}
+	defer f.Close()
+	damage := verify(blob, f, d)
+	if foreign {
+		return nil, cmp.Or(damage, fmt.Errorf("%w: %w", errNoCheckpoint, format))
 	}
 	for _, c := range all {
-		if c.Kind == KindArchive {
-			l.out = append(l.out, c)
-		}
+		c.problem(damage)
 	}
-	return nil
+	return slices.DeleteFunc(all, func(c *Checkpoint) bool { return c.Kind != KindArchive }), nil
 }

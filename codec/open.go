@@ -32,7 +32,9 @@ type Options struct {
 // OpenAll opens every checkpoint that path holds: one for an images directory, a
 // core image, an ELF core or a bare area; as many as there are for an archive, for a
 // directory above the images, such as a runtime's, and for an OCI image layout.
-// ARCHIVE:DIR names one of several. The errors are those of [Open].
+// ARCHIVE:DIR names one of several. A blob of a layout that cannot be read is among
+// them, with problems and no threads. The errors are those of [Open]; of a layout with
+// nothing to read, all are joined.
 func OpenAll(path string, o Options) ([]*Checkpoint, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -173,7 +175,9 @@ func openInner(outer, inner string, o Options) ([]*Checkpoint, error) {
 			c.Path = outer + ":" + inner
 			return []*Checkpoint{c}, nil
 		}
-		names = append(names, dir)
+		if dir != "" { // what cannot be read has no place
+			names = append(names, dir)
+		}
 	}
 	return nil, fmt.Errorf("%s: no checkpoint %q in it; it has %s", outer, inner, strings.Join(names, ", "))
 }
@@ -185,7 +189,7 @@ func openDirs(path string, o Options) ([]*Checkpoint, error) {
 		c.Container = dirContainer(filepath.Clean(path))
 		return []*Checkpoint{c}, nil
 	}
-	if layout, lerr := openLayout(path, o); layout != nil || lerr != nil {
+	if layout, lerr := openLayout(path); layout != nil || lerr != nil {
 		return layout, lerr
 	}
 	// Podman and runc have the images in checkpoint/, Docker in checkpoints/NAME/,

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,8 @@ type ArchiveOptions struct {
 func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
 	archive, _ := plans[0].Checkpoint.Archive()
 	out = filepath.Clean(out)
-	if _, err := os.Lstat(out); err == nil {
-		return existsError(out)
+	if err := free(out); err != nil {
+		return err
 	}
 	stage := stageName(out)
 	f, err := createLocked(stage)
@@ -77,6 +78,44 @@ func resolved(path string) string {
 	return path
 }
 
+// CanWriteArchive returns the error, [ErrNoWriter], with which every conversion of an
+// archive would fail for want of a compressor.
+func CanWriteArchive(archive string, o ArchiveOptions) error {
+	f, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, to, err := o.compressions(archive, bufio.NewReaderSize(f, rawtar.HeadSize))
+	if err != nil {
+		return err
+	}
+	_, err = newEncoder(archive, io.Discard, to)
+	return err
+}
+
+// compressions tells by the first bytes of an archive how it is compressed, and says
+// how the result is to be.
+func (o ArchiveOptions) compressions(archive string, in *bufio.Reader) (from, to rawtar.Compression, err error) {
+	head, err := in.Peek(rawtar.HeadSize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", "", err
+	}
+	from, ok := rawtar.Detect(head)
+	if !ok {
+		return "", "", fmt.Errorf("%s: no archive any more", archive)
+	}
+	return from, cmp.Or(rawtar.Compression(o.Compression), from), nil
+}
+
+func newEncoder(archive string, w io.Writer, c rawtar.Compression) (io.WriteCloser, error) {
+	enc, err := rawtar.NewEncoder(w, c)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", archive, err)
+	}
+	return enc, nil
+}
+
 // CopyArchive writes the converted archive to w. See [WriteArchive].
 func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 	archive, _ := plans[0].Checkpoint.Archive()
@@ -86,17 +125,9 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 	}
 	defer f.Close()
 	in := bufio.NewReaderSize(f, 64<<10)
-	head, err := in.Peek(rawtar.HeadSize)
-	if err != nil && !errors.Is(err, io.EOF) {
+	from, to, err := o.compressions(archive, in)
+	if err != nil {
 		return err
-	}
-	from, ok := rawtar.Detect(head)
-	if !ok {
-		return fmt.Errorf("%s: no archive any more", archive)
-	}
-	to := from
-	if o.Compression != "" {
-		to = rawtar.Compression(o.Compression)
 	}
 	dec, err := rawtar.NewDecoder(in, from)
 	if err != nil {
@@ -104,9 +135,9 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 	}
 	defer dec.Close()
 	out := bufio.NewWriterSize(w, 256<<10)
-	enc, err := rawtar.NewEncoder(out, to)
+	enc, err := newEncoder(archive, out, to)
 	if err != nil {
-		return fmt.Errorf("%s: %w", archive, err)
+		return err
 	}
 	c := &archiveCopier{tr: rawtar.NewReader(dec), w: enc, progress: o.Progress, files: map[string][]byte{}, was: map[string]uint64{}}
 	for _, p := range plans {
@@ -178,9 +209,6 @@ func (c *archiveCopier) member(m *rawtar.Member) error {
 	}
 	if content == nil {
 		return fmt.Errorf("%s: twice in the archive", name)
-	}
-	if m.Sparse {
-		return fmt.Errorf("%s: stored as a sparse file, whose map would change; pack the archive without --sparse", name)
 	}
 	old, err := io.ReadAll(io.LimitReader(c.tr, maxImage))
 	if err != nil {

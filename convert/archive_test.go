@@ -307,6 +307,12 @@ func TestArchiveCompression(t *testing.T) {
 		packed := writeTemp(t, "x.tar.bz2", b)
 		plans := archivePlans(t, packed, forced(xstate.FormatFXSave))
 		out := filepath.Join(filepath.Dir(packed), "out")
+		if err := convert.CanWriteArchive(packed, convert.ArchiveOptions{}); !errors.Is(err, convert.ErrNoWriter) {
+			t.Errorf("error %v, want that bzip2 cannot be written", err)
+		}
+		if err := convert.CanWriteArchive(packed, convert.ArchiveOptions{Compression: "gzip"}); err != nil {
+			t.Error(err)
+		}
 		if err := convert.WriteArchive(plans, out, convert.ArchiveOptions{}); !errors.Is(err, convert.ErrNoWriter) {
 			t.Errorf("error %v, want that bzip2 cannot be written", err)
 		}
@@ -414,9 +420,12 @@ func TestArchiveRefusals(t *testing.T) {
 	if err := os.Truncate(core, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	packed := writeTemp(t, "s.tar", tarOf(t, sparse, "--format=posix", "-S", "."))
-	dir = filepath.Dir(packed)
-	check("a sparse core image", convert.WriteArchive(archivePlans(t, packed, o), filepath.Join(dir, "out"), convert.ArchiveOptions{}), "sparse")
+	c, err := codec.Open(writeTemp(t, "s.tar", tarOf(t, sparse, "--format=posix", "-S", ".")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = convert.NewPlan(c, o)
+	check("a sparse core image", err, "s.tar:./"+filepath.Base(core)+": offset 0x0: tar: stored as a sparse file")
 }
 
 // TestArchiveOnlyCRIU refuses to convert what is no CRIU checkpoint.

@@ -351,6 +351,14 @@ func TestReadOnly(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(base, ".one.img.fpuimg-stage"), []byte("half"), 0o400))
 	must(t, plan(t, filepath.Join(dir, "core-20600.img"), forced(xstate.FormatFXSave)).WriteFile(filepath.Join(base, "one.img")))
 
+	// What is left of a long name too: its stage, shorter, is the same each time.
+	long := strings.Repeat("é", 127)
+	make(filepath.Join(base, "."+strings.Repeat("é", 23)+"-899ecbc2d052dd19.fpuimg-stage"))
+	must(t, p.WriteDir(filepath.Join(base, long), convert.DirOptions{}))
+	must(t, os.Chmod(filepath.Join(base, long), 0o755))
+	must(t, os.Chmod(filepath.Join(base, long, "sub"), 0o755))
+	must(t, os.RemoveAll(filepath.Join(base, long)))
+
 	must(t, os.Chmod(dir, 0o755))
 	must(t, unix.Mkfifo(filepath.Join(dir, "zz-pipe"), 0o600))
 	if err := p.WriteDir(filepath.Join(base, "failed"), convert.DirOptions{}); err == nil {

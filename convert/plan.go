@@ -105,12 +105,18 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		}
 		p.files[filepath.Base(th.Core.Path)] = b
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	if c.CPUInfo != nil {
+	if len(errs) == 0 && c.CPUInfo != nil {
 		p.read[c.CPUInfo.Path] = hash(c.CPUInfo.Encode(c.CPUInfo))
 		p.planCPUInfo(c.CPUInfo, o)
+	}
+	for _, name := range p.sortedNames() {
+		if label, sparse := c.Sparse(name); sparse {
+			errs = append(errs, &codec.FormatError{Path: label, Field: "tar",
+				Err: errors.New("stored as a sparse file, whose map would change; pack the archive without --sparse")})
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

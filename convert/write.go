@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,8 +15,28 @@ import (
 // stageSuffix ends the hidden name under which an output is built.
 const stageSuffix = ".fpuimg-stage"
 
+// stageName is the same each time, so that the next run finds what a killed one has
+// left. Where an output's name fits, its stage's does.
 func stageName(out string) string {
-	return filepath.Join(filepath.Dir(out), "."+filepath.Base(out)+stageSuffix)
+	dir, base := filepath.Split(out)
+	const long = 64
+	if len(base) > long {
+		sum := fnv.New64a()
+		sum.Write([]byte(base))
+		base = fmt.Sprintf("%s-%016x", strings.ToValidUTF8(base[:long-17], ""), sum.Sum64())
+	}
+	return filepath.Join(dir, "."+base+stageSuffix)
+}
+
+// free returns an error if an output is there already, or cannot be.
+func free(out string) error {
+	switch _, err := os.Lstat(out); {
+	case err == nil:
+		return existsError(out)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
 }
 
 // existsError refuses an output that is there already.
@@ -44,8 +65,8 @@ func (p *Plan) WriteFile(out string) error {
 		return err
 	}
 	out = filepath.Clean(out)
-	if _, err := os.Lstat(out); err == nil {
-		return existsError(out)
+	if err := free(out); err != nil {
+		return err
 	}
 	stage := stageName(out)
 	f, err := createLocked(stage)
@@ -137,8 +158,8 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 	if err := outside(src, out); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(out); err == nil {
-		return existsError(out)
+	if err := free(out); err != nil {
+		return err
 	}
 	from, err := lockSource(src)
 	if err != nil {

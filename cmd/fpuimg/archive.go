@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -19,13 +18,21 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 	failed := func(err error) (cli.Exit, []convertImage, error) {
 		return cli.Damaged, append(images, newConvertImage(path)), err
 	}
-	if err := o.archiveInput(path, all[0]); err != nil {
+	file, err := o.archiveInput(path, all)
+	if err != nil {
 		return failed(err)
 	}
+	filter := o.output == "-"
+	out := o.output
+	if out == "" {
+		out = o.archiveName(file)
+	} else if err := fileOutput(out, o.archiveName(file)); err != nil {
+		return failed(err)
+	}
+	opts := convert.ArchiveOptions{Compression: o.compress, Progress: s.Progress(path + ": copied")}
 	var plans []*convert.Plan
 	var errs []error
-	filter := !o.dryRun && o.output == "-"
-	code, changed, refused := cli.OK, false, false
+	changed, refused := false, false
 	for _, ckpt := range all {
 		plan, err := o.plan(ckpt)
 		if err != nil {
@@ -35,20 +42,27 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 		img := newConvertImage(ckpt.Path)
 		img.fill(plan)
 		images = append(images, img)
+		plans = append(plans, plan)
+		changed = changed || plan.Changed()
+		refused = refused || plan.Refused()
+	}
+	if len(errs) == 0 && !refused && (changed || filter) {
+		errs = append(errs, convert.CanWriteArchive(file, opts))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return failed(err)
+	}
+	filter = filter && !o.dryRun
+	code := cli.OK
+	for _, plan := range plans {
 		if !o.json && !filter {
 			o.report(s, plan)
 		}
 		if plan.Refused() {
-			refused = true
-			code = cli.Worst(code, o.refuse(s, ckpt.Path, plan))
-			continue
+			code = cli.Worst(code, o.refuse(s, plan.Checkpoint.Path, plan))
+		} else {
+			view.Losses(s, plan.Checkpoint.Path, o.dryRun, judgedThreads(plan))
 		}
-		view.Losses(s, ckpt.Path, o.dryRun, judgedThreads(plan))
-		changed = changed || plan.Changed()
-		plans = append(plans, plan)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return failed(err)
 	}
 	if refused {
 		for i := range images { // one archive: nothing of it was written
@@ -56,7 +70,6 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 		}
 		return code, images, nil
 	}
-	opts := convert.ArchiveOptions{Compression: o.compress, Progress: s.Progress(path + ": copied")}
 	switch {
 	case filter:
 		return cli.OK, images, convert.CopyArchive(plans, s.Out, opts)
@@ -66,11 +79,6 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 	case o.dryRun:
 		s.Sayf("%s: dry run, nothing was written", path)
 		return cli.OK, images, nil
-	}
-	file, _ := all[0].Archive()
-	out := o.output
-	if out == "" {
-		out = o.archiveName(file)
 	}
 	if err := convert.WriteArchive(plans, out, opts); err != nil {
 		return cli.Damaged, images, err
@@ -82,18 +90,23 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 	return cli.OK, images, nil
 }
 
-// archiveInput refuses what cannot become a new archive.
-func (o *convertOptions) archiveInput(path string, ckpt *codec.Checkpoint) error {
-	file, _ := ckpt.Archive()
-	switch info, err := os.Stat(path); {
-	case path == "-":
-		return &cli.UsageError{Err: errors.New("an archive is read twice, so it cannot come from standard input"), Hint: "save it to a file first; -o - writes the result to standard output"}
-	case o.inPlace:
-		return &cli.UsageError{Err: fmt.Errorf("%s: an archive cannot be changed in place", path), Hint: "without --in-place a new archive is written beside it"}
-	case err == nil && info.IsDir():
-		return &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: "fpuimg convert -o OUT.tar " + view.Path(file) + " converts the blob that holds the checkpoint"}
+// archiveInput returns the archive that holds the checkpoints, and refuses one that
+// cannot become a new archive.
+func (o *convertOptions) archiveInput(path string, all []*codec.Checkpoint) (file string, err error) {
+	for _, ckpt := range all { // a blob that cannot be read is in none
+		if file == "" {
+			file, _ = ckpt.Archive()
+		}
 	}
-	return nil
+	switch {
+	case path == "-":
+		return "", &cli.UsageError{Err: errors.New("an archive is read twice, so it cannot come from standard input"), Hint: "save it to a file first; -o - writes the result to standard output"}
+	case o.inPlace:
+		return "", &cli.UsageError{Err: fmt.Errorf("%s: an archive cannot be changed in place", path), Hint: "without --in-place a new archive is written beside it"}
+	case path != file && !strings.HasPrefix(path, file+":"): // the archive is not named itself
+		return "", &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: "fpuimg convert -o OUT.tar " + view.Path(file) + " converts the blob that holds the checkpoint"}
+	}
+	return file, nil
 }
 
 // archiveSuffixes are the ends of archive names before which a result gets its own

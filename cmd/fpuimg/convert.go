@@ -160,14 +160,6 @@ func (o *convertOptions) command(path string) string {
 	return strings.Join(append(words, view.Path(path)), " ")
 }
 
-// parts returns the errors that [errors.Join] has made one of.
-func parts(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && errors.Join(joined.Unwrap()...).Error() == err.Error() {
-		return joined.Unwrap()
-	}
-	return []error{err}
-}
-
 func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
 	doc := convertDoc{Schema: "fpuimg.convert/1", Images: []convertImage{}}
@@ -177,9 +169,7 @@ func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			return 0, usage
 		}
 		if err != nil {
-			for _, err := range parts(err) {
-				s.Errorf("%v", err)
-			}
+			s.Error(err)
 			if hint := o.hint(path, err); hint != "" {
 				s.Hintf("%s", hint)
 			}
@@ -247,6 +237,11 @@ func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint) (cli.Exit, conve
 		return cli.Damaged, img, err
 	}
 	img.fill(plan)
+	if ckpt.Single() != nil {
+		if err := fileOutput(o.output, o.imageName(path)); err != nil {
+			return cli.Usage, img, err
+		}
+	}
 	filter := !o.dryRun && (o.output == "-" || path == "-" && o.output == "")
 	if !o.json && !filter {
 		o.report(s, plan)
@@ -331,7 +326,6 @@ func (o *convertOptions) suffix() string {
 // outputName is the place beside the input: ckpt -> ckpt.fxsave, core-7.img ->
 // core-7.fxsave.img.
 func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, error) {
-	suffix := o.suffix()
 	path = filepath.Clean(path)
 	if base := filepath.Base(path); base == "." || base == ".." {
 		abs, err := filepath.Abs(path)
@@ -344,9 +338,30 @@ func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, er
 		return "", &cli.UsageError{Err: fmt.Errorf("%s has no place beside it", path), Hint: "name the output with -o"}
 	}
 	if plan.Checkpoint.Single() != nil {
-		return strings.TrimSuffix(path, ".img") + "." + suffix + ".img", nil
+		return o.imageName(path), nil
 	}
-	return path + "." + suffix, nil
+	return path + "." + o.suffix(), nil
+}
+
+// imageName is the place beside a core image.
+func (o *convertOptions) imageName(path string) string {
+	if path == "-" {
+		path = "core"
+	}
+	return strings.TrimSuffix(path, ".img") + "." + o.suffix() + ".img"
+}
+
+// fileOutput refuses an output that is spelled as a directory where the result is one
+// file, which would be named like beside.
+func fileOutput(out, beside string) error {
+	if _, last := filepath.Split(out); out == "" || last != "" && last != "." && last != ".." {
+		return nil
+	}
+	hint := "-o " + view.Quote(filepath.Join(out, filepath.Base(beside)))
+	if !isDir(out) {
+		hint += ", after mkdir " + view.Path(filepath.Clean(out))
+	}
+	return &cli.UsageError{Err: fmt.Errorf("-o %s names a directory, and the result is one file", out), Hint: hint}
 }
 
 func judgedThreads(plan *convert.Plan) []view.Judged {

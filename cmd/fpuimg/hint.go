@@ -81,6 +81,6 @@ func noPlace(path string, err error) bool {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // as it is copied from
 	}
-	return ok && !strings.HasPrefix(file.Path, path) &&
-		(errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC))
+	return ok && file.Path != path && !strings.HasPrefix(file.Path, path+string(filepath.Separator)) &&
+		(errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENAMETOOLONG))
 }

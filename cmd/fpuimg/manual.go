@@ -127,9 +127,11 @@ NAME.orig. A conversion in place that was cut off is reported by every command a
 completed by the next convert.
 
 Of an archive a new one is made, x.fxsave.tar.zst of x.tar.zst, compressed as it was
-or by --compress; -o - writes it to standard output. Every member that is not a
-converted image keeps its header and data byte for byte, in its place; a converted
-one has another size and checksum. All checkpoints in it are converted, or none.
+or by --compress, since bzip2 is only read; -o - writes it to standard output. Every
+member that is not a converted image keeps its header and data byte for byte, in its
+place; a converted one has another size and checksum, and cannot be one that is
+stored as a sparse file. All checkpoints in it are converted, or none. An OCI image
+layout is only read.
 
 A cpuinfo.img is adapted too, unless --keep-cpuinfo is given: by --to=fxsave or
 none it loses XSAVE and what depends on it, by --host=PROFILE --force it becomes what

@@ -133,7 +133,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	for img := range o.images(s, paths) {
 		export = append(export, img.export...)
 		for _, err := range img.errs {
-			s.Errorf("%v", err)
+			s.Error(err)
 			if hint := inputHint(img.path, err); hint != "" {
 				s.Hintf("%s", hint)
 			}

@@ -698,7 +698,7 @@ func (j *job) talk(err error) {
 	}
 	if errors.As(err, &load) {
 		for _, err := range load {
-			s.Errorf("%v", err)
+			s.Error(err)
 			if hint := loadHint(err); hint != "" {
 				s.Hintf("%s", hint)
 			}

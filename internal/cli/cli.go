@@ -148,6 +148,30 @@ func (s *IO) Errorf(format string, args ...any) {
 	s.talk("error", color.FgRed, fmt.Sprintf(format, args...))
 }
 
+// Error reports an error: each of those that [errors.Join] has made one of has a line.
+func (s *IO) Error(err error) {
+	for _, err := range parts(err) {
+		s.Errorf("%v", err)
+	}
+}
+
+// parts returns the errors that [errors.Join] has made one of, joined ones among them
+// taken apart too.
+func parts(err error) []error {
+	if hinted, ok := err.(*HintError); ok {
+		err = hinted.Err
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() {
+		return []error{err}
+	}
+	var out []error
+	for _, err := range joined.Unwrap() {
+		out = append(out, parts(err)...)
+	}
+	return out
+}
+
 // Warnf says what may break.
 func (s *IO) Warnf(format string, args ...any) {
 	s.talk("warning", color.FgYellow, fmt.Sprintf(format, args...))
@@ -202,14 +226,14 @@ func (s *IO) Finish(code Exit, err error) Exit {
 	switch {
 	case err == nil:
 	case errors.As(err, &usage):
-		s.Errorf("%v", err)
+		s.Error(err)
 		if usage.Hint != "" {
 			s.Hintf("%s", usage.Hint)
 		}
 		code = Usage
 	case errors.Is(err, syscall.EPIPE):
 	default:
-		s.Errorf("%v", err)
+		s.Error(err)
 		if hinted, ok := errors.AsType[*HintError](err); ok {
 			s.Hintf("%s", hinted.Hint)
 		}

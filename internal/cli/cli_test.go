@@ -2,6 +2,10 @@ package cli
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
 	"testing"
 )
 
@@ -22,6 +26,22 @@ func TestUnknown(t *testing.T) {
 		got := Unknown(errors.New("unknown"), "--to=", tt.word, "the formats", words).Hint
 		if got != tt.want {
 			t.Errorf("%q: %q, want %q", tt.word, got, tt.want)
+		}
+	}
+}
+
+// TestError gives each of joined errors a line, however they were joined.
+func TestError(t *testing.T) {
+	a, b, c := errors.New("a"), fmt.Errorf("b: %w", fs.ErrExist), errors.New("c")
+	for _, err := range []error{
+		errors.Join(a, b, c),
+		errors.Join(errors.Join(a, b), errors.Join(errors.Join(c))),
+		Hinted(errors.Join(a, errors.Join(b, c)), "do it"),
+	} {
+		var out strings.Builder
+		NewIO("prog", nil, io.Discard, &out).Error(err)
+		if want := "prog: error: a\nprog: error: b: file already exists\nprog: error: c\n"; out.String() != want {
+			t.Errorf("got %q, want %q", out.String(), want)
 		}
 	}
 }
