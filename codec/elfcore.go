@@ -70,7 +70,8 @@ type elfCore struct {
 	x32   bool
 	arch  uint16
 
-	layout  xstate.Layout // of note 0x205, else the caller's
+	machine *xstate.CPU   // the caller's; nil if unknown
+	layout  xstate.Layout // of note 0x205; nil without one
 	pid     int
 	comm    string
 	threads []elfThread
@@ -91,9 +92,9 @@ func (e *elfCore) fail(off int64, field, format string, args ...any) error {
 }
 
 // openELF reads an ELF core from a file of the given size, or from a stream if
-// file is nil. layout places the components where the core does not say.
-func openELF(path string, r io.Reader, file io.ReadSeeker, size int64, layout xstate.Layout) (*Checkpoint, error) {
-	e := &elfCore{path: path, r: bufio.NewReaderSize(r, 64<<10), file: file, size: size, layout: layout}
+// file is nil. The machine places the components where the core does not say.
+func openELF(path string, r io.Reader, file io.ReadSeeker, size int64, machine *xstate.CPU) (*Checkpoint, error) {
+	e := &elfCore{path: path, r: bufio.NewReaderSize(r, 64<<10), file: file, size: size, machine: machine}
 	if err := e.read(); err != nil {
 		return nil, err
 	}
@@ -411,21 +412,25 @@ func (e *elfCore) fxsave(b []byte, field string, tid int) (*xstate.State, error)
 
 func (e *elfCore) xstate(t *elfThread) (*xstate.State, error) {
 	layout := e.layout
+	var err error
 	if layout == nil {
-		layout = guessLayout(t.xstate, xstate.AreaXCR0(t.xstate))
+		xcr0 := xstate.AreaXCR0(t.xstate)
+		layout, err = areaLayout(t.xstate, e.machine, xcr0)
+		if unknown, ok := errors.AsType[*LayoutError](err); ok && e.machine == nil {
+			unknown.Reason = fmt.Sprintf("no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", xcr0)
+		}
 	}
-	if layout == nil {
-		return nil, e.fail(t.xstateAt, noteName(ntX86XState), "thread %d: %w", t.tid, &LayoutError{len(t.xstate),
-			fmt.Sprintf("no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", xstate.AreaXCR0(t.xstate))})
+	var s *xstate.State
+	if err == nil {
+		s, err = xstate.ParseArea(t.xstate, layout)
 	}
-	s, err := xstate.ParseArea(t.xstate, layout)
 	if err != nil {
 		return nil, areaError(e.path, t.xstateAt, noteName(ntX86XState), err)
 	}
 	return s, nil
 }
 
-// areaError places an [*xstate.AreaError] in a file that holds the area at off.
+// areaError places an error of an area in a file that holds the area at off.
 func areaError(path string, off int64, field string, err error) error {
 	var area *xstate.AreaError
 	if errors.As(err, &area) {
@@ -438,12 +443,58 @@ func areaError(path string, off int64, field string, err error) error {
 // own: CRIU's coredump script writes none, nor does the XSAVE instruction.
 var usualXCR0 = []xstate.Features{0x7, 0x1f, 0xe7, 0xff, 0x207, 0x21f, 0x2e7, 0x2ff, 0x600e7, 0x602e7, 0x200e7, 0x202e7}
 
+// areaLayout finds the layout of an area: that of the machine which stored it, else
+// by the first XCR0 that fits. The error is a [*LayoutError]; of what is no area of
+// standard format decoding says what it is.
+func areaLayout(b []byte, machine *xstate.CPU, xcr0s ...xstate.Features) (xstate.Layout, error) {
+	switch {
+	case len(b) < xstate.MinArea || xstate.AreaCompacted(b):
+		if machine == nil {
+			return nil, nil
+		}
+		return machine.Layout, nil // for the sizes
+	case machine != nil:
+		return machineLayout(b, machine)
+	}
+	for _, xcr0 := range xcr0s {
+		if l := guessLayout(b, xcr0); l != nil {
+			return l, nil
+		}
+	}
+	return nil, &LayoutError{Size: len(b)}
+}
+
+// machineLayout finds the layout that areas of the machine have. One that has another
+// size, or components in use that the machine lacks, is from elsewhere: its layout
+// may be another, and its values would be taken from the wrong place.
+func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
+	layouts := machine.Layouts()
+	fail := func(format string, args ...any) (xstate.Layout, error) {
+		return nil, &LayoutError{len(b), fmt.Sprintf(format, args...)}
+	}
+	name := cmp.Or(machine.Name, "the machine")
+	if f, known := machine.Format(); known && f != xstate.FormatXSave {
+		return fail("%s has no XSAVE", name)
+	}
+	if len(layouts) == 0 {
+		return fail("%s has neither recorded offsets nor the size of a known machine", name)
+	}
+	for f := range (xstate.AreaBV(b) & xstate.Known &^ xstate.Legacy).All() {
+		if _, ok := layouts[0].Find(f); !ok {
+			return fail("%s has no %v, which the area has in use", name, f)
+		}
+	}
+	for _, l := range layouts {
+		if l.EndsAt(len(b)) || machine.XSaveSize != nil && len(b) == int(*machine.XSaveSize) {
+			return l, nil
+		}
+	}
+	return fail("no component of %s ends there", name)
+}
+
 // guessLayout finds the layout of a standard-format area by XCR0, or if that is 0 by
 // what machines of its size have. It returns nil if nothing fits.
 func guessLayout(b []byte, xcr0 xstate.Features) xstate.Layout {
-	if len(b) < xstate.MinArea {
-		return xstate.Layout{} // decoding says what is wrong
-	}
 	bv := xstate.AreaBV(b)
 	candidates := []xstate.Features{xcr0}
 	if xcr0 == 0 {

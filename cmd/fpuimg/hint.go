@@ -23,7 +23,8 @@ func inputHint(path string, err error) string {
 	case errors.As(err, &interrupted):
 		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one first"
 	case errors.As(err, &layout):
-		return "fpuimg show --host=PROFILE names the machine that knows, with --xsave-area for a bare area"
+		return "fpuimg show --host=PROFILE reads it, with --xsave-area if it is a bare area; PROFILE is what fpuimg profile wrote on the machine that stored it. " +
+			"--elf-core=FILE makes a core of it that check and diff read"
 	case errors.Is(err, codec.ErrNoImages):
 		return "name the directory that criu dump wrote, or one above it"
 	case isArea(path, err):

@@ -80,7 +80,9 @@ An ELF core from before Linux 6.12 does not say where its components lie; XCR0 a
 the size of the note tell, or --host does. gcore sets every bit of XSTATE_BV.
 --xsave-area reads a bare area, as a signal frame, ptrace or the XSAVE instruction
 leaves it; one of compacted format needs nothing else, one of standard format is
-told by its size or by --host.
+told by its size or by --host. That is the machine that stored it: where its profile
+has no offsets, as a cpuinfo.img, its XSAVE size tells them. An area in which that
+machine has no place for what is in use, or ends no component, is refused.
 
 --elf-core writes a core that has the registers of all threads and no memory, for
 gdb: gdb -c FILE.

@@ -70,9 +70,11 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 func (o *showOptions) complete() (err error) {
 	o.input.XSaveArea = o.area
 	if o.host != "" {
-		if o.input.Layout, err = hostLayout(o.host); err != nil {
+		h, err := loadHost(o.host)
+		if err != nil {
 			return err
 		}
+		o.input.Machine = h.CPU
 	}
 	if o.lanes, err = parseLanes(o.as); err != nil {
 		return err

@@ -39,6 +39,12 @@ func (l Layout) End(set Features) int {
 	return end
 }
 
+// EndsAt reports whether one of the components ends at size, or the XSAVE header does:
+// an area of that size holds what lies below whole, and nothing else.
+func (l Layout) EndsAt(size int) bool {
+	return size == headerEnd || slices.ContainsFunc(l, func(p Placement) bool { return p.Offset+p.Size == size })
+}
+
 // IntelLayout and AMDLayout return the placements that CPUs of the two vendors
 // give the components of set, for a machine whose own layout was not recorded.
 func IntelLayout(set Features) Layout {
