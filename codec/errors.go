@@ -58,6 +58,9 @@ var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.im
 // ErrMixedModes is threads of 32 and of 64 bits where one ELF core is to hold them.
 var ErrMixedModes = errors.New("threads of 32 bits and of 64 bits do not go into one ELF core")
 
+// ErrSameThread is threads of one number where one ELF core is to hold them.
+var ErrSameThread = errors.New("two threads of one number do not go into one ELF core")
+
 var (
 	errMissing   = errors.New("required field is missing")
 	errThread    = errors.New("no thread_info, and the task is not dead")

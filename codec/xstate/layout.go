@@ -10,6 +10,11 @@ type Placement struct {
 	Align64 bool
 }
 
+// Overlaps reports whether two components share a byte.
+func (p Placement) Overlaps(q Placement) bool {
+	return p.Offset < q.Offset+q.Size && q.Offset < p.Offset+p.Size
+}
+
 // Layout is the placement of the extended components, as CPUID leaf 0xD tells it,
 // in ascending order of their bits. Offsets need not ascend: APX lies where MPX
 // lay. The nil Layout is an unknown one.
