@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -48,6 +49,22 @@ func TestXSaveArea(t *testing.T) {
 	}
 }
 
+// TestXSaveAreaDiff compares the area that a program stored with the checkpoint of it:
+// the registers are the same, but for what the program did in between.
+func TestXSaveAreaDiff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "area.bin")
+	if err := os.WriteFile(path, testimg.Load(t, "h-avx512").Tasks[0].Threads[0].Area(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, stderr, code := capture(t, "diff", "--xsave-area", path, "h-avx512"); code > 1 || bytes.Contains(stdout, []byte("mm")) {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	stdout, stderr, code := capture(t, "diff", "--xsave-area", "h-sse", path)
+	if code != 1 || !bytes.Contains(stdout, []byte("zmm31")) {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+}
+
 // TestXSaveAreaHost reads the area of a machine by its own cpuinfo.img, which has no
 // layout: AMD's name, Intel's packing. Other machines have no PKRU, or not there.
 func TestXSaveAreaHost(t *testing.T) {
@@ -66,7 +83,7 @@ func TestXSaveAreaHost(t *testing.T) {
 		}
 		stdout, stderr, code := show("x86-64-v4")
 		if code != 3 || stdout != "" || !strings.Contains(stderr, "x86-64-v4 has no ") ||
-			!strings.Contains(stderr, "which the area has in use\nfpuimg: hint: fpuimg show --host=PROFILE reads it") {
+			!strings.Contains(stderr, "which the area has in use\nfpuimg: hint: fpuimg show or diff --host=PROFILE reads it") {
 			t.Errorf("%s: exit code %d: %s%s", name, code, stdout, stderr)
 		}
 	}

@@ -65,6 +65,24 @@ func loadMachine(flag, value string) (*host, error) {
 	return h, nil
 }
 
+// storedBy resolves the --host of show and diff: the machine that stored what does not
+// say where its components lie. It is nil without the option.
+func storedBy(value string, args []string) (*xstate.CPU, error) {
+	switch value {
+	case "":
+		return nil, nil
+	case liveHost:
+		if hint := forgottenEquals(args); hint != "" {
+			return nil, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
+	}
+	h, err := loadHost(value)
+	if err != nil {
+		return nil, err
+	}
+	return h.CPU, nil
+}
+
 // profileName is what to call the machine of a profile file.
 func profileName(path string) string {
 	path = filepath.Clean(path)
