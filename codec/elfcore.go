@@ -347,9 +347,10 @@ func (e *elfCore) note(typ uint32, at int64, b []byte) error {
 		return nil
 	case ntX86Layout:
 		layout, err := e.readLayout(at, b)
-		if err == nil {
-			e.layout = layout
+		if err == nil && e.layout != nil && !slices.Equal(layout, e.layout) {
+			err = e.fail(at, noteName(typ), "differs from the one before")
 		}
+		e.layout = layout
 		return err
 	}
 	t := e.last
@@ -447,7 +448,7 @@ func (e *elfCore) xstate(b []byte) (*xstate.State, error) {
 		var err error
 		xcr0 := xstate.AreaXCR0(b)
 		layout, err = areaLayout(b, e.machine, xcr0)
-		if unknown, ok := errors.AsType[*LayoutError](err); ok && e.machine == nil {
+		if unknown, ok := errors.AsType[*LayoutError](err); ok && unknown.Machine == "" {
 			unknown.Reason = fmt.Sprintf("no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", xcr0)
 		}
 		if err != nil {
@@ -496,19 +497,18 @@ func areaLayout(b []byte, machine *xstate.CPU, xcr0s ...xstate.Features) (xstate
 // may be another, and its values would be taken from the wrong place.
 func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
 	layouts := machine.Layouts()
-	fail := func(format string, args ...any) (xstate.Layout, error) {
-		return nil, &LayoutError{len(b), fmt.Sprintf(format, args...)}
+	fail := func(reason string) (xstate.Layout, error) {
+		return nil, &LayoutError{len(b), cmp.Or(machine.Name, "the machine"), reason}
 	}
-	name := cmp.Or(machine.Name, "the machine")
 	if f, known := machine.Format(); known && f != xstate.FormatXSave {
-		return fail("%s has no XSAVE", name)
+		return fail("it has no XSAVE")
 	}
 	if len(layouts) == 0 {
-		return fail("%s has neither recorded offsets nor the size of a known machine", name)
+		return fail("neither its offsets nor the size of a known machine are recorded")
 	}
 	for f := range (xstate.AreaBV(b) & xstate.Known &^ xstate.Legacy).All() {
 		if _, ok := layouts[0].Find(f); !ok {
-			return fail("%s has no %v, which the area has in use", name, f)
+			return fail(fmt.Sprintf("it has no %v, which is in use there", f))
 		}
 	}
 	for _, l := range layouts {
@@ -516,7 +516,7 @@ func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
 			return l, nil
 		}
 	}
-	return fail("no component of %s ends there", name)
+	return fail("none of its components ends there")
 }
 
 // guessLayout finds the layout of a standard-format area by XCR0, or if that is 0 by

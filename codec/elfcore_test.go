@@ -331,6 +331,7 @@ func TestELFErrors(t *testing.T) {
 		{"a layout in the header", elf(64, 62, st, layoutNote(2, 256, 512)), at("X86_XSAVE_LAYOUT: AVX at 0x200, where no area has it")},
 		{"a layout that overlaps", elf(64, 62, st, layoutNote(2, 256, 576, 5, 64, 768)), second("X86_XSAVE_LAYOUT: opmask at 0x300, where AVX lies")},
 		{"a layout that repeats", elf(64, 62, st, layoutNote(2, 256, 576, 2, 256, 832)), second("X86_XSAVE_LAYOUT: AVX stands twice")},
+		{"two layouts", elf(64, 62, st, layoutNote(2, 256, 576), layoutNote(2, 256, 640)), "NT_X86_XSAVE_LAYOUT: differs from the one before"},
 		{"a layout without AVX", elf(64, 62, st, layoutNote(5, 64, 832), avx), "NT_X86_XSTATE AVX: in use, and the layout has no place for it"},
 		{"a short FXSAVE area", elf(64, 62, st, note("CORE", 2, make([]byte, 511))), fmt.Sprintf("offset %#x: NT_PRFPREG legacy area: want 512 bytes, have 511", 120+len(st)+20+511)},
 		{"a short FXSAVE area of 32 bits", elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 0x46e62b7f, nil)), fmt.Sprintf("offset %#x: NT_PRXFPREG legacy area: want 512 bytes, have 0", 84+20+144+20)},

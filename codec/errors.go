@@ -40,12 +40,17 @@ func (e *MissingError) Unwrap() error { return fs.ErrNotExist }
 // LayoutError is an XSAVE area of standard format of which nothing says where its
 // components lie: only the machine that stored it knows.
 type LayoutError struct {
-	Size   int
-	Reason string // what was tried, "" if that goes without saying
+	Size    int
+	Machine string // the one that was asked, "" if none was
+	Reason  string // what was tried, "" if that goes without saying
 }
 
 func (e *LayoutError) Error() string {
-	text := fmt.Sprintf("nothing says where the components of an area of %d bytes lie", e.Size)
+	who := "nothing says"
+	if e.Machine != "" {
+		who = e.Machine + " does not say"
+	}
+	text := fmt.Sprintf("%s where the components of an area of %d bytes lie", who, e.Size)
 	if e.Reason != "" {
 		text += ": " + e.Reason
 	}

@@ -109,13 +109,13 @@ func TestRawAreaMachines(t *testing.T) {
 	}{
 		{"Intel by size", intel, cpu(0xe7, 2688), ""},
 		{"AMD by size", amd, cpu(0xe7, 2432), ""},
-		{"AMD on Intel", amd, cpu(0xe7, 2688), "no component of host ends there"},
+		{"AMD on Intel", amd, cpu(0xe7, 2688), "none of its components ends there"},
 		{"a level, which has no size", amd, level("x86-64-v4"), ""},
-		{"too long for a level", append(intel, make([]byte, 8)...), level("x86-64-v4"), "no component of x86-64-v4 ends there"},
-		{"an unknown size", intel, cpu(0xe7, 2700), "host has neither recorded offsets nor the size of a known machine"},
-		{"nothing known", intel, &xstate.CPU{Name: "host"}, "host has neither recorded offsets nor the size of a known machine"},
-		{"no AVX", intel[:832], cpu(3, 576), "host has no AVX, which the area has in use"},
-		{"no XSAVE", intel, level("x86-64-v2"), "x86-64-v2 has no XSAVE"},
+		{"too long for a level", append(intel, make([]byte, 8)...), level("x86-64-v4"), "none of its components ends there"},
+		{"an unknown size", intel, cpu(0xe7, 2700), "neither its offsets nor the size of a known machine are recorded"},
+		{"nothing known", intel, &xstate.CPU{Name: "host"}, "neither its offsets nor the size of a known machine are recorded"},
+		{"no AVX", intel[:832], cpu(3, 576), "it has no AVX, which is in use there"},
+		{"no XSAVE", intel, level("x86-64-v2"), "it has no XSAVE"},
 		{"a component beyond the table", append(intel, make([]byte, 64)...), &xstate.CPU{Layout: xstate.IntelLayout(0xe7), XSaveSize: new(uint32(2752))}, ""},
 	}
 	for _, tt := range tests {
@@ -127,7 +127,7 @@ func TestRawAreaMachines(t *testing.T) {
 			continue
 		}
 		var unknown *codec.LayoutError
-		if !errors.As(err, &unknown) || unknown.Reason != tt.want {
+		if !errors.As(err, &unknown) || unknown.Reason != tt.want || unknown.Machine != tt.machine.Name {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
 		}
 	}

@@ -82,8 +82,8 @@ func TestXSaveAreaHost(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s%s", name, code, stdout, stderr)
 		}
 		stdout, stderr, code := show("x86-64-v4")
-		if code != 3 || stdout != "" || !strings.Contains(stderr, "x86-64-v4 has no ") ||
-			!strings.Contains(stderr, "which the area has in use\nfpuimg: hint: fpuimg show or diff --host=PROFILE reads it") {
+		if code != 3 || stdout != "" || !strings.Contains(stderr, "x86-64-v4 does not say where the components of an area of 2696 bytes lie: it has no ") ||
+			!strings.Contains(stderr, ", which is in use there\nfpuimg: hint: fpuimg show or diff --host=PROFILE reads it") {
 			t.Errorf("%s: exit code %d: %s%s", name, code, stdout, stderr)
 		}
 	}
