@@ -53,10 +53,13 @@ const (
 func parseArea(b []byte, machine *xstate.CPU) (*xstate.State, error) {
 	xcr0s := []xstate.Features{xstate.AreaXCR0(b), 0}
 	if len(b) >= xstate.MinArea && le32(b[swOffset:]) == swMagic1 {
-		if size := int64(le32(b[swXStateSize:])); size >= xstate.MinArea && size <= int64(len(b)) {
-			b = b[:size]
-			xcr0s = []xstate.Features{xstate.Features(binary.LittleEndian.Uint64(b[swXFeatures:]))}
+		size := int64(le32(b[swXStateSize:]))
+		if size < xstate.MinArea || size > int64(len(b)) {
+			return nil, &xstate.AreaError{Offset: swXStateSize, Field: "xstate_size",
+				Reason: fmt.Sprintf("%d bytes, of which the signal frame has %d", size, len(b))}
 		}
+		b = b[:size]
+		xcr0s = []xstate.Features{xstate.Features(binary.LittleEndian.Uint64(b[swXFeatures:]))}
 	}
 	layout, err := areaLayout(b, machine, xcr0s...)
 	if err != nil {

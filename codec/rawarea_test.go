@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -174,6 +175,9 @@ func TestRawAreaForms(t *testing.T) {
 				t.Errorf("ymm3 has %s, want 5a", got)
 			}
 		})
+	}
+	if _, err := openArea(t, frame[:2690], nil); fmt.Sprint(err) != "area: offset 0x1e0: area xstate_size: 2696 bytes, of which the signal frame has 2690" {
+		t.Errorf("a cut signal frame: %v", err)
 	}
 	if s, err := openArea(t, std[:512], nil); err != nil || s.Format != xstate.FormatFXSave {
 		t.Errorf("512 bytes: %v, %v; want an FXSAVE area", s, err)
