@@ -70,20 +70,27 @@ type elfCore struct {
 	x32   bool
 	arch  uint16
 
-	layout  xstate.Layout // of note 0x205, else the caller's
+	machine *xstate.CPU   // the caller's; nil if unknown
+	layout  xstate.Layout // of note 0x205; nil without one
 	pid     int
 	comm    string
-	threads []elfThread
+	threads []*elfThread
+	last    *elfThread // whose notes these are; nil before the first
+	tids    map[int]bool
+	twice   []error // threads that stand there again
 }
 
 // elfThread is the notes of one thread.
 type elfThread struct {
-	tid      int
-	fpregs   []byte
-	xfpregs  []byte
-	xstate   []byte
-	xstateAt int64 // offset of the note's data, for errors
-	ssp      []byte
+	tid                     int
+	fpregs, xfpregs, xstate elfNote
+	ssp                     []byte
+}
+
+// elfNote is the data of a note.
+type elfNote struct {
+	b  []byte // nil without the note
+	at int64  // offset in the file
 }
 
 func (e *elfCore) fail(off int64, field, format string, args ...any) error {
@@ -91,16 +98,16 @@ func (e *elfCore) fail(off int64, field, format string, args ...any) error {
 }
 
 // openELF reads an ELF core from a file of the given size, or from a stream if
-// file is nil. layout places the components where the core does not say.
-func openELF(path string, r io.Reader, file io.ReadSeeker, size int64, layout xstate.Layout) (*Checkpoint, error) {
-	e := &elfCore{path: path, r: bufio.NewReaderSize(r, 64<<10), file: file, size: size, layout: layout}
+// file is nil. The machine places the components where the core does not say.
+func openELF(path string, r io.Reader, file io.ReadSeeker, size int64, machine *xstate.CPU) (*Checkpoint, error) {
+	e := &elfCore{path: path, r: bufio.NewReaderSize(r, 64<<10), file: file, size: size, machine: machine, tids: map[int]bool{}}
 	if err := e.read(); err != nil {
 		return nil, err
 	}
-	c := &Checkpoint{Path: path, Kind: KindELFCore}
-	for i := range e.threads {
-		core, err := e.core(&e.threads[i])
-		c.list = append(c.list, listed{c.thread(e.pid, e.threads[i].tid, core), err})
+	c := &Checkpoint{Path: path, Kind: KindELFCore, Problems: e.twice}
+	for _, t := range e.threads {
+		core, err := e.core(t)
+		c.list = append(c.list, listed{c.thread(e.pid, t.tid, core), err})
 	}
 	if len(c.list) == 0 {
 		c.Problems = append(c.Problems, &FormatError{path, 0, "notes", errors.New("no NT_PRSTATUS: the core names no thread")})
@@ -166,10 +173,16 @@ func (e *elfCore) read() error {
 		return err
 	}
 	slices.SortFunc(segments, func(a, b elfSegment) int { return cmp.Compare(a.off, b.off) })
+	// The size of the file bounds what the notes hold only if each byte is read once.
+	var end int64
 	for _, s := range segments {
+		if s.off < end {
+			return e.fail(s.off, "PT_NOTE", "overlaps another, which ends at %#x", end)
+		}
 		if err := e.notes(s); err != nil {
 			return err
 		}
+		end = s.off + s.size
 	}
 	return nil
 }
@@ -246,7 +259,9 @@ func (e *elfCore) programHeaders() ([]elfSegment, error) {
 		if s.off < 0 || s.size < 0 || s.off > math.MaxInt64-s.size || e.size >= 0 && s.off+s.size > e.size {
 			return nil, e.fail(at, "PT_NOTE", "%d bytes at %#x are not in the file", s.size, s.off)
 		}
-		out = append(out, s)
+		if s.size > 0 {
+			out = append(out, s)
+		}
 	}
 	return out, nil
 }
@@ -310,13 +325,20 @@ func wanted(typ uint32) bool { return noteNames[typ] != "" }
 // note takes one note. NT_PRSTATUS opens a thread, to which the register notes
 // after it belong (fs/binfmt_elf.c:write_note_info).
 func (e *elfCore) note(typ uint32, at int64, b []byte) error {
-	need := map[uint32]int{ntPRStatus: e.shape.statusPID + 4, ntPRPSInfo: e.shape.infoName + 16}[typ]
+	need := map[uint32]int{ntPRStatus: e.shape.statusPID + 4, ntPRPSInfo: e.shape.infoName + 16, ntX86ShStk: 8}[typ]
 	if len(b) < need {
 		return e.fail(at, noteName(typ), "want %d bytes, have %d", need, len(b))
 	}
 	switch typ {
 	case ntPRStatus:
-		e.threads = append(e.threads, elfThread{tid: int(int32(le32(b[e.shape.statusPID:])))})
+		e.last = &elfThread{tid: int(int32(le32(b[e.shape.statusPID:])))}
+		switch {
+		case !e.tids[e.last.tid]:
+			e.tids[e.last.tid] = true
+			e.threads = append(e.threads, e.last)
+		case len(e.twice) < maxProblems:
+			e.twice = append(e.twice, e.fail(at, noteName(typ), "thread %d stands twice; the first counts", e.last.tid))
+		}
 		return nil
 	case ntPRPSInfo:
 		e.pid = int(int32(le32(b[e.shape.infoPID:])))
@@ -325,22 +347,23 @@ func (e *elfCore) note(typ uint32, at int64, b []byte) error {
 		return nil
 	case ntX86Layout:
 		layout, err := e.readLayout(at, b)
-		if err == nil {
-			e.layout = layout
+		if err == nil && e.layout != nil && !slices.Equal(layout, e.layout) {
+			err = e.fail(at, noteName(typ), "differs from the one before")
 		}
+		e.layout = layout
 		return err
 	}
-	if len(e.threads) == 0 {
+	t := e.last
+	if t == nil {
 		return e.fail(at, noteName(typ), "stands before any NT_PRSTATUS: it belongs to no thread")
 	}
-	t := &e.threads[len(e.threads)-1]
 	switch typ {
 	case ntPRFPReg:
-		t.fpregs = b
+		t.fpregs = elfNote{b, at}
 	case ntPRXFPReg:
-		t.xfpregs = b
+		t.xfpregs = elfNote{b, at}
 	case ntX86XState:
-		t.xstate, t.xstateAt = b, at
+		t.xstate = elfNote{b, at}
 	case ntX86ShStk:
 		t.ssp = b
 	}
@@ -355,19 +378,32 @@ func (e *elfCore) readLayout(at int64, b []byte) (xstate.Layout, error) {
 	}
 	l := xstate.Layout{}
 	for i := 0; i < len(b); i += layoutEntry {
+		fail := func(format string, args ...any) (xstate.Layout, error) {
+			return nil, e.fail(at+int64(i), noteName(ntX86Layout), format, args...)
+		}
 		typ, size, off := le32(b[i:]), le32(b[i+4:]), le32(b[i+8:])
 		if typ > 63 {
-			return nil, e.fail(at+int64(i), noteName(ntX86Layout), "component %d", typ)
+			return fail("component %d", typ)
 		}
 		f := xstate.Feature(typ)
-		if c := f.Component(); c != nil {
-			if int64(size) != int64(c.Size) {
-				return nil, e.fail(at+int64(i), noteName(ntX86Layout), "%v of %d bytes, want %d", f, size, c.Size)
-			}
-			if off <= math.MaxInt32 {
-				l = append(l, xstate.Placement{Feature: f, Offset: int(off), Size: c.Size, Align64: c.Align64})
-			}
+		c := f.Component()
+		if c == nil || xstate.Legacy.Has(f) {
+			continue
 		}
+		if int64(size) != int64(c.Size) {
+			return fail("%v of %d bytes, want %d", f, size, c.Size)
+		}
+		if off < xstate.MinArea || off > maxELFNote {
+			return fail("%v at %#x, where no area has it", f, off)
+		}
+		if _, twice := l.Find(f); twice {
+			return fail("%v stands twice", f)
+		}
+		p := xstate.Placement{Feature: f, Offset: int(off), Size: c.Size, Align64: c.Align64}
+		if n := slices.IndexFunc(l, p.Overlaps); n >= 0 {
+			return fail("%v at %#x, where %v lies", f, off, l[n].Feature)
+		}
+		l = append(l, p)
 	}
 	return l, nil
 }
@@ -380,7 +416,7 @@ func (e *elfCore) core(t *elfThread) (*Core, error) {
 		return nil, err
 	}
 	s.Compat = !e.wide && !e.x32
-	if len(t.ssp) >= 8 {
+	if t.ssp != nil {
 		s.ShadowStack = &xstate.ShadowStack{Status: 1, SSP: binary.LittleEndian.Uint64(t.ssp)}
 	}
 	c.State = *s
@@ -388,44 +424,41 @@ func (e *elfCore) core(t *elfThread) (*Core, error) {
 }
 
 func (e *elfCore) state(t *elfThread) (*xstate.State, error) {
+	parse, typ, note := xstate.ParseFXArea, uint32(ntPRFPReg), t.fpregs
 	switch {
-	case t.xstate != nil:
-		return e.xstate(t)
-	case t.xfpregs != nil:
-		return e.fxsave(t.xfpregs, "NT_PRXFPREG", t.tid)
-	case len(t.fpregs) == fsaveSize:
-		return fromFSave(t.fpregs), nil
-	case t.fpregs != nil:
-		return e.fxsave(t.fpregs, "NT_PRFPREG", t.tid)
+	case t.xstate.b != nil:
+		parse, typ, note = e.xstate, ntX86XState, t.xstate
+	case t.xfpregs.b != nil:
+		typ, note = ntPRXFPReg, t.xfpregs
+	case note.b == nil:
+		return xstate.NewState(xstate.FormatNone), nil
+	case len(note.b) == fsaveSize:
+		return fromFSave(note.b), nil
 	}
-	return xstate.NewState(xstate.FormatNone), nil
-}
-
-func (e *elfCore) fxsave(b []byte, field string, tid int) (*xstate.State, error) {
-	s, err := xstate.ParseFXArea(b)
+	s, err := parse(note.b)
 	if err != nil {
-		return nil, e.fail(0, field, "thread %d: %w", tid, err)
+		return nil, areaError(e.path, note.at, noteName(typ), err)
 	}
 	return s, nil
 }
 
-func (e *elfCore) xstate(t *elfThread) (*xstate.State, error) {
+func (e *elfCore) xstate(b []byte) (*xstate.State, error) {
 	layout := e.layout
 	if layout == nil {
-		layout = guessLayout(t.xstate, xstate.AreaXCR0(t.xstate))
+		var err error
+		xcr0 := xstate.AreaXCR0(b)
+		layout, err = areaLayout(b, e.machine, xcr0)
+		if unknown, ok := errors.AsType[*LayoutError](err); ok && unknown.Machine == "" {
+			unknown.Reason = fmt.Sprintf("no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", xcr0)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	if layout == nil {
-		return nil, e.fail(t.xstateAt, noteName(ntX86XState), "thread %d: %w", t.tid, &LayoutError{len(t.xstate),
-			fmt.Sprintf("no NT_X86_XSAVE_LAYOUT, and XCR0 %v fits no known machine", xstate.AreaXCR0(t.xstate))})
-	}
-	s, err := xstate.ParseArea(t.xstate, layout)
-	if err != nil {
-		return nil, areaError(e.path, t.xstateAt, noteName(ntX86XState), err)
-	}
-	return s, nil
+	return xstate.ParseArea(b, layout)
 }
 
-// areaError places an [*xstate.AreaError] in a file that holds the area at off.
+// areaError places an error of an area in a file that holds the area at off.
 func areaError(path string, off int64, field string, err error) error {
 	var area *xstate.AreaError
 	if errors.As(err, &area) {
@@ -438,12 +471,57 @@ func areaError(path string, off int64, field string, err error) error {
 // own: CRIU's coredump script writes none, nor does the XSAVE instruction.
 var usualXCR0 = []xstate.Features{0x7, 0x1f, 0xe7, 0xff, 0x207, 0x21f, 0x2e7, 0x2ff, 0x600e7, 0x602e7, 0x200e7, 0x202e7}
 
+// areaLayout finds the layout of an area: that of the machine which stored it, else
+// by the first XCR0 that fits. The error is a [*LayoutError]; of what is no area of
+// standard format decoding says what it is.
+func areaLayout(b []byte, machine *xstate.CPU, xcr0s ...xstate.Features) (xstate.Layout, error) {
+	switch {
+	case len(b) < xstate.MinArea || xstate.AreaCompacted(b):
+		if machine == nil {
+			return nil, nil
+		}
+		return machine.Layout, nil // for the sizes
+	case machine != nil:
+		return machineLayout(b, machine)
+	}
+	for _, xcr0 := range xcr0s {
+		if l := guessLayout(b, xcr0); l != nil {
+			return l, nil
+		}
+	}
+	return nil, &LayoutError{Size: len(b)}
+}
+
+// machineLayout finds the layout that areas of the machine have. One that has another
+// size, or components in use that the machine lacks, is from elsewhere: its layout
+// may be another, and its values would be taken from the wrong place.
+func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
+	layouts := machine.Layouts()
+	fail := func(reason string) (xstate.Layout, error) {
+		return nil, &LayoutError{len(b), cmp.Or(machine.Name, "the machine"), reason}
+	}
+	if f, known := machine.Format(); known && f != xstate.FormatXSave {
+		return fail("it has no XSAVE")
+	}
+	if len(layouts) == 0 {
+		return fail("neither its offsets nor the size of a known machine are recorded")
+	}
+	for f := range (xstate.AreaBV(b) & xstate.Known &^ xstate.Legacy).All() {
+		if _, ok := layouts[0].Find(f); !ok {
+			return fail(fmt.Sprintf("it has no %v, which is in use there", f))
+		}
+	}
+	for _, l := range layouts {
+		if l.EndsAt(len(b)) || machine.XSaveSize != nil && len(b) == int(*machine.XSaveSize) {
+			return l, nil
+		}
+	}
+	return fail("none of its components ends there")
+}
+
 // guessLayout finds the layout of a standard-format area by XCR0, or if that is 0 by
 // what machines of its size have. It returns nil if nothing fits.
 func guessLayout(b []byte, xcr0 xstate.Features) xstate.Layout {
-	if len(b) < xstate.MinArea {
-		return xstate.Layout{} // decoding says what is wrong
-	}
 	bv := xstate.AreaBV(b)
 	candidates := []xstate.Features{xcr0}
 	if xcr0 == 0 {

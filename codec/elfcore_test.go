@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
@@ -204,10 +206,6 @@ func TestELFShapes(t *testing.T) {
 	unnamed := area(t, xstate.IntelLayout(7), 832, 0)
 	// A layout that no machine has, which only its note can tell.
 	odd := xstate.Layout{{Feature: xstate.AVX, Offset: 1024, Size: 256}}
-	oddNote := make([]byte, 16)
-	binary.LittleEndian.PutUint32(oddNote, 2)
-	binary.LittleEndian.PutUint32(oddNote[4:], 256)
-	binary.LittleEndian.PutUint32(oddNote[8:], 1024)
 	info := make([]byte, 136)
 	binary.LittleEndian.PutUint32(info[24:], 7)
 	copy(info[40:], "a name of 16 byt")
@@ -222,7 +220,7 @@ func TestELFShapes(t *testing.T) {
 			func(s *xstate.State) string { return fmt.Sprintf("%#x", s.FX.FCW()) + s.Vectors()[0].Hex()[30:] }},
 		{"64-bit, XSAVE by XCR0", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("CORE", 2, fx[:]), note("LINUX", 0x202, avx)), xstate.FormatXSave, false, ymm3},
 		{"no XCR0 word", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("LINUX", 0x202, unnamed)), xstate.FormatXSave, false, ymm3},
-		{"layout note", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("LINUX", 0x202, area(t, odd, 1280, 0x7)), note("LINUX", 0x205, oddNote)), xstate.FormatXSave, false, ymm3},
+		{"layout note", elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)), note("LINUX", 0x202, area(t, odd, 1280, 0x7)), layoutNote(2, 256, 1024)), xstate.FormatXSave, false, ymm3},
 		{"32-bit, XSAVE", elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 2, fsave), note("LINUX", 0x46e62b7f, fx[:]), note("LINUX", 0x202, avx)), xstate.FormatXSave, true, ymm3},
 		{"32-bit, FXSAVE", elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 2, fsave), note("LINUX", 0x46e62b7f, fx[:])), xstate.FormatFXSave, true,
 			func(s *xstate.State) string { return fmt.Sprintf("%#x", s.FX.FCW()) + s.Vectors()[0].Hex()[30:] }},
@@ -311,23 +309,48 @@ func TestELFErrors(t *testing.T) {
 	binary.LittleEndian.PutUint16(many[56:], 0xffff)
 	exe := elf(64, 62, st)
 	exe[16] = 2
+	// Two program headers over one segment of notes, and one that lies in the other.
+	over := elf(64, 62, st)
+	over = slices.Concat(over[:120], over[64:120], over[120:])
+	binary.LittleEndian.PutUint16(over[56:], 2)
+	for _, ph := range []int{64, 120} {
+		binary.LittleEndian.PutUint64(over[ph+8:], 176)
+	}
+	inner := slices.Clone(over)
+	binary.LittleEndian.PutUint64(inner[120+8:], 176+12)
+	binary.LittleEndian.PutUint64(inner[120+32:], 8)
+	at := func(what string) string { return fmt.Sprintf("offset %#x: NT_%s", 120+len(st)+20, what) }
+	second := func(what string) string { return fmt.Sprintf("offset %#x: NT_%s", 120+len(st)+20+16, what) }
+	avx := note("LINUX", 0x202, area(t, xstate.IntelLayout(7), 832, 7))
 	tests := []struct {
 		name string
 		core []byte
+		want string // in the message
 	}{
-		{"registers of no thread", elf(64, 62, note("LINUX", 0x202, make([]byte, 832)))},
-		{"an area without a layout", elf(64, 62, st, note("LINUX", 0x202, append(make([]byte, 464), append([]byte{0xff, 0xff}, make([]byte, 800)...)...)))},
-		{"a short area", elf(64, 62, st, note("LINUX", 0x202, make([]byte, 100)))},
-		{"a note beyond its segment", elf(64, 62, st, []byte{4, 0, 0, 0, 255, 255, 255, 255, 1, 0, 0, 0})},
-		{"a huge area", elf(64, 62, st, big)},
-		{"a short prstatus", elf(64, 62, note("CORE", 1, make([]byte, 16)))},
-		{"notes beyond the file", cut},
-		{"a negative offset", neg},
-		{"headers beyond the file", many},
-		{"not a core", exe},
-		{"another machine", elf(64, 183, st)},
-		{"a layout of odd length", elf(64, 62, st, note("LINUX", 0x205, make([]byte, 17)))},
-		{"a layout with a wrong size", elf(64, 62, st, note("LINUX", 0x205, append([]byte{2}, make([]byte, 15)...)))},
+		{"a layout that lies nowhere", elf(64, 62, st, layoutNote(2, 256, 0xffffff00)), at("X86_XSAVE_LAYOUT: AVX at 0xffffff00, where no area has it")},
+		{"a layout in the header", elf(64, 62, st, layoutNote(2, 256, 512)), at("X86_XSAVE_LAYOUT: AVX at 0x200, where no area has it")},
+		{"a layout that overlaps", elf(64, 62, st, layoutNote(2, 256, 576, 5, 64, 768)), second("X86_XSAVE_LAYOUT: opmask at 0x300, where AVX lies")},
+		{"a layout that repeats", elf(64, 62, st, layoutNote(2, 256, 576, 2, 256, 832)), second("X86_XSAVE_LAYOUT: AVX stands twice")},
+		{"two layouts", elf(64, 62, st, layoutNote(2, 256, 576), layoutNote(2, 256, 640)), "NT_X86_XSAVE_LAYOUT: differs from the one before"},
+		{"a layout without AVX", elf(64, 62, st, layoutNote(5, 64, 832), avx), "NT_X86_XSTATE AVX: in use, and the layout has no place for it"},
+		{"a short FXSAVE area", elf(64, 62, st, note("CORE", 2, make([]byte, 511))), fmt.Sprintf("offset %#x: NT_PRFPREG legacy area: want 512 bytes, have 511", 120+len(st)+20+511)},
+		{"a short FXSAVE area of 32 bits", elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 0x46e62b7f, nil)), fmt.Sprintf("offset %#x: NT_PRXFPREG legacy area: want 512 bytes, have 0", 84+20+144+20)},
+		{"a short shadow stack", elf(64, 62, st, note("LINUX", 0x204, make([]byte, 3))), at("X86_SHSTK: want 8 bytes, have 3")},
+		{"notes twice", over, "offset 0xb0: PT_NOTE: overlaps another, which ends at"},
+		{"notes in notes", inner, "offset 0xbc: PT_NOTE: overlaps another, which ends at"},
+		{"registers of no thread", elf(64, 62, note("LINUX", 0x202, make([]byte, 832))), ""},
+		{"an area without a layout", elf(64, 62, st, note("LINUX", 0x202, append(make([]byte, 464), append([]byte{0xff, 0xff}, make([]byte, 800)...)...))), ""},
+		{"a short area", elf(64, 62, st, note("LINUX", 0x202, make([]byte, 100))), ""},
+		{"a note beyond its segment", elf(64, 62, st, []byte{4, 0, 0, 0, 255, 255, 255, 255, 1, 0, 0, 0}), ""},
+		{"a huge area", elf(64, 62, st, big), ""},
+		{"a short prstatus", elf(64, 62, note("CORE", 1, make([]byte, 16))), ""},
+		{"notes beyond the file", cut, ""},
+		{"a negative offset", neg, ""},
+		{"headers beyond the file", many, ""},
+		{"not a core", exe, ""},
+		{"another machine", elf(64, 183, st), ""},
+		{"a layout of odd length", elf(64, 62, st, note("LINUX", 0x205, make([]byte, 17))), ""},
+		{"a layout with a wrong size", elf(64, 62, st, note("LINUX", 0x205, append([]byte{2}, make([]byte, 15)...))), ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -350,7 +373,60 @@ func TestELFErrors(t *testing.T) {
 			if format.Path != path {
 				t.Errorf("path %q, want %q", format.Path, path)
 			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %q, want %q", err, tt.want)
+			}
 		})
+	}
+}
+
+// layoutNote builds NT_X86_XSAVE_LAYOUT of bit, size and offset of each component.
+func layoutNote(entries ...uint32) []byte {
+	var b []byte
+	for i, v := range entries {
+		if b = binary.LittleEndian.AppendUint32(b, v); i%3 == 2 {
+			b = append(b, 0, 0, 0, 0) // flags
+		}
+	}
+	return note("LINUX", 0x205, b)
+}
+
+// TestELFRepeated reads a core that names a thread twice: it is said, and the first
+// counts. None can be written.
+func TestELFRepeated(t *testing.T) {
+	fx := func(fcw uint16) []byte {
+		fx := xstate.NewState(xstate.FormatFXSave).FX
+		fx.SetFCW(fcw)
+		return note("CORE", 2, fx[:])
+	}
+	notes := [][]byte{note("CORE", 1, prstatus(336, 32, 7)), fx(0x27f), note("CORE", 1, prstatus(336, 32, 8)), fx(0x47f)}
+	for range 100 {
+		notes = append(notes, note("CORE", 1, prstatus(336, 32, 7)), fx(0x67f))
+	}
+	cs, err := codec.ReadAll("core", bytes.NewReader(elf(64, 62, notes...)), codec.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	var threads []codec.Thread
+	for th, err := range cs[0].Threads() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		threads = append(threads, th)
+		got = append(got, fmt.Sprintf("%d %#x", th.TID, th.Core.State.FX.FCW()))
+	}
+	if want := []string{"7 0x27f", "8 0x47f"}; !slices.Equal(got, want) {
+		t.Errorf("threads %q, want %q", got, want)
+	}
+	if n := len(cs[0].Problems); n != 10 {
+		t.Fatalf("%d problems, want 10", n)
+	}
+	if err := cs[0].Problems[0].Error(); err != fmt.Sprintf("core: offset %#x: NT_PRSTATUS: thread 7 stands twice; the first counts", 120+2*(20+336)+2*(20+512)+20) {
+		t.Error(err)
+	}
+	if _, err := codec.WriteELFCore(io.Discard, append(threads, threads[0])); !errors.Is(err, codec.ErrSameThread) {
+		t.Errorf("writing a thread twice: %v, want ErrSameThread", err)
 	}
 }
 

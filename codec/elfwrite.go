@@ -59,8 +59,8 @@ func (c *Core) GPRegs() (regs [27]uint64, ok bool) {
 // whose values the record lacks is written as INIT; lost names those.
 //
 // The error is from w, or says what an ELF core cannot hold: no thread at all,
-// threads of 32 and of 64 bits ([ErrMixedModes]), or components that lie in the same
-// place.
+// threads of 32 and of 64 bits ([ErrMixedModes]) or of one number ([ErrSameThread]),
+// or components that lie in the same place.
 func WriteELFCore(w io.Writer, threads []Thread) (lost xstate.Features, err error) {
 	if len(threads) == 0 {
 		return 0, errors.New("no thread to write")
@@ -68,11 +68,16 @@ func WriteELFCore(w io.Writer, threads []Thread) (lost xstate.Features, err erro
 	compat := threads[0].Core.State.Compat
 	set := xstate.Legacy
 	xsave := false
+	tids := map[int]bool{}
 	for _, t := range threads {
 		s := &t.Core.State
-		if s.Compat != compat {
+		switch {
+		case s.Compat != compat:
 			return 0, ErrMixedModes
+		case tids[t.TID]:
+			return 0, fmt.Errorf("thread %d: %w", t.TID, ErrSameThread)
 		}
+		tids[t.TID] = true
 		xsave = xsave || s.Format == xstate.FormatXSave
 		lost |= s.With(xstate.Lost)
 		set |= (s.BV | s.Recorded()) & xstate.Known
@@ -80,7 +85,7 @@ func WriteELFCore(w io.Writer, threads []Thread) (lost xstate.Features, err erro
 	layout := xstate.IntelLayout(set)
 	for i, a := range layout {
 		for _, b := range layout[i+1:] {
-			if a.Offset < b.Offset+b.Size && b.Offset < a.Offset+a.Size {
+			if a.Overlaps(b) {
 				return lost, fmt.Errorf("%v and %v lie in the same place", a.Feature, b.Feature)
 			}
 		}

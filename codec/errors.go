@@ -40,12 +40,17 @@ func (e *MissingError) Unwrap() error { return fs.ErrNotExist }
 // LayoutError is an XSAVE area of standard format of which nothing says where its
 // components lie: only the machine that stored it knows.
 type LayoutError struct {
-	Size   int
-	Reason string // what was tried, "" if that goes without saying
+	Size    int
+	Machine string // the one that was asked, "" if none was
+	Reason  string // what was tried, "" if that goes without saying
 }
 
 func (e *LayoutError) Error() string {
-	text := fmt.Sprintf("nothing says where the components of an area of %d bytes lie", e.Size)
+	who := "nothing says"
+	if e.Machine != "" {
+		who = e.Machine + " does not say"
+	}
+	text := fmt.Sprintf("%s where the components of an area of %d bytes lie", who, e.Size)
 	if e.Reason != "" {
 		text += ": " + e.Reason
 	}
@@ -57,6 +62,9 @@ var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.im
 
 // ErrMixedModes is threads of 32 and of 64 bits where one ELF core is to hold them.
 var ErrMixedModes = errors.New("threads of 32 bits and of 64 bits do not go into one ELF core")
+
+// ErrSameThread is threads of one number where one ELF core is to hold them.
+var ErrSameThread = errors.New("two threads of one number do not go into one ELF core")
 
 var (
 	errNoCheckpoint = errors.New("no checkpoint in the archive")

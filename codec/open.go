@@ -21,9 +21,9 @@ import (
 type Options struct {
 	// XSaveArea takes a file to be a bare XSAVE area.
 	XSaveArea bool
-	// Layout places the components of a bare area, and of an ELF core that does not
-	// place them; nil guesses from the size.
-	Layout xstate.Layout
+	// Machine is the one that stored a bare area, or wrote an ELF core that does not
+	// place its components; nil guesses from the size.
+	Machine *xstate.CPU
 	// Whole reads an archive to its end, even where nothing that is needed can be
 	// expected after what was read.
 	Whole bool
@@ -123,7 +123,7 @@ func (s *stream) open(name string, o Options) (c []*Checkpoint, ok bool, err err
 	var one *Checkpoint
 	switch {
 	case o.XSaveArea:
-		one, err = openArea(name, s.r, o.Layout)
+		one, err = openArea(name, s.r, o.Machine)
 	case !isTar && !isELF:
 		return nil, false, nil
 	default:
@@ -140,7 +140,7 @@ func (s *stream) open(name string, o Options) (c []*Checkpoint, ok bool, err err
 			c, err = readArchive(name, r, file, s.size, compression, o.Whole)
 			return c, true, err
 		}
-		one, err = openELF(name, r, file, s.size, o.Layout)
+		one, err = openELF(name, r, file, s.size, o.Machine)
 	}
 	if err != nil {
 		return nil, true, err

@@ -11,10 +11,10 @@ import (
 // maxArea bounds a bare area. The largest that exists is 11 KiB.
 const maxArea = 1 << 20
 
-// openArea reads a bare XSAVE area, of standard or compacted format. Without a
-// layout the size tells where a standard-format area has its components; a compacted
-// one says so itself.
-func openArea(name string, r io.Reader, layout xstate.Layout) (*Checkpoint, error) {
+// openArea reads a bare XSAVE area, of standard or compacted format. The machine or
+// the size tells where a standard-format area has its components; a compacted one
+// says so itself.
+func openArea(name string, r io.Reader, machine *xstate.CPU) (*Checkpoint, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxArea+1))
 	switch {
 	case err != nil:
@@ -26,13 +26,7 @@ func openArea(name string, r io.Reader, layout xstate.Layout) (*Checkpoint, erro
 	if len(b) == fxsaveSize {
 		s, err = xstate.ParseFXArea(b)
 	} else {
-		if layout == nil && !xstate.AreaCompacted(b) {
-			b, layout = guessArea(b)
-			if layout == nil {
-				return nil, &FormatError{name, int64(len(b)), "area", &LayoutError{Size: len(b)}}
-			}
-		}
-		s, err = xstate.ParseArea(b, layout)
+		s, err = parseArea(b, machine)
 	}
 	if err != nil {
 		return nil, areaError(name, 0, "area", err)
@@ -53,20 +47,23 @@ const (
 	swXStateSize = 480
 )
 
-// guessArea finds the layout of a standard-format area from a signal frame, from the
-// kernel's ptrace or from the XSAVE instruction, which leaves the words that tell
-// them apart as they were. What follows the area of a signal frame is cut off.
-func guessArea(b []byte) ([]byte, xstate.Layout) {
+// parseArea reads an area from a signal frame, from the kernel's ptrace or from the
+// XSAVE instruction, which leaves the words that tell them apart as they were. What
+// follows the area of a signal frame is cut off.
+func parseArea(b []byte, machine *xstate.CPU) (*xstate.State, error) {
+	xcr0s := []xstate.Features{xstate.AreaXCR0(b), 0}
 	if len(b) >= xstate.MinArea && le32(b[swOffset:]) == swMagic1 {
 		size := int64(le32(b[swXStateSize:]))
 		if size < xstate.MinArea || size > int64(len(b)) {
-			return b, nil
+			return nil, &xstate.AreaError{Offset: swXStateSize, Field: "xstate_size",
+				Reason: fmt.Sprintf("%d bytes, of which the signal frame has %d", size, len(b))}
 		}
 		b = b[:size]
-		return b, guessLayout(b, xstate.Features(binary.LittleEndian.Uint64(b[swXFeatures:])))
+		xcr0s = []xstate.Features{xstate.Features(binary.LittleEndian.Uint64(b[swXFeatures:]))}
 	}
-	if l := guessLayout(b, xstate.AreaXCR0(b)); l != nil {
-		return b, l
+	layout, err := areaLayout(b, machine, xcr0s...)
+	if err != nil {
+		return nil, err
 	}
-	return b, guessLayout(b, 0)
+	return xstate.ParseArea(b, layout)
 }

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,9 +16,9 @@ import (
 	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
-func openArea(t *testing.T, b []byte, l xstate.Layout) (*xstate.State, error) {
+func openArea(t *testing.T, b []byte, m *xstate.CPU) (*xstate.State, error) {
 	t.Helper()
-	cs, err := codec.ReadAll("area", bytes.NewReader(b), codec.Options{XSaveArea: true, Layout: l})
+	cs, err := codec.ReadAll("area", bytes.NewReader(b), codec.Options{XSaveArea: true, Machine: m})
 	if err != nil {
 		return nil, err
 	}
@@ -28,11 +31,24 @@ func openArea(t *testing.T, b []byte, l xstate.Layout) (*xstate.State, error) {
 	return nil, errors.New("no thread")
 }
 
-// TestRawAreas reads the areas that real programs stored with XSAVE, as bare files,
-// and compares their registers with what the programs said of them.
+// TestRawAreas reads the areas that real programs stored with XSAVE, as bare files, by
+// their size and by the machine that is recorded beside them, and compares their
+// registers with what the programs said of them.
 func TestRawAreas(t *testing.T) {
-	n := 0
+	n, recorded := 0, 0
 	for _, truth := range testimg.All(t) {
+		machines := []*xstate.CPU{nil}
+		if path := filepath.Join(testimg.Path(t, truth.Name), "cpuinfo.img"); exists(path) {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := codec.ParseCPUInfo(path, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			machines = append(machines, info.CPU())
+		}
 		for _, task := range truth.Tasks {
 			for i := range task.Threads {
 				th := &task.Threads[i]
@@ -40,25 +56,81 @@ func TestRawAreas(t *testing.T) {
 				if area == nil {
 					continue
 				}
-				s, err := openArea(t, area, nil)
-				if err != nil {
-					t.Errorf("%s: %v", truth.Name, err)
-					continue
-				}
-				n++
-				c := comparison{map[string]int{}, map[string]string{}}
-				s.Compat = task.Bits == 32
-				c.thread(s, th)
-				for class, diff := range c.differs {
-					if class != "bnd" && class != "fip" && class != "fdp" && class != "fop" {
-						t.Errorf("%s: %s", truth.Name, diff)
+				for _, m := range machines {
+					s, err := openArea(t, area, m)
+					if err != nil {
+						t.Errorf("%s: %v", truth.Name, err)
+						continue
+					}
+					if n++; m != nil {
+						recorded++
+					}
+					c := comparison{map[string]int{}, map[string]string{}}
+					s.Compat = task.Bits == 32
+					c.thread(s, th)
+					for class, diff := range c.differs {
+						if class != "bnd" && class != "fip" && class != "fdp" && class != "fop" {
+							t.Errorf("%s: %s", truth.Name, diff)
+						}
 					}
 				}
 			}
 		}
 	}
-	if n < 40 {
-		t.Errorf("%d areas read, want at least 40", n)
+	if n < 60 || recorded < 20 {
+		t.Errorf("%d areas read, %d of them by the machine; want at least 60 and 20", n, recorded)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// TestRawAreaMachines reads an area by machines that cannot have stored it, which
+// must be refused: another layout would give other registers.
+func TestRawAreaMachines(t *testing.T) {
+	cpu := func(set xstate.Features, size uint32) *xstate.CPU {
+		return &xstate.CPU{Name: "host", XFeatures: &set, XSaveSize: &size}
+	}
+	level := func(name string) *xstate.CPU {
+		m, ok := xstate.ByName(name)
+		if !ok {
+			t.Fatal(name)
+		}
+		return m
+	}
+	intel := area(t, xstate.IntelLayout(0xe7), 2688, 0)
+	amd := area(t, xstate.AMDLayout(0xe7), 2432, 0)
+	tests := []struct {
+		name    string
+		b       []byte
+		machine *xstate.CPU
+		want    string // "" for none
+	}{
+		{"Intel by size", intel, cpu(0xe7, 2688), ""},
+		{"AMD by size", amd, cpu(0xe7, 2432), ""},
+		{"AMD on Intel", amd, cpu(0xe7, 2688), "none of its components ends there"},
+		{"a level, which has no size", amd, level("x86-64-v4"), ""},
+		{"too long for a level", append(intel, make([]byte, 8)...), level("x86-64-v4"), "none of its components ends there"},
+		{"an unknown size", intel, cpu(0xe7, 2700), "neither its offsets nor the size of a known machine are recorded"},
+		{"nothing known", intel, &xstate.CPU{Name: "host"}, "neither its offsets nor the size of a known machine are recorded"},
+		{"no AVX", intel[:832], cpu(3, 576), "it has no AVX, which is in use there"},
+		{"no XSAVE", intel, level("x86-64-v2"), "it has no XSAVE"},
+		{"a component beyond the table", append(intel, make([]byte, 64)...), &xstate.CPU{Layout: xstate.IntelLayout(0xe7), XSaveSize: new(uint32(2752))}, ""},
+	}
+	for _, tt := range tests {
+		_, err := openArea(t, tt.b, tt.machine)
+		if tt.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			continue
+		}
+		var unknown *codec.LayoutError
+		if !errors.As(err, &unknown) || unknown.Reason != tt.want || unknown.Machine != tt.machine.Name {
+			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
+		}
 	}
 }
 
@@ -81,20 +153,21 @@ func TestRawAreaForms(t *testing.T) {
 	copy(dirty[464:], bytes.Repeat([]byte{0xaa}, 48))
 	amd := area(t, xstate.AMDLayout(0x2e7), 2440, 0)
 	tests := []struct {
-		name   string
-		b      []byte
-		layout xstate.Layout
+		name    string
+		b       []byte
+		machine *xstate.CPU
 	}{
 		{"ptrace", std, nil},
 		{"signal frame", frame, nil},
 		{"stale words", dirty, nil},
 		{"compacted", compact, nil},
 		{"AMD", amd, nil},
-		{"a layout of its own", area(t, odd, 1256, 0x7), odd},
+		{"a layout of its own", area(t, odd, 1256, 0x7), &xstate.CPU{Layout: odd}},
+		{"a signal frame of a machine", frame, &xstate.CPU{Layout: xstate.IntelLayout(0x207)}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := openArea(t, tt.b, tt.layout)
+			s, err := openArea(t, tt.b, tt.machine)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,6 +175,9 @@ func TestRawAreaForms(t *testing.T) {
 				t.Errorf("ymm3 has %s, want 5a", got)
 			}
 		})
+	}
+	if _, err := openArea(t, frame[:2690], nil); fmt.Sprint(err) != "area: offset 0x1e0: area xstate_size: 2696 bytes, of which the signal frame has 2690" {
+		t.Errorf("a cut signal frame: %v", err)
 	}
 	if s, err := openArea(t, std[:512], nil); err != nil || s.Format != xstate.FormatFXSave {
 		t.Errorf("512 bytes: %v, %v; want an FXSAVE area", s, err)

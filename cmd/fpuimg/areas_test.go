@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -23,7 +24,7 @@ func TestXSaveArea(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "0x" + reversed(th.ZMM[31])
-	for _, args := range [][]string{{}, {"--host=x86-64-v4"}} {
+	for _, args := range [][]string{{}, {"--host=" + testimg.Path(t, "h-avx512")}} {
 		args = append([]string{"show", "--json", "--regs", "--xsave-area"}, append(args, path)...)
 		stdout, stderr, code := capture(t, args...)
 		if code != 0 {
@@ -45,6 +46,46 @@ func TestXSaveArea(t *testing.T) {
 	stdout, _, code := capture(t, "check", "--xsave-area", "--host=x86-64-v3", path)
 	if code != 1 || !strings.Contains(string(stdout), "zmm0-zmm31") && !strings.Contains(string(stdout), "Hi16_ZMM") {
 		t.Errorf("check: exit code %d: %s", code, stdout)
+	}
+}
+
+// TestXSaveAreaDiff compares the area that a program stored with the checkpoint of it:
+// the registers are the same, but for what the program did in between.
+func TestXSaveAreaDiff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "area.bin")
+	if err := os.WriteFile(path, testimg.Load(t, "h-avx512").Tasks[0].Threads[0].Area(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, stderr, code := capture(t, "diff", "--xsave-area", path, "h-avx512"); code > 1 || bytes.Contains(stdout, []byte("mm")) {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	stdout, stderr, code := capture(t, "diff", "--xsave-area", "h-sse", path)
+	if code != 1 || !bytes.Contains(stdout, []byte("zmm31")) {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+}
+
+// TestXSaveAreaHost reads the area of a machine by its own cpuinfo.img, which has no
+// layout: AMD's name, Intel's packing. Other machines have no PKRU, or not there.
+func TestXSaveAreaHost(t *testing.T) {
+	for _, name := range []string{"g-epycmilan-criu42-auto", "g-max-criu42-pkru4"} {
+		th := testimg.Load(t, name).Tasks[0].Threads[0]
+		path := filepath.Join(t.TempDir(), "area.bin")
+		if err := os.WriteFile(path, th.Area(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		show := func(host string) (string, string, int) {
+			stdout, stderr, code := capture(t, "show", "--regs", "--component=PKRU", "--xsave-area", "--host="+host, path)
+			return string(stdout), string(stderr), code
+		}
+		if stdout, stderr, code := show(testimg.Path(t, name)); code != 0 || !strings.Contains(stdout, fmt.Sprintf("%#x", uint64(*th.PKRU))) {
+			t.Errorf("%s: exit code %d: %s%s", name, code, stdout, stderr)
+		}
+		stdout, stderr, code := show("x86-64-v4")
+		if code != 3 || stdout != "" || !strings.Contains(stderr, "x86-64-v4 does not say where the components of an area of 2696 bytes lie: it has no ") ||
+			!strings.Contains(stderr, ", which is in use there\nfpuimg: hint: fpuimg show or diff --host=PROFILE reads it") {
+			t.Errorf("%s: exit code %d: %s%s", name, code, stdout, stderr)
+		}
 	}
 }
 

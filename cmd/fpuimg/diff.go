@@ -15,12 +15,25 @@ import (
 	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
-type diffOptions struct{ json bool }
+type diffOptions struct {
+	json, area bool
+	host       string
+
+	machine *xstate.CPU
+}
 
 func setupDiff(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o diffOptions
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
-	return o.run
+	fs.BoolVar(&o.area, "xsave-area", false, "read standard input, or a file that is nothing else, as a bare XSAVE area")
+	fs.StringVar(&o.host, "host", "", "for a bare area, or an ELF core that does not say so, the machine whose layout it has: this one or `PROFILE`")
+	fs.Lookup("host").NoOptDefVal = liveHost
+	return func(s *cli.IO, args []string) (code cli.Exit, err error) {
+		if o.machine, err = storedBy(o.host, args); err != nil {
+			return 0, err
+		}
+		return o.run(s, args)
+	}
 }
 
 // The JSON document of schema fpuimg.diff/1.
@@ -53,12 +66,12 @@ func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	if args[0] == "-" && args[1] == "-" {
 		return 0, &cli.UsageError{Err: errors.New("only one of the two can be standard input"), Hint: "save the other to a file"}
 	}
-	a, err := openSide(s, args[0])
+	a, err := o.openSide(s, args[0])
 	if err != nil {
 		return 0, cli.Hinted(err, inputHint(args[0], err))
 	}
 	defer a.stop()
-	b, err := openSide(s, args[1])
+	b, err := o.openSide(s, args[1])
 	if err != nil {
 		return 0, cli.Hinted(err, inputHint(args[1], err))
 	}
@@ -103,8 +116,13 @@ type side struct {
 }
 
 // openSide opens a checkpoint whose threads can all be read.
-func openSide(s *cli.IO, path string) (*side, error) {
-	ckpt, err := open(s, path)
+func (o *diffOptions) openSide(s *cli.IO, path string) (*side, error) {
+	input := codec.Options{Machine: o.machine, XSaveArea: o.area && path == "-"}
+	ckpt, err := open(s, path, input)
+	if o.area && noImage(err) {
+		input.XSaveArea = true
+		ckpt, err = open(s, path, input)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -14,8 +14,11 @@ import (
 func (o *showOptions) export(s *cli.IO, threads []codec.Thread) error {
 	var b bytes.Buffer
 	lost, err := codec.WriteELFCore(&b, threads)
-	if errors.Is(err, codec.ErrMixedModes) {
+	switch {
+	case errors.Is(err, codec.ErrMixedModes):
 		err = cli.Hinted(err, "--tid=TID,... picks those of one kind")
+	case errors.Is(err, codec.ErrSameThread):
+		err = cli.Hinted(err, "name one of the checkpoints: its directory, or ARCHIVE:DIR")
 	}
 	if err != nil {
 		return atPath(o.elfCore, err)

@@ -23,7 +23,8 @@ func inputHint(path string, err error) string {
 	case errors.As(err, &interrupted):
 		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one first"
 	case errors.As(err, &layout):
-		return "fpuimg show --host=PROFILE names the machine that knows, with --xsave-area for a bare area"
+		return "fpuimg show or diff --host=PROFILE reads it, with --xsave-area if it is a bare area; PROFILE is what fpuimg profile wrote on the machine that stored it. " +
+			"For fpuimg check, show --elf-core=FILE makes a core of it"
 	case errors.Is(err, codec.ErrNoImages):
 		return "name the directory that criu dump wrote, or one above it"
 	case isArea(path, err):
@@ -34,12 +35,17 @@ func inputHint(path string, err error) string {
 
 // isArea reports whether a file that is no image could be a bare XSAVE area.
 func isArea(path string, err error) bool {
-	format, ok := errors.AsType[*codec.FormatError](err)
-	if !ok || format.Field != "magic" || path == "-" {
+	if !noImage(err) || path == "-" {
 		return false
 	}
 	all, err := codec.OpenAll(path, codec.Options{XSaveArea: true})
 	return err == nil && all[0].Kind == codec.KindXSaveArea // and no directory with a damaged file
+}
+
+// noImage reports whether an error is that a file begins as nothing that is known.
+func noImage(err error) bool {
+	format, ok := errors.AsType[*codec.FormatError](err)
+	return ok && format.Field == "magic"
 }
 
 // profileHint is for a file that is to describe a machine, and does not.

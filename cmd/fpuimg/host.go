@@ -65,23 +65,22 @@ func loadMachine(flag, value string) (*host, error) {
 	return h, nil
 }
 
-// hostLayout returns the layout of XSAVE areas on a machine: its own, or, where
-// that was not recorded, the usual one of its vendor and components.
-func hostLayout(value string) (xstate.Layout, error) {
+// storedBy resolves the --host of show and diff: the machine that stored what does not
+// say where its components lie. It is nil without the option.
+func storedBy(value string, args []string) (*xstate.CPU, error) {
+	switch value {
+	case "":
+		return nil, nil
+	case liveHost:
+		if hint := forgottenEquals(args); hint != "" {
+			return nil, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
+	}
 	h, err := loadHost(value)
 	if err != nil {
 		return nil, err
 	}
-	set, known := h.Usable()
-	switch {
-	case h.Layout != nil:
-		return h.Layout, nil
-	case !known:
-		return nil, &cli.UsageError{Err: fmt.Errorf("%s: the profile does not tell the layout of XSAVE areas", h.option), Hint: "fpuimg profile on that machine records it"}
-	case h.Vendor == "amd" || h.Vendor == "hygon":
-		return xstate.AMDLayout(set), nil
-	}
-	return xstate.IntelLayout(set), nil
+	return h.CPU, nil
 }
 
 // profileName is what to call the machine of a profile file.

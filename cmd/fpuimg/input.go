@@ -18,8 +18,8 @@ func paths(args []string) []string {
 }
 
 // open reads the one checkpoint that a path argument names; "-" is standard input.
-func open(s *cli.IO, path string) (*codec.Checkpoint, error) {
-	all, err := openAll(s, path, codec.Options{})
+func open(s *cli.IO, path string, o codec.Options) (*codec.Checkpoint, error) {
+	all, err := openAll(s, path, o)
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,9 @@ An ELF core from before Linux 6.12 does not say where its components lie; XCR0 a
 the size of the note tell, or --host does. gcore sets every bit of XSTATE_BV.
 --xsave-area reads a bare area, as a signal frame, ptrace or the XSAVE instruction
 leaves it; one of compacted format needs nothing else, one of standard format is
-told by its size or by --host.
+told by its size or by --host. That is the machine that stored it: where its profile
+has no offsets, as a cpuinfo.img, its XSAVE size tells them. An area in which that
+machine has no place for what is in use, or ends no component, is refused.
 
 --elf-core writes a core that has the registers of all threads and no memory, for
 gdb: gdb -c FILE.
@@ -177,7 +179,9 @@ Last comes what CRIU 4.2 will do for each value of its --cpu-cap option.
   unknown          the profile lacks what CRIU compares, as a level does
 
 The exit status follows the verdict, not the prediction. Of an ELF core or a bare
-XSAVE area (--xsave-area) only the registers are judged.
+XSAVE area (--xsave-area) only the registers are judged. One that does not say where
+its components lie needs the machine that stored it, which --host does not name here:
+fpuimg show --host=PROFILE --elf-core=FILE makes a core of it that says so.
 
     fpuimg check ckpt
     fpuimg check --host=haswell.json ckpt
@@ -216,10 +220,15 @@ Compares thread by thread, those of the same number first, the rest in their
 order, and prints each register whose value differs: - is A, + is B. A component
 that one record lacks counts as INIT, which is what a restored process sees
 there. The exit status is 1 if anything differs, the format of the records
-included. Each side may be anything that fpuimg show reads.
+included.
+
+Each side may be anything that fpuimg show reads. With --xsave-area a file that is
+nothing else is a bare XSAVE area, and so is standard input; --host is the machine
+that stored it, as in fpuimg show.
 
     fpuimg diff ckpt ckpt.fxsave
     fpuimg diff web.tar core.4711
+    fpuimg diff --xsave-area before.bin after.bin
 `,
 	Exits: exits,
 	See:   []string{"fpuimg"},

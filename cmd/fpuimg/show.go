@@ -48,10 +48,9 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVar(&o.elfCore, "elf-core", "", "write the registers of all threads as an ELF core to `FILE`, for a debugger")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		o.regs = o.regs || fs.Changed("as")
-		if o.host == liveHost {
-			if hint := forgottenEquals(args); hint != "" {
-				return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
-			}
+		var err error
+		if o.input.Machine, err = storedBy(o.host, args); err != nil {
+			return 0, err
 		}
 		if err := o.complete(); err != nil {
 			return 0, err
@@ -69,11 +68,6 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 
 func (o *showOptions) complete() (err error) {
 	o.input.XSaveArea = o.area
-	if o.host != "" {
-		if o.input.Layout, err = hostLayout(o.host); err != nil {
-			return err
-		}
-	}
 	if o.lanes, err = parseLanes(o.as); err != nil {
 		return err
 	}

@@ -63,8 +63,8 @@ func ParseFXArea(b []byte) (*State, error) {
 }
 
 // ParseArea reads an XSAVE area of standard or compacted format. The layout gives
-// the places of a standard-format area and the sizes of both; b must reach the end
-// of every component that XSTATE_BV names.
+// the places of a standard-format area and the sizes of both; it must have every
+// component of the table that XSTATE_BV names, and b must reach its end.
 //
 // A clear bit means INIT whatever the bytes say, and MXCSR has its own rules: in
 // standard format it is valid if SSE or AVX is set, in compacted format if SSE is
@@ -92,6 +92,11 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 		mxcsrValid = SSE.Mask()
 	case comp != 0:
 		return nil, &AreaError{offXCompBV, "xcomp_bv", fmt.Sprintf("%#x is neither zero nor compacted format", uint64(comp))}
+	}
+	for f := range (bv & Known &^ Legacy).All() {
+		if _, ok := l.Find(f); !ok {
+			return nil, &AreaError{offXStateBV, f.String(), "in use, and the layout has no place for it"}
+		}
 	}
 	s.BV = bv
 	s.FX = FXArea(b)

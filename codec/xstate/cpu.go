@@ -37,6 +37,29 @@ type CPU struct {
 	Capability []uint32
 }
 
+// Layouts returns the layouts that the CPU's standard-format areas may have: the one
+// that was recorded; else, of Intel's and AMD's, the one whose end is XSaveSize, or
+// for all that the hardware has XSaveSizeMax; else, for a CPU without a size, both,
+// Intel's first. There is none where the components or their places are unknown.
+func (c *CPU) Layouts() []Layout {
+	switch {
+	case c.Layout != nil:
+		return []Layout{c.Layout}
+	case c.XFeatures == nil:
+		return nil
+	case c.XSaveSize == nil:
+		return []Layout{IntelLayout(*c.XFeatures), AMDLayout(*c.XFeatures)}
+	}
+	l := GuessLayout(*c.XFeatures, int(*c.XSaveSize))
+	if l == nil && c.XFeaturesHW != nil && c.XSaveSizeMax != nil {
+		l = GuessLayout(*c.XFeaturesHW, int(*c.XSaveSizeMax))
+	}
+	if l == nil {
+		return nil
+	}
+	return []Layout{l}
+}
+
 // HasFlag reports whether the CPU has the feature that Linux calls name; known is
 // false if the CPU's flags were not recorded.
 func (c *CPU) HasFlag(name string) (has, known bool) {

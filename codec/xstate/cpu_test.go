@@ -1,6 +1,31 @@
 package xstate
 
-import "testing"
+import (
+	"reflect"
+	"testing"
+)
+
+func TestLayouts(t *testing.T) {
+	odd := Layout{{AVX, 1024, 256, false}}
+	tests := []struct {
+		name string
+		cpu  CPU
+		want []Layout
+	}{
+		{"nothing known", CPU{}, nil},
+		{"recorded", CPU{Layout: odd, XFeatures: new(Features(7)), XSaveSize: new(uint32(832))}, []Layout{odd}},
+		{"an AMD that packs as Intel does", CPU{Vendor: "amd", XFeatures: new(Features(0x207)), XSaveSize: new(uint32(2696))}, []Layout{IntelLayout(0x207)}},
+		{"AMD", CPU{Vendor: "amd", XFeatures: new(Features(0x207)), XSaveSize: new(uint32(2440))}, []Layout{AMDLayout(0x207)}},
+		{"the kernel has not enabled all", CPU{XFeatures: new(Features(0x207)), XFeaturesHW: new(Features(0x207)), XSaveSize: new(uint32(832)), XSaveSizeMax: new(uint32(2440))}, []Layout{AMDLayout(0x207)}},
+		{"no size", CPU{XFeatures: new(Features(0xe7))}, []Layout{IntelLayout(0xe7), AMDLayout(0xe7)}},
+		{"a size that no machine has", CPU{XFeatures: new(Features(0xe7)), XFeaturesHW: new(Features(0xe7)), XSaveSize: new(uint32(2700)), XSaveSizeMax: new(uint32(2700))}, nil},
+	}
+	for _, tt := range tests {
+		if got := tt.cpu.Layouts(); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
 
 func TestCPU(t *testing.T) {
 	yes, no := new(true), new(false)

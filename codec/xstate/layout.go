@@ -10,6 +10,11 @@ type Placement struct {
 	Align64 bool
 }
 
+// Overlaps reports whether two components share a byte.
+func (p Placement) Overlaps(q Placement) bool {
+	return p.Offset < q.Offset+q.Size && q.Offset < p.Offset+p.Size
+}
+
 // Layout is the placement of the extended components, as CPUID leaf 0xD tells it,
 // in ascending order of their bits. Offsets need not ascend: APX lies where MPX
 // lay. The nil Layout is an unknown one.
@@ -37,6 +42,12 @@ func (l Layout) End(set Features) int {
 		}
 	}
 	return end
+}
+
+// EndsAt reports whether one of the components ends at size, or the XSAVE header does:
+// an area of that size holds what lies below whole, and nothing else.
+func (l Layout) EndsAt(size int) bool {
+	return size == headerEnd || slices.ContainsFunc(l, func(p Placement) bool { return p.Offset+p.Size == size })
 }
 
 // IntelLayout and AMDLayout return the placements that CPUs of the two vendors

@@ -287,6 +287,7 @@ func TestParseAreaErrors(t *testing.T) {
 		{"offset in the header", testArea(7, 0), Layout{{AVX, 512, 256, false}}, "offset 0xa88: AVX: in use, and its 256 bytes at 0x200 are not in the area"},
 		{"negative offset", testArea(7, 0), Layout{{AVX, -8, 256, false}}, "offset 0xa88: AVX: in use, and its 256 bytes at -0x8 are not in the area"},
 		{"negative size", testArea(7, 0), Layout{{AVX, 576, -1, false}}, "offset 0xa88: AVX: in use, and its -1 bytes at 0x240 are not in the area"},
+		{"no place", testArea(0x207, 0), IntelLayout(7), "offset 0x200: PKRU: in use, and the layout has no place for it"},
 		{"bit without an entry", testArea(3, 0), Layout{{42, 576, 8, false}}, ""},
 		{"legacy in the layout", testArea(3, 0), Layout{{SSE, 576, 256, false}}, ""},
 	}

@@ -105,18 +105,15 @@ func MissingFlags(source, host *xstate.CPU) (isa, other []string) {
 const lazyMask xstate.Features = 0xee
 
 // componentsEnd returns the end in bytes of the components of lazyMask in the CPU's
-// standard-format area. A layout that was not recorded is the vendor's whose end is
-// the recorded size, else the longer one.
+// standard-format area. Where the layout was not recorded, and no size tells it, it is
+// Intel's, the longer one.
 func componentsEnd(c *xstate.CPU) (end int, known bool) {
 	if c.XFeatures == nil {
 		return 0, false
 	}
-	l := c.Layout
-	if l == nil && c.XSaveSize != nil {
-		l = xstate.GuessLayout(*c.XFeatures, int(*c.XSaveSize))
-	}
-	if l == nil {
-		l = xstate.IntelLayout(*c.XFeatures)
+	l := xstate.IntelLayout(*c.XFeatures)
+	if known := c.Layouts(); len(known) > 0 {
+		l = known[0]
 	}
 	return l.End(*c.XFeatures & lazyMask), true
 }
