@@ -14,11 +14,8 @@ import (
 func (o *showOptions) export(s *cli.IO, threads []codec.Thread) error {
 	var b bytes.Buffer
 	lost, err := codec.WriteELFCore(&b, threads)
-	switch {
-	case errors.Is(err, codec.ErrMixedModes):
+	if errors.Is(err, codec.ErrMixedModes) {
 		err = cli.Hinted(err, "--tid=TID,... picks those of one kind")
-	case errors.Is(err, codec.ErrSameThread):
-		err = cli.Hinted(err, "name one of the checkpoints: its directory, or ARCHIVE:DIR")
 	}
 	if err != nil {
 		return atPath(o.elfCore, err)

@@ -86,8 +86,8 @@ told by its size or by --host. That is the machine that stored it: where its pro
 has no offsets, as a cpuinfo.img, its XSAVE size tells them. An area in which that
 machine has no place for what is in use, or ends no component, is refused.
 
---elf-core writes a core that has the registers of all threads and no memory, for
-gdb: gdb -c FILE.
+--elf-core writes a core that has the registers of all threads of one checkpoint and
+no memory, for gdb: gdb -c FILE.
 
     fpuimg show ckpt
     fpuimg show --regs --component=AVX,PKRU --tid=4711 ckpt

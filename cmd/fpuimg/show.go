@@ -169,7 +169,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		s.Hintf("without --tid, fpuimg show lists all threads")
 		code = cli.Worst(code, cli.Damaged)
 	}
-	if o.elfCore != "" {
+	if o.elfCore != "" && (len(export) > 0 || code == cli.OK) {
 		return code, o.export(s, export)
 	}
 	return code, nil
@@ -191,6 +191,9 @@ func (o *showOptions) images(s *cli.IO, paths []string) iter.Seq[*shown] {
 // load reads what a path holds.
 func (o *showOptions) load(s *cli.IO, path string) []*shown {
 	all, err := openAll(s, path, o.input)
+	if err == nil && o.elfCore != "" { // threads of two checkpoints may have the same number
+		_, err = codec.Only(path, all)
+	}
 	if err != nil {
 		return []*shown{{path: path, errs: []error{err}}}
 	}
