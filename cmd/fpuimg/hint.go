@@ -33,13 +33,15 @@ func inputHint(path string, err error) string {
 	return ""
 }
 
-// isArea reports whether a file that is no image could be a bare XSAVE area.
+// isArea reports whether a file that was named, and is no image, could be a bare XSAVE
+// area. Of one in a directory or an archive the error names another path.
 func isArea(path string, err error) bool {
-	if !noImage(err) || path == "-" {
+	format, ok := errors.AsType[*codec.FormatError](err)
+	if !ok || format.Field != "magic" || format.Path != path || path == "-" {
 		return false
 	}
-	all, err := codec.OpenAll(path, codec.Options{XSaveArea: true})
-	return err == nil && all[0].Kind == codec.KindXSaveArea // and no directory with a damaged file
+	_, err = codec.OpenAll(path, codec.Options{XSaveArea: true})
+	return err == nil
 }
 
 // noImage reports whether an error is that a file begins as nothing that is known.

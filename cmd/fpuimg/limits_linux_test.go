@@ -1,9 +1,11 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,6 +74,52 @@ func TestReadLimits(t *testing.T) {
 			t.Errorf("ulimit %s: exit code %d: %s", ulimit, code, errs)
 		}
 	}
+}
+
+// TestDamagedReads reads an archive of damaged images, and reads it no more often for
+// the errors that it has.
+func TestDamagedReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bad.tar")
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for i := range 300 {
+		damaged := bytes.Repeat([]byte{'x'}, 1024)
+		header := tar.Header{Name: fmt.Sprintf("checkpoint/core-%d.img", i+1), Mode: 0o600, Size: int64(len(damaged))}
+		if err := w.WriteHeader(&header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(damaged); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, archive.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"show"}, {"check", "--host=x86-64-v4"}, {"convert", "--to=fxsave", "--dry-run"}} {
+		before := bytesRead(t)
+		if code := run(append(args, path), nil, io.Discard, io.Discard); code != 3 {
+			t.Errorf("%v: exit code %d", args, code)
+		}
+		if n := bytesRead(t) - before; n > 5*archive.Len() {
+			t.Errorf("%v: read %d bytes of an archive of %d", args, n, archive.Len())
+		}
+	}
+}
+
+// bytesRead is how much this process has read so far (proc(5), /proc/pid/io).
+func bytesRead(t *testing.T) (n int) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		t.Skipf("no count of what is read: %v", err)
+	}
+	if _, err := fmt.Sscanf(string(b), "rchar: %d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // TestWriteLimits converts where the result cannot be written: a clear error, the
