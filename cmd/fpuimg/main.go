@@ -47,11 +47,11 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 	root.SetInterspersed(false)
 	root.Usage = func() {}
 	version := root.Bool("version", false, "print the version and exit")
-	if err := root.Parse(args); err != nil {
+	if err := cli.ParseFlags(root, args, "fpuimg help"); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			return cli.OK, help(s, nil)
 		}
-		return 0, cli.FlagError(root, err, "fpuimg help")
+		return 0, err
 	}
 	args = root.Args()
 	switch {
@@ -75,12 +75,12 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 		return 0, err
 	}
 	fs, start := v.flags(s)
-	if err := fs.Parse(args[1:]); err != nil {
+	if err := cli.ParseFlags(fs, args[1:], v.manual.Name+" --help"); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			fmt.Fprint(s.Out, v.manual.Text())
 			return cli.OK, nil
 		}
-		return 0, cli.FlagError(fs, err, v.manual.Name+" --help")
+		return 0, err
 	}
 	return start(s, fs.Args())
 }

@@ -72,12 +72,12 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 		complete(s, fs, args[1:])
 		return cli.OK, nil
 	}
-	if err := fs.Parse(args); err != nil {
+	if err := cli.ParseFlags(fs, args, "fpurestore --help"); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			_, err := s.Out.WriteString(manual.Text())
 			return cli.OK, err
 		}
-		return 0, cli.FlagError(fs, err, "fpurestore --help")
+		return 0, err
 	}
 	switch {
 	case roff:

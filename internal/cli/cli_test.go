@@ -7,7 +7,39 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
+
+func TestEmptyValues(t *testing.T) {
+	tests := []struct{ arg, want string }{
+		{"--file=", "--file has an empty value"},
+		{"-f", "--file has an empty value"},
+		{"--names=", "--names has an empty value"},
+		{"--hosts=", "--hosts has an empty value"},
+		{"--file=x", ""},
+		{"--names=x", ""},
+		{"--on", ""},
+		{"argument", ""},
+	}
+	for _, tt := range tests {
+		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		fs.StringP("file", "f", "", "`FILE`")
+		fs.StringSlice("names", nil, "names")
+		fs.StringArray("hosts", nil, "hosts")
+		fs.Bool("on", false, "on")
+		got := ""
+		if err := ParseFlags(fs, []string{tt.arg, ""}, "help"); err != nil {
+			got = err.Error()
+			if _, ok := errors.AsType[*UsageError](err); !ok {
+				t.Errorf("%s: a %T", tt.arg, err)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.arg, got, tt.want)
+		}
+	}
+}
 
 func TestUnknown(t *testing.T) {
 	words := []string{"none", "fxsave", "xsave", "f32", "f64"}

@@ -4,14 +4,35 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
 
-// FlagError returns what is wrong with a command line as a [*UsageError]. The err
-// is that of [pflag.FlagSet.Parse], and help is where to read on: "fpuimg show
-// --help".
-func FlagError(fs *pflag.FlagSet, err error, help string) error {
+// ParseFlags reads a command line; help is where to read on: "fpuimg show --help".
+// The error is [pflag.ErrHelp] or a [*UsageError].
+func ParseFlags(fs *pflag.FlagSet, args []string, help string) error {
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return err
+	case err != nil:
+		return flagError(fs, err, help)
+	}
+	// No option means anything by nothing. A variable that a script forgot to set
+	// would do what is done without the option.
+	fs.Visit(func(f *pflag.Flag) {
+		if v := f.Value.String(); v == "" || v == "[]" {
+			value, _ := pflag.UnquoteUsage(f)
+			err = &UsageError{Err: fmt.Errorf("--%s has an empty value", f.Name), Hint: fmt.Sprintf("--%s=%s, or leave it out", f.Name, strings.ToUpper(value))}
+		}
+	})
+	return err
+}
+
+// flagError returns what is wrong with a command line, by the error of
+// [pflag.FlagSet.Parse].
+func flagError(fs *pflag.FlagSet, err error, help string) error {
 	out := &UsageError{Err: err, Hint: help}
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		name := unknown.GetSpecifiedName()
