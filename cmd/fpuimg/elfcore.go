@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"io/fs"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec"
@@ -23,11 +22,11 @@ func (o *showOptions) export(s *cli.IO, threads []codec.Thread) error {
 	if lost != 0 {
 		s.Warnf("%s: the image lacks the values of %s; the ELF core has INIT there", o.elfCore, strings.Join(lost.Names(), ", "))
 	}
-	err = writeNew(o.elfCore, b.Bytes())
-	if errors.Is(err, fs.ErrExist) {
-		err = cli.Hinted(err, "remove it, or name another file with --elf-core")
+	if o.elfCore == "-" {
+		_, err := s.Out.Write(b.Bytes())
+		return err
 	}
-	if err != nil {
+	if err := writeNew(o.elfCore, "--elf-core", b.Bytes()); err != nil {
 		return err
 	}
 	s.Sayf("%s: written, %s", o.elfCore, count(len(threads), "thread"))

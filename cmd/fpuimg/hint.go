@@ -66,7 +66,7 @@ func (o *convertOptions) hint(path string, err error) string {
 	case errors.As(err, &kind):
 		return "fpuimg show and fpuimg check read it"
 	case errors.Is(err, os.ErrExist):
-		return "remove it, or name another output with -o"
+		return takenHint(err, "-o")
 	case errors.Is(err, convert.ErrInside):
 		return "name a place outside of it with -o"
 	case errors.Is(err, convert.ErrSpecial):
@@ -80,6 +80,17 @@ func (o *convertOptions) hint(path string, err error) string {
 		return hint
 	}
 	return inputHint(path, err)
+}
+
+// takenHint is for an output that is there already, named by an option. A device, a
+// pipe or a link is nothing to remove; who names /dev/stdout means "-".
+func takenHint(err error, option string) string {
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
+		if info, err := os.Lstat(file.Path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+			return "name a new output with " + option + "; - is standard output"
+		}
+	}
+	return "remove it, or name another output with " + option
 }
 
 // noPlace reports whether an error is that nothing can be written where the output

@@ -87,7 +87,8 @@ has no offsets, as a cpuinfo.img, its XSAVE size tells them. An area in which th
 machine has no place for what is in use, or ends no component, is refused.
 
 --elf-core writes a core that has the registers of all threads of one checkpoint and
-no memory, for gdb: gdb -c FILE.
+no memory, for gdb: gdb -c FILE. With --elf-core=- it goes to standard output, and
+nothing else does.
 
     fpuimg show ckpt
     fpuimg show --regs --component=AVX,PKRU --tid=4711 ckpt

@@ -25,13 +25,14 @@ var profileFormats = []string{"json", "criu"}
 
 func setupProfile(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o profileOptions
-	fs.StringVarP(&o.output, "output", "o", "", "write to this new `file` instead of standard output")
+	fs.StringVarP(&o.output, "output", "o", "", "write to this new `file` instead of standard output, which is -")
 	fs.StringVar(&o.format, "format", "json", "the `format`: json, or criu for CRIU's cpuinfo.img")
 	fs.BoolVar(&o.common, "common", false, "the profile that all named machines share")
 	return o.run
 }
 
 func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
+	toStdout := o.output == "" || o.output == "-"
 	switch {
 	case !slices.Contains(profileFormats, o.format):
 		return 0, cli.Unknown(fmt.Errorf("--format=%s: unknown format", o.format), "--format=", o.format, "the formats", profileFormats)
@@ -39,7 +40,7 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		return 0, &cli.UsageError{Err: errors.New("--common of which machines?"), Hint: "fpuimg profile --common PROFILE..."}
 	case !o.common && len(args) > 1:
 		return 0, &cli.UsageError{Err: errors.New("more than one machine"), Hint: "--common gives what they share"}
-	case o.format == "criu" && o.output == "" && s.OutIsTerminal():
+	case o.format == "criu" && toStdout && s.OutIsTerminal():
 		return 0, &cli.UsageError{Err: errors.New("cpuinfo.img is binary, and standard output is a terminal"), Hint: "-o cpuinfo.img"}
 	}
 	cpu, err := o.machine(args)
@@ -56,15 +57,11 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	if err != nil {
 		return 0, err
 	}
-	if o.output == "" {
+	if toStdout {
 		_, err = s.Out.Write(b)
 		return cli.OK, err
 	}
-	err = writeNew(o.output, b)
-	if errors.Is(err, fs.ErrExist) {
-		err = cli.Hinted(err, "remove it, or name another output with -o")
-	}
-	return cli.OK, err
+	return cli.OK, writeNew(o.output, "-o", b)
 }
 
 // machine returns the machine to describe: this one, a named one, or what several
@@ -94,9 +91,13 @@ func (o *profileOptions) machine(args []string) (*xstate.CPU, error) {
 	return cpus[0], nil
 }
 
-// writeNew writes a file that must not exist; a failure leaves none.
-func writeNew(path string, b []byte) error {
+// writeNew writes a file that must not exist, named by an option; a failure leaves
+// none.
+func writeNew(path, option string, b []byte) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	if errors.Is(err, fs.ErrExist) {
+		return cli.Hinted(err, takenHint(err, option))
+	}
 	if err != nil {
 		return err
 	}

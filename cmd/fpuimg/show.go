@@ -45,7 +45,7 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	fs.StringVar(&o.host, "host", "", "with --xsave-area, or an ELF core that does not say so, the machine whose layout it has: this one or `PROFILE`")
 	fs.Lookup("host").NoOptDefVal = liveHost
-	fs.StringVar(&o.elfCore, "elf-core", "", "write the registers of all threads as an ELF core to `FILE`, for a debugger")
+	fs.StringVar(&o.elfCore, "elf-core", "", "write the registers of all threads as an ELF core to `FILE`, for a debugger; - is standard output")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		o.regs = o.regs || fs.Changed("as")
 		var err error
@@ -61,6 +61,10 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 			return 0, &cli.UsageError{Err: errors.New("--elf-core takes one input"), Hint: "write a core of each in a run of its own"}
 		case o.elfCore != "" && o.redact:
 			return 0, &cli.UsageError{Err: errors.New("--elf-core writes every register"), Hint: "leave out --redact"}
+		case o.elfCore == "-" && o.json:
+			return 0, &cli.UsageError{Err: errors.New("--json and the ELF core would both go to standard output"), Hint: "--elf-core=FILE"}
+		case o.elfCore == "-" && s.OutIsTerminal():
+			return 0, &cli.UsageError{Err: errors.New("an ELF core is binary, and standard output is a terminal"), Hint: "--elf-core=FILE"}
 		}
 		return o.run(s, args)
 	}
@@ -141,6 +145,8 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			if err := o.document(doc, img); err != nil {
 				return code, err
 			}
+			continue
+		case o.elfCore == "-":
 			continue
 		case img.threads == 0 && (len(img.errs) > 0 || len(o.tid) > 0):
 			continue
