@@ -379,7 +379,7 @@ func TestArchiveHostile(t *testing.T) {
 		{"a pax header beyond the limit", hugePax(imagesTar(t, "checkpoint/")), "extended header"},
 		{"no checkpoint", makeTar(t, member{name: "a"}), "no checkpoint"},
 		{"only a pre-dump", makeTar(t, member{name: "pre-checkpoint/inventory.img", data: files["inventory.img"]}), "only a pre-dump"},
-		{"nothing", make([]byte, 1024), "unknown magic"},
+		{"nothing", make([]byte, 10240), "no checkpoint in the archive"},
 		{"absolute paths alone", imagesTar(t, "/var/checkpoint/"), "leads out of the archive; pack it again"},
 		{"a name beyond any path", imagesTar(t, "checkpoint/", member{name: strings.Repeat("n/", 5000) + core}), "longer than any path"},
 		{"more directories than anyone has", makeTar(t, slices.Collect(func(yield func(member) bool) {

@@ -114,11 +114,14 @@ func (s *stream) rewind() error {
 // open tells by its first bytes what the stream holds, and reads it. ok is false if
 // it is none of the things that are known here: then it is a core image, or damaged.
 func (s *stream) open(name string, o Options) (c []*Checkpoint, ok bool, err error) {
-	head, err := s.r.Peek(rawtar.HeadSize)
+	head, err := s.r.Peek(2 * rawtar.HeadSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, false, fmt.Errorf("%s: %w", name, err)
 	}
 	compression, isTar := rawtar.Detect(head)
+	if len(head) == 2*rawtar.HeadSize && len(bytes.TrimLeft(head, "\x00")) == 0 {
+		isTar = s.size < 0 || s.size%rawtar.HeadSize == 0 // an archive's end, and nothing before it
+	}
 	isELF := bytes.HasPrefix(head, []byte(elfMagic))
 	var one *Checkpoint
 	switch {
