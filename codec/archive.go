@@ -35,13 +35,14 @@ type Container struct {
 
 // archive collects the checkpoints of a tar archive in one pass.
 type archive struct {
-	path  string
-	dirs  map[string]*archiveDir
-	order []string          // of dirs
-	notes map[string][]byte // config.dump and spec.dump, by their place
-	held  int64
-	unfit []error // members with images whose names cannot be used
-	oci   bool    // it is an OCI image layout
+	path        string
+	compression rawtar.Compression
+	dirs        map[string]*archiveDir
+	order       []string          // of dirs
+	notes       map[string][]byte // config.dump and spec.dump, by their place
+	held        int64
+	unfit       []error // members with images whose names cannot be used
+	oci         bool    // it is an OCI image layout
 }
 
 // archiveDir is one directory of an archive that holds images.
@@ -64,7 +65,7 @@ type archived struct {
 // readArchive reads the checkpoints of an archive. size is that of the file if r can
 // seek, else -1.
 func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c rawtar.Compression, whole bool) ([]*Checkpoint, error) {
-	a := &archive{path: name, dirs: map[string]*archiveDir{}, notes: map[string][]byte{}}
+	a := &archive{path: name, compression: c, dirs: map[string]*archiveDir{}, notes: map[string][]byte{}}
 	var tr *rawtar.Reader
 	seekable := c == rawtar.None && file != nil
 	if seekable {
@@ -111,6 +112,8 @@ func (a *archive) wrap(err error) error {
 		return err
 	case errors.As(err, &tarErr):
 		return &FormatError{a.path, tarErr.Offset, "tar", errors.New(tarErr.Reason)}
+	case a.compression != rawtar.None:
+		return &CompressionError{a.path, string(a.compression), err}
 	}
 	return fmt.Errorf("%s: %w", a.path, err)
 }

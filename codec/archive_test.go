@@ -358,6 +358,15 @@ func TestArchiveSparseBomb(t *testing.T) {
 	}
 }
 
+// TestCompressionError reads a zstd frame with a window of 2 GiB (RFC 8878, 3.1.1.1.2).
+func TestCompressionError(t *testing.T) {
+	_, err := codec.ReadAll("x.tar.zst", strings.NewReader("\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00"), codec.Options{})
+	compression, ok := errors.AsType[*codec.CompressionError](err)
+	if !ok || compression.Path != "x.tar.zst" || compression.Program != "zstd" {
+		t.Errorf("a %T: %v", err, err)
+	}
+}
+
 // TestArchiveHostile reads archives that mean harm.
 func TestArchiveHostile(t *testing.T) {
 	files := threads8(t)

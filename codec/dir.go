@@ -88,8 +88,8 @@ type Thread struct {
 
 // Open opens the one checkpoint that path holds: a CRIU images directory or one
 // above it, a core image, an archive, an ELF core. The error is a [*FormatError] if
-// the bytes are malformed, an [*InterruptedError], or from the file system; or it
-// says that there are several (see [OpenAll]).
+// the bytes are malformed, a [*CompressionError], an [*InterruptedError], or from the
+// file system; or it says that there are several (see [OpenAll]).
 func Open(path string) (*Checkpoint, error) {
 	all, err := OpenAll(path, Options{})
 	if err != nil {

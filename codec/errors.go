@@ -37,6 +37,18 @@ func (e *MissingError) Error() string { return fmt.Sprintf("%s: missing: %s", e.
 
 func (e *MissingError) Unwrap() error { return fs.ErrNotExist }
 
+// CompressionError is a compressed archive that cannot be decompressed here. Its own
+// program knows more filters, and takes memory that no file may ask for here.
+type CompressionError struct {
+	Path    string
+	Program string // "gzip", "zstd", "xz" or "bzip2"
+	Err     error
+}
+
+func (e *CompressionError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err) }
+
+func (e *CompressionError) Unwrap() error { return e.Err }
+
 // LayoutError is an XSAVE area of standard format of which nothing says where its
 // components lie: only the machine that stored it knows.
 type LayoutError struct {

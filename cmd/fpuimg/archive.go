@@ -113,18 +113,22 @@ func (o *convertOptions) archiveInput(path string, all []*codec.Checkpoint) (fil
 // mark.
 var archiveSuffixes = []string{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar"}
 
+// archiveSuffix is the one that a name ends in, "" if none.
+func archiveSuffix(name string) string {
+	for _, suffix := range archiveSuffixes {
+		if strings.HasSuffix(name, suffix) && name != suffix {
+			return suffix
+		}
+	}
+	return ""
+}
+
 // archiveName is the place beside the archive: x.tar.zst -> x.fxsave.tar.zst. A
 // compression that is asked for shows in the name; one that is kept keeps it, right
 // or wrong: Podman writes zstd under .tar.gz.
 func (o *convertOptions) archiveName(path string) string {
 	dir, base := filepath.Split(filepath.Clean(path))
-	end := ""
-	for _, suffix := range archiveSuffixes {
-		if strings.HasSuffix(base, suffix) && base != suffix {
-			end = suffix
-			break
-		}
-	}
+	end := archiveSuffix(base)
 	base = strings.TrimSuffix(base, end)
 	switch o.compress {
 	case "none":

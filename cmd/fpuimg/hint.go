@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,10 +16,13 @@ import (
 )
 
 // inputHint says what to do about an input that could not be read whole, "" if
-// nothing comes to mind.
+// nothing comes to mind. There may be an error for each of thousands of files in a
+// directory or an archive; only what was named itself is looked at again.
 func inputHint(path string, err error) string {
 	var interrupted *codec.InterruptedError
 	var layout *codec.LayoutError
+	var compression *codec.CompressionError
+	var format *codec.FormatError
 	switch {
 	case errors.As(err, &interrupted):
 		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one first"
@@ -26,22 +30,66 @@ func inputHint(path string, err error) string {
 		return "fpuimg show or diff --host=PROFILE reads it, with --xsave-area if it is a bare area; PROFILE is what fpuimg profile wrote on the machine that stored it. " +
 			"For fpuimg check, show --elf-core=FILE makes a core of it"
 	case errors.Is(err, codec.ErrNoImages):
-		return "name the directory that criu dump wrote, or one above it"
-	case isArea(path, err):
-		return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Path(path)
+		return noImagesHint(path)
+	case errors.As(err, &compression) && compression.Path == path:
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return "" // it is cut off, for any program
+		}
+		return "if " + compression.Program + " itself can read it: " + piped(path, compression.Program)
+	case errors.As(err, &format) && format.Path == path:
+		return fileHint(path, format.Field)
 	}
 	return ""
 }
 
-// isArea reports whether a file that was named, and is no image, could be a bare XSAVE
-// area. Of one in a directory or an archive the error names another path.
-func isArea(path string, err error) bool {
-	format, ok := errors.AsType[*codec.FormatError](err)
-	if !ok || format.Field != "magic" || format.Path != path || path == "-" {
-		return false
+// noImagesHint is for a directory in which nothing is a checkpoint, though something
+// may lead to one.
+func noImagesHint(dir string) string {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case e.Type().IsRegular() && archiveSuffix(path) != "":
+			return "name an archive in it, such as " + view.Path(path)
+		case e.Type()&fs.ModeSymlink != 0 && isDir(path):
+			if _, err := codec.OpenDir(path); err == nil {
+				return "links in it are not followed; name " + view.Path(path)
+			}
+		}
 	}
-	_, err = codec.OpenAll(path, codec.Options{XSaveArea: true})
-	return err == nil
+	return "name the directory that criu dump wrote, or one above it"
+}
+
+// fileHint is for a file whose field, as of a [*codec.FormatError], is wrong.
+func fileHint(path, field string) string {
+	switch field {
+	case "file":
+		if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+			return "pipe it into fpuimg show -"
+		}
+	case "magic":
+		if path == "-" {
+			return ""
+		}
+		if _, err := codec.OpenAll(path, codec.Options{XSaveArea: true}); err == nil {
+			return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Path(path)
+		}
+	case "gzip", "bzip2", "xz", "zstd":
+		return "if it is a core image: " + piped(path, field)
+	}
+	return ""
+}
+
+// piped is the command that has a file decompressed by a program.
+func piped(path, program string) string {
+	command := program + " -dc"
+	if program == "zstd" {
+		command += " --long=31" // a window of more than 128 MiB
+	}
+	if path != "-" {
+		command += " " + view.Path(path)
+	}
+	return command + " | fpuimg show -"
 }
 
 // noImage reports whether an error is that a file begins as nothing that is known.
