@@ -77,14 +77,13 @@ type elfCore struct {
 	threads []*elfThread
 	last    *elfThread // whose notes these are; nil before the first
 	tids    map[int]bool
-	twice   []error // threads that stand there again
+	twice   []error // threads, and notes of one, that stand there again
 }
 
 // elfThread is the notes of one thread.
 type elfThread struct {
-	tid                     int
-	fpregs, xfpregs, xstate elfNote
-	ssp                     []byte
+	tid                          int
+	fpregs, xfpregs, xstate, ssp elfNote
 }
 
 // elfNote is the data of a note.
@@ -357,15 +356,22 @@ func (e *elfCore) note(typ uint32, at int64, b []byte) error {
 	if t == nil {
 		return e.fail(at, noteName(typ), "stands before any NT_PRSTATUS: it belongs to no thread")
 	}
+	var registers *elfNote
 	switch typ {
 	case ntPRFPReg:
-		t.fpregs = elfNote{b, at}
+		registers = &t.fpregs
 	case ntPRXFPReg:
-		t.xfpregs = elfNote{b, at}
+		registers = &t.xfpregs
 	case ntX86XState:
-		t.xstate = elfNote{b, at}
+		registers = &t.xstate
 	case ntX86ShStk:
-		t.ssp = b
+		registers = &t.ssp
+	}
+	switch {
+	case registers.b == nil:
+		*registers = elfNote{b, at}
+	case len(e.twice) < maxProblems:
+		e.twice = append(e.twice, e.fail(at, noteName(typ), "stands twice for thread %d; the first counts", t.tid))
 	}
 	return nil
 }
@@ -416,8 +422,8 @@ func (e *elfCore) core(t *elfThread) (*Core, error) {
 		return nil, err
 	}
 	s.Compat = !e.wide && !e.x32
-	if t.ssp != nil {
-		s.ShadowStack = &xstate.ShadowStack{Status: 1, SSP: binary.LittleEndian.Uint64(t.ssp)}
+	if t.ssp.b != nil {
+		s.ShadowStack = &xstate.ShadowStack{Status: 1, SSP: binary.LittleEndian.Uint64(t.ssp.b)}
 	}
 	c.State = *s
 	return c, nil

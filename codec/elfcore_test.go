@@ -399,7 +399,7 @@ func TestELFRepeated(t *testing.T) {
 		fx.SetFCW(fcw)
 		return note("CORE", 2, fx[:])
 	}
-	notes := [][]byte{note("CORE", 1, prstatus(336, 32, 7)), fx(0x27f), note("CORE", 1, prstatus(336, 32, 8)), fx(0x47f)}
+	notes := [][]byte{note("CORE", 1, prstatus(336, 32, 7)), fx(0x27f), note("CORE", 1, prstatus(336, 32, 8)), fx(0x47f), fx(0x57f)}
 	for range 100 {
 		notes = append(notes, note("CORE", 1, prstatus(336, 32, 7)), fx(0x67f))
 	}
@@ -422,8 +422,14 @@ func TestELFRepeated(t *testing.T) {
 	if n := len(cs[0].Problems); n != 10 {
 		t.Fatalf("%d problems, want 10", n)
 	}
-	if err := cs[0].Problems[0].Error(); err != fmt.Sprintf("core: offset %#x: NT_PRSTATUS: thread 7 stands twice; the first counts", 120+2*(20+336)+2*(20+512)+20) {
-		t.Error(err)
+	const thread, registers = 20 + 336, 20 + 512
+	for i, want := range []string{
+		fmt.Sprintf("core: offset %#x: NT_PRFPREG: stands twice for thread 8; the first counts", 120+2*thread+2*registers+20),
+		fmt.Sprintf("core: offset %#x: NT_PRSTATUS: thread 7 stands twice; the first counts", 120+2*thread+3*registers+20),
+	} {
+		if err := cs[0].Problems[i].Error(); err != want {
+			t.Errorf("problem %q, want %q", err, want)
+		}
 	}
 	if _, err := codec.WriteELFCore(io.Discard, append(threads, threads[0])); !errors.Is(err, codec.ErrSameThread) {
 		t.Errorf("writing a thread twice: %v, want ErrSameThread", err)
