@@ -29,7 +29,7 @@ var edges = []struct {
 	{"codec", "codec/xstate internal/rawtar protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/xstate", ""},
-	{"internal/rawtar", "compress xz"},
+	{"internal/rawtar", "compress xz xzenc"},
 	// For tests only.
 	{"internal/sysfault", "sys"},
 	{"internal/testcmd", "internal/testimg go-internal"},
@@ -52,7 +52,8 @@ var others = map[string]string{
 	"protobuf":    "google.golang.org/protobuf",
 	"sys":         "golang.org/x/sys",
 	"tablewriter": "github.com/olekukonko/tablewriter",
-	"xz":          "github.com/ulikunitz/xz",
+	"xz":          "github.com/xi2/xz",
+	"xzenc":       "github.com/ulikunitz/xz",
 }
 
 func TestImports(t *testing.T) {

@@ -11,7 +11,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	xzenc "github.com/ulikunitz/xz"
+	"github.com/xi2/xz"
 )
 
 // Compression is how an archive is compressed.
@@ -78,20 +79,24 @@ func NewDecoder(r io.Reader, c Compression) (io.ReadCloser, error) {
 			out, closer = d, d.Close
 		}
 	case XZ:
-		out, err = xz.NewReader(newXZGuard(in))
+		// Of the xz libraries this one bounds the dictionary, which each block names.
+		out, err = xz.NewReader(in, maxWindow)
 	case Bzip2:
 		out = bzip2.NewReader(in)
 	default:
 		err = errors.New("unknown compression")
 	}
 	if err != nil {
-		return nil, c.wrap(noEOF(err))
+		return nil, c.wrap(cut(err))
 	}
 	return &decoder{r: out, in: file, c: c, close: closer}, nil
 }
 
-// wrap names the compression, which only some of the libraries do.
+// wrap names the compression, which only some of the libraries do, and the limit.
 func (c Compression) wrap(err error) error {
+	if errors.Is(err, xz.ErrMemlimit) || errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		err = fmt.Errorf("%w: more than %d MiB", err, maxWindow>>20)
+	}
 	if strings.HasPrefix(err.Error(), string(c)) {
 		return err
 	}
@@ -128,15 +133,15 @@ func (g *gzipReader) Read(b []byte) (int, error) {
 	}
 	_ = g.in.UnreadByte() // what was just read
 	if err := g.z.Reset(g.in); err != nil {
-		return n, noEOF(err)
+		return n, cut(err)
 	}
 	g.z.Multistream(false)
 	return n, nil
 }
 
-// noEOF is for the end of a file where it may not end.
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
+// cut makes the same of each library's error about a file that ends where it may not.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, xz.ErrBuf) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -172,8 +177,8 @@ type decoder struct {
 func (d *decoder) Read(b []byte) (int, error) {
 	n, err := d.r.Read(b)
 	d.out += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return n, d.c.wrap(err)
+	if err != nil && err != io.EOF {
+		return n, d.c.wrap(cut(err))
 	}
 	if d.out > bombSize && d.out/bombRatio > d.in.n {
 		return n, fmt.Errorf("%s: %d bytes became more than %d GiB: refused as a decompression bomb", d.c, d.in.n, bombSize>>30)
@@ -200,7 +205,7 @@ func NewEncoder(w io.Writer, c Compression) (io.WriteCloser, error) {
 	case Zstd:
 		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
 	case XZ:
-		return xz.NewWriter(w)
+		return xzenc.NewWriter(w)
 	}
 	return nil, fmt.Errorf("%s: %w", c, ErrNoWriter)
 }

@@ -102,8 +102,10 @@ func (r *Reader) fail(off int64, format string, args ...any) error {
 // Truncated reports whether an error is that the archive ends too early.
 func Truncated(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }
 
+// cut says that the archive ends too early. A compressed file that does has said so
+// itself, in an error that wraps one of these.
 func (r *Reader) cut(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return fmt.Errorf("%w: %w", r.fail(r.at, "the archive ends inside a member"), io.ErrUnexpectedEOF)
 	}
 	return err
@@ -283,7 +285,7 @@ func (r *Reader) block(m *Member, first bool) ([]byte, error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, nil // one zero block and the end: archive/tar accepts that
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case err == io.ErrUnexpectedEOF:
 		return nil, fmt.Errorf("%w: %w", r.fail(r.at, "the archive ends inside the blocks that end it"), err)
 	case err != nil:
 		return nil, err
