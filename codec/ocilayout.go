@@ -204,8 +204,8 @@ func (l *ociLayout) archive(path string, d descriptor) {
 	l.out = append(l.out, all...)
 }
 
-// openBlob opens the checkpoints of an archive. Only a blob that has some is worth the
-// time to hash it; then the whole is hashed, since the walk may have stopped early.
+// openBlob opens the checkpoints of an archive, and hashes the whole of it: the walk may
+// have stopped early, and damage may look like an archive that has none.
 func openBlob(blob string, d descriptor) ([]*Checkpoint, error) {
 	info, err := os.Lstat(blob)
 	if err != nil {
@@ -215,19 +215,20 @@ func openBlob(blob string, d descriptor) ([]*Checkpoint, error) {
 		return nil, &FormatError{blob, 0, "file", errIrregular}
 	}
 	all, err := OpenAll(blob, Options{})
-	format, ok := errors.AsType[*FormatError](err)
-	foreign := ok && format.Field == "magic" // a layer need not be an archive that is known here
-	if err != nil && !foreign {
+	if format, ok := errors.AsType[*FormatError](err); ok && format.Field == "magic" {
+		err = fmt.Errorf("%w: %w", errNoCheckpoint, format) // a layer need not be an archive that is known here
+	}
+	if err != nil && !errors.Is(err, errNoCheckpoint) {
 		return nil, err
 	}
-	f, err := os.Open(blob)
-	if err != nil {
-		return nil, err
+	f, ferr := os.Open(blob)
+	if ferr != nil {
+		return nil, ferr
 	}
 	defer f.Close()
 	damage := verify(blob, f, d)
-	if foreign {
-		return nil, cmp.Or(damage, fmt.Errorf("%w: %w", errNoCheckpoint, format))
+	if err != nil {
+		return nil, cmp.Or(damage, err)
 	}
 	for _, c := range all {
 		c.problem(damage)

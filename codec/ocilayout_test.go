@@ -114,6 +114,11 @@ func TestDamagedLayout(t *testing.T) {
 		{"manifest no JSON", func(l layout) string { return descriptor("manifest.v1+json", l.put([]byte(`{`))) }, true, "json: "},
 		{"layer missing", func(l layout) string { return l.image(descriptor("layer.v1.tar", "sha256:"+strings.Repeat("2", 64))) }, true, "222: no such file"},
 		{"layer cut off", func(l layout) string { return layer(l, checkpoint[:700]) }, true, "tar: the archive ends inside a member"},
+		{"layer full of zeros", func(l layout) string {
+			digest := l.put(checkpoint)
+			l.write(blobName(digest), make([]byte, len(checkpoint)))
+			return l.image(descriptor("layer.v1.tar", digest))
+		}, true, "the content is not that of sha256:"},
 		{"layer altered at its start", func(l layout) string { return altered(l, checkpoint, 0) }, true, "the content is not that of sha256:"},
 		{"layer altered", func(l layout) string { return altered(l, checkpoint, inImage) }, false, "the content is not that of sha256:"},
 		{"layer altered after the images", func(l layout) string { return altered(l, after, len(after)-2000) }, false, "the content is not that of sha256:"},
@@ -150,6 +155,12 @@ func TestDamagedLayout(t *testing.T) {
 			}
 			if _, err := codec.Open(l.dir + ":good"); err != nil {
 				t.Error(err)
+			}
+			if tt.alone { // what is wrong goes with the one that there is
+				c, err := codec.Open(l.dir)
+				if err != nil || len(c.Problems) != 1 || countThreads(t, c) != 8 {
+					t.Errorf("error %v, want one checkpoint with one problem", err)
+				}
 			}
 		})
 	}

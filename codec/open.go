@@ -240,9 +240,19 @@ func holdsImages(dir string) bool {
 	return len(cores) > 0
 }
 
-// Only returns the one checkpoint that path holds, or an error that names all.
+// Only returns the one checkpoint that path holds, or an error that names all. What is
+// wrong with other blobs of an image layout becomes a problem of it.
 func Only(path string, all []*Checkpoint) (*Checkpoint, error) {
+	var faults []error
+	all = slices.DeleteFunc(slices.Clone(all), func(c *Checkpoint) bool {
+		fault := c.Kind == KindArchive && c.archive == "" && len(all) > 1
+		if fault {
+			faults = append(faults, c.Problems...)
+		}
+		return fault
+	})
 	if len(all) == 1 {
+		all[0].Problems = append(all[0].Problems, faults...)
 		return all[0], nil
 	}
 	names := make([]string, len(all))

@@ -83,7 +83,7 @@ func TestXSaveAreaHost(t *testing.T) {
 		}
 		stdout, stderr, code := show("x86-64-v4")
 		if code != 3 || stdout != "" || !strings.Contains(stderr, "x86-64-v4 does not say where the components of an area of 2696 bytes lie: it has no ") ||
-			!strings.Contains(stderr, ", which is in use there\nfpuimg: hint: fpuimg show or diff --host=PROFILE reads it") {
+			!strings.Contains(stderr, ", which is in use there\nfpuimg: hint: PROFILE is what fpuimg profile wrote on the machine that stored it; without --host the size tells") {
 			t.Errorf("%s: exit code %d: %s%s", name, code, stdout, stderr)
 		}
 	}

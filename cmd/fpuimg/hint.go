@@ -26,6 +26,9 @@ func inputHint(path string, err error) string {
 	switch {
 	case errors.As(err, &interrupted):
 		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one first"
+	case errors.As(err, &layout) && layout.Machine != "":
+		return "PROFILE is what fpuimg profile wrote on the machine that stored it; without --host the size tells, " +
+			"as it must for cores by older gcore, which have Intel's layout everywhere; a bare area must end where a component does"
 	case errors.As(err, &layout):
 		return "fpuimg show or diff --host=PROFILE reads it, with --xsave-area if it is a bare area; PROFILE is what fpuimg profile wrote on the machine that stored it. " +
 			"For fpuimg check, show --elf-core=FILE makes a core of it"
