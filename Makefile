@@ -17,7 +17,7 @@ PODMAN ?= podman
 PATCHED = github.com/klauspost/compress
 PATCH = patches/klauspost-compress.patch
 GOMOD = out/go.mod
-WITH_PATCH = GOFLAGS="$$($(GO) env GOFLAGS) '-modfile=$(CURDIR)/$(GOMOD)'"
+WITH_PATCH = GOWORK=off GOFLAGS="$$($(GO) env GOFLAGS) '-modfile=$(CURDIR)/$(GOMOD)'"
 
 # The programs need no C: static binaries start faster and run anywhere.
 BIN = bin
@@ -35,11 +35,12 @@ help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(GOMOD): go.mod go.sum $(PATCH)
-	@rm -rf out/compress $@ && mkdir -p out && $(GO) mod download $(PATCHED)
-	@cp -r "$$($(GO) list -m -f '{{.Dir}}' $(PATCHED))" out/compress && chmod -R u+w out/compress
-	@cd out/compress && git apply "$(CURDIR)/$(PATCH)"
-	@cp go.sum out/go.sum && cp go.mod $@.new
-	@$(GO) mod edit -replace $(PATCHED)=./out/compress $@.new && mv $@.new $@
+	@rm -rf out/compress.* && mkdir -p out && $(GO) mod download $(PATCHED) && \
+	copy=$$(mktemp -d out/compress.XXXXXX) && \
+	cp -r "$$($(GO) list -m -f '{{.Dir}}' $(PATCHED))/." $$copy && chmod -R u+w $$copy && \
+	(cd $$copy && git apply "$(CURDIR)/$(PATCH)") && \
+	cp go.sum out/go.sum && cp go.mod $$copy.mod && \
+	$(GO) mod edit -replace $(PATCHED)=./$$copy $$copy.mod && mv $$copy.mod $@
 
 .PHONY: build
 build: $(GOMOD) ## build the programs into bin/
@@ -58,7 +59,7 @@ test: $(GOMOD) ## run all tests, with the race detector where there is a C compi
 
 .PHONY: patched-test
 patched-test: $(GOMOD) ## run the own tests of the library that is patched
-	cd out/compress && $(GO) test -short ./zstd
+	cd "$$($(WITH_PATCH) $(GO) list -m -f '{{.Dir}}' $(PATCHED))" && $(GO) test -short ./zstd
 
 .PHONY: check
 check: lint check-generated cross test patched-test ## all that continuous integration checks
