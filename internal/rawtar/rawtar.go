@@ -104,9 +104,11 @@ func Truncated(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }
 
 // cut says that the archive ends too early. A compressed file that does has said so
 // itself, in an error that wraps one of these.
-func (r *Reader) cut(err error) error {
+func (r *Reader) cut(err error) error { return r.cutInside("a member", err) }
+
+func (r *Reader) cutInside(what string, err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return fmt.Errorf("%w: %w", r.fail(r.at, "the archive ends inside a member"), io.ErrUnexpectedEOF)
+		return fmt.Errorf("%w: %w", r.fail(r.at, "the archive ends inside %s", what), io.ErrUnexpectedEOF)
 	}
 	return err
 }
@@ -191,7 +193,7 @@ func (r *Reader) Next() (m *Member, tail []byte, err error) {
 	for {
 		at := r.at
 		start := len(m.Header)
-		b, err := r.block(m, start == 0)
+		b, err := r.block(m)
 		if err != nil {
 			if errors.Is(err, io.EOF) && start > 0 {
 				err = r.cut(err)
@@ -262,7 +264,7 @@ func (r *Reader) Next() (m *Member, tail []byte, err error) {
 
 // block appends one block to the member's header and returns it. It returns nil for
 // the two zero blocks that end an archive, io.EOF where there is nothing more.
-func (r *Reader) block(m *Member, first bool) ([]byte, error) {
+func (r *Reader) block(m *Member) ([]byte, error) {
 	at := len(m.Header)
 	m.Header = append(m.Header, make([]byte, blockSize)...)
 	n, err := io.ReadFull(r.r, m.Header[at:])
@@ -285,10 +287,8 @@ func (r *Reader) block(m *Member, first bool) ([]byte, error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, nil // one zero block and the end: archive/tar accepts that
-	case err == io.ErrUnexpectedEOF:
-		return nil, fmt.Errorf("%w: %w", r.fail(r.at, "the archive ends inside the blocks that end it"), err)
 	case err != nil:
-		return nil, err
+		return nil, r.cutInside("the blocks that end it", err)
 	case !allZero(second):
 		return nil, r.fail(r.at-blockSize, "a block follows the zero block that ends the archive")
 	}
