@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/fatih/color"
 	"github.com/spf13/pflag"
@@ -255,11 +256,11 @@ func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 // digest tells whether two passes over threads have read the same.
 type digest struct{ maphash.Hash }
 
-var digestSeed = maphash.MakeSeed()
+var digestSeed = sync.OnceValue(maphash.MakeSeed)
 
 func newDigest() *digest {
 	d := &digest{}
-	d.SetSeed(digestSeed)
+	d.SetSeed(digestSeed())
 	return d
 }
 
