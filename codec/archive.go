@@ -128,17 +128,15 @@ func isImage(base string) bool {
 	return ok
 }
 
-// errLeadsOut is a member name that leads out of the archive.
-var errLeadsOut = errors.New("leads out of the archive; pack it again with relative names")
-
-// memberName returns the place that a member has in the archive: "./" is taken off.
+// memberName returns the place that a member has in the archive: "./" is taken off. The
+// error goes on after "its name".
 func memberName(name string) (string, error) {
 	if len(name) > maxName {
 		return "", fmt.Errorf("of %d bytes is longer than any path", len(name))
 	}
 	clean := path.Clean(name)
 	if path.IsAbs(clean) || slices.Contains(strings.Split(name, "/"), "..") {
-		return "", fmt.Errorf("%q %w", name, errLeadsOut)
+		return "", fmt.Errorf("%q leads out of the archive; pack it again with relative names", name)
 	}
 	return clean, nil
 }
@@ -208,10 +206,8 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 			}
 			if m.Sparse {
 				f.sparse = true
-				if f.b, f.err = expand(label, m, f.b); f.err == nil {
-					err = a.hold(m, int64(len(f.b)))
-				}
-				if err != nil {
+				f.b, f.err = expand(label, m, f.b)
+				if err := a.hold(m, int64(len(f.b))); err != nil {
 					return err
 				}
 			}
@@ -406,6 +402,10 @@ func (c *Checkpoint) fileInArchive(name string) ([]byte, error) {
 func (c *Checkpoint) Sparse(name string) (label string, sparse bool) {
 	return c.file(name), c.files[name].sparse
 }
+
+// Unreadable reports whether this stands for a blob of an OCI image layout in which
+// nothing could be read: it has problems, and neither threads nor an [Checkpoint.Archive].
+func (c *Checkpoint) Unreadable() bool { return c.Kind == KindArchive && c.archive == "" }
 
 // Archive returns the archive that holds the checkpoint and the directory in it,
 // "." for its root; "" for a checkpoint that is in no archive.

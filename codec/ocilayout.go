@@ -70,7 +70,7 @@ func openLayout(dir string) ([]*Checkpoint, error) {
 	l.manifest(index, b, 0)
 	errs := []error{fmt.Errorf("%s: an OCI image layout, but no blob in it is a checkpoint", dir)}
 	for _, c := range l.out {
-		if c.archive == "" {
+		if c.Unreadable() {
 			errs = append(errs, c.Problems...)
 		}
 	}

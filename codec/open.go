@@ -244,23 +244,24 @@ func holdsImages(dir string) bool {
 // wrong with other blobs of an image layout becomes a problem of it.
 func Only(path string, all []*Checkpoint) (*Checkpoint, error) {
 	var faults []error
-	all = slices.DeleteFunc(slices.Clone(all), func(c *Checkpoint) bool {
-		fault := c.Kind == KindArchive && c.archive == "" && len(all) > 1
-		if fault {
+	var readable []*Checkpoint
+	for _, c := range all {
+		if c.Unreadable() {
 			faults = append(faults, c.Problems...)
+		} else {
+			readable = append(readable, c)
 		}
-		return fault
-	})
-	if len(all) == 1 {
-		all[0].Problems = append(all[0].Problems, faults...)
-		return all[0], nil
 	}
-	names := make([]string, len(all))
-	for i, c := range all {
+	if len(readable) == 1 {
+		readable[0].Problems = append(readable[0].Problems, faults...)
+		return readable[0], nil
+	}
+	names := make([]string, len(readable))
+	for i, c := range readable {
 		names[i] = c.Path
 	}
 	if path == "-" {
-		return nil, fmt.Errorf("-: holds %d checkpoints: %s; save it to a file, and name one as FILE:DIR", len(all), strings.Join(names, ", "))
+		return nil, fmt.Errorf("-: holds %d checkpoints: %s; save it to a file, and name one as FILE:DIR", len(names), strings.Join(names, ", "))
 	}
-	return nil, fmt.Errorf("%s: holds %d checkpoints; name one of %s", path, len(all), strings.Join(names, ", "))
+	return nil, fmt.Errorf("%s: holds %d checkpoints; name one of %s", path, len(names), strings.Join(names, ", "))
 }

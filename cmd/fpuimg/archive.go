@@ -93,9 +93,10 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 // archiveInput returns the archive that holds the checkpoints, and refuses one that
 // cannot become a new archive.
 func (o *convertOptions) archiveInput(path string, all []*codec.Checkpoint) (file string, err error) {
-	for _, ckpt := range all { // a blob that cannot be read is in none
-		if file == "" {
+	for _, ckpt := range all {
+		if !ckpt.Unreadable() {
 			file, _ = ckpt.Archive()
+			break
 		}
 	}
 	switch {

@@ -146,8 +146,7 @@ func (o *checkOptions) load(s *cli.IO, path string) []*checked {
 	}
 	var out []*checked
 	for _, ckpt := range all {
-		if archive, _ := ckpt.Archive(); ckpt.Kind == codec.KindArchive && archive == "" {
-			// A blob of an OCI image layout that cannot be read: there is nothing to judge.
+		if ckpt.Unreadable() { // there is nothing to judge
 			out = append(out, &checked{path: ckpt.Path, ckpt: ckpt, errs: ckpt.Problems})
 			continue
 		}
