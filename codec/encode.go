@@ -13,9 +13,9 @@ import (
 // own. Only the record and the length words around it change; what the record does
 // not name, unknown fields included, stays. The image itself is not changed.
 //
-// The legacy area is written only where the image had no record: no conversion
-// alters more of it than MXCSR. The error says what s holds that a core image
-// cannot: another legacy area, or a component that CRIU has no field for.
+// ST and XMM registers are written only where the image had no record: no conversion
+// alters more of the legacy area than FCW and MXCSR. The error says what s holds that
+// cannot be written: other such registers, or a component that CRIU has no field for.
 func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	old := &c.State
 	switch {
@@ -23,8 +23,9 @@ func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 		return nil, fmt.Errorf("%s: no core image, and only those can be changed", c.Path)
 	case c.Dead:
 		return nil, fmt.Errorf("%s: a dead task has no FPU record", c.Path)
-	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone && !sameButMXCSR(old.FX, s.FX):
-		return nil, fmt.Errorf("%s: the legacy area of an existing record cannot be replaced", c.Path)
+	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone &&
+		!(bytes.Equal(old.FX.STSpace(), s.FX.STSpace()) && bytes.Equal(old.FX.XMMSpace(), s.FX.XMMSpace())):
+		return nil, fmt.Errorf("%s: the ST and XMM registers of an existing record cannot be replaced", c.Path)
 	case s.Recorded()&^Storable != 0:
 		return nil, fmt.Errorf("%s: core images have no field for %v", c.Path, s.Recorded()&^Storable)
 	}
@@ -67,9 +68,10 @@ func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	return img.splice(c.entry, payload), nil
 }
 
-func sameButMXCSR(a, b xstate.FXArea) bool {
-	a.SetMXCSR(b.MXCSR())
-	return a == b
+// scalars returns the values of fpScalars, by field number.
+func scalars(fx *xstate.FXArea) [fpST]uint64 {
+	return [fpST]uint64{1: uint64(fx.FCW()), uint64(fx.FSW()), uint64(fx.FTWRaw()), uint64(fx.FOP()),
+		fx.FIP(), fx.FDP(), uint64(fx.MXCSR()), uint64(fx.MXCSRMask())}
 }
 
 // encoder rewrites the FPU record of one image.
@@ -98,9 +100,12 @@ func (e *encoder) threadInfo(m *message) []byte {
 }
 
 func (e *encoder) fpregs(m *message) []byte {
+	if m.num < fpST {
+		if v := scalars(&e.new.FX)[m.num]; v != scalars(&e.old.FX)[m.num] {
+			return appendUint(nil, m.num, v)
+		}
+	}
 	switch {
-	case m.num == fpMXCSR && e.old.FX.MXCSR() != e.new.FX.MXCSR():
-		return appendUint(nil, fpMXCSR, uint64(e.new.FX.MXCSR()))
 	case m.num != fpXSave:
 		return m.field()
 	case e.new.Format != xstate.FormatXSave:
@@ -146,8 +151,7 @@ func (e *encoder) otherShadowStack() bool {
 func (e *encoder) fresh() []byte {
 	fx := &e.new.FX
 	var b []byte
-	for num, v := range []uint64{1: uint64(fx.FCW()), uint64(fx.FSW()), uint64(fx.FTWRaw()), uint64(fx.FOP()),
-		fx.FIP(), fx.FDP(), uint64(fx.MXCSR()), uint64(fx.MXCSRMask())} {
+	for num, v := range scalars(fx) {
 		if num > 0 {
 			b = appendUint(b, protowire.Number(num), v)
 		}

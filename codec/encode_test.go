@@ -342,6 +342,27 @@ func TestEncodeSplit(t *testing.T) {
 	}
 }
 
+// TestEncodeScalars changes the words of the legacy area, and nothing beside them.
+func TestEncodeScalars(t *testing.T) {
+	c := good(t)
+	for name, change := range map[string]func(*xstate.FXArea){
+		"fcw":   func(fx *xstate.FXArea) { fx.SetFCW(0x27e) },
+		"fdp":   func(fx *xstate.FXArea) { fx.SetFDP(1 << 63) },
+		"mxcsr": func(fx *xstate.FXArea) { fx.SetMXCSR(0x1f80) },
+	} {
+		want := c.State.Clone()
+		change(&want.FX)
+		out := encode(t, c, want)
+		got := parse(t, "core.img", out)
+		if !reflect.DeepEqual(&got.State, want) {
+			t.Errorf("%s: state %+v, want %+v", name, got.State, want)
+		}
+		if back := encode(t, got, &c.State); !bytes.Equal(back, testimg.Read(t, "h-avx512", "core-20000.img")) {
+			t.Errorf("%s: the way back gives other bytes", name)
+		}
+	}
+}
+
 // TestEncodeRefuses: what a core image cannot hold is not written in part.
 func TestEncodeRefuses(t *testing.T) {
 	c := good(t)
@@ -350,7 +371,8 @@ func TestEncodeRefuses(t *testing.T) {
 		change func(s *xstate.State)
 		want   string
 	}{
-		{"other legacy area", func(s *xstate.State) { s.FX.SetFCW(0x27f) }, "core-20000.img: the legacy area of an existing record cannot be replaced"},
+		{"other st0", func(s *xstate.State) { s.FX.STSpace()[3]++ }, "core-20000.img: the ST and XMM registers of an existing record cannot be replaced"},
+		{"other xmm15", func(s *xstate.State) { s.FX.XMMSpace()[255]++ }, "core-20000.img: the ST and XMM registers of an existing record cannot be replaced"},
 		{"tiles", func(s *xstate.State) { s.SetData(xstate.TileCfg, make([]byte, 64)) }, "core-20000.img: core images have no field for TILECFG"},
 	}
 	for _, tt := range tests {

@@ -119,6 +119,8 @@ func tagOf(f *compat.Finding) string {
 		return "bv"
 	case compat.ValueTooWide:
 		return "width"
+	case compat.InitZeroed:
+		return "zeros"
 	case compat.MXCSRMask, compat.MXCSRReserved:
 		return "mxcsr"
 	case compat.ComponentMissing, compat.BVWithoutData, compat.PKRUMissing, compat.ShadowStackMissing:

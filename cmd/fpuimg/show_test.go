@@ -38,6 +38,7 @@ var showGoldens = []struct {
 	{"old-v10", []string{"--regs", "old-v10-sse"}},
 	{"old-nofpregs", []string{"--regs", "old-nofpregs"}},
 	{"old-ymmonly", []string{"--regs", "old-ymmonly"}},
+	{"old-x87zeroed", []string{"--regs", "old-x87zeroed"}},
 	{"pidns", []string{"--regs", "h-pidns1"}},
 	{"redact", []string{"--regs", "--redact", "g-max-criu42-auto"}},
 	{"archive-gzip", []string{"--regs", "p-gzip/p-gzip.tar.gz"}},

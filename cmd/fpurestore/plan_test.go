@@ -105,6 +105,37 @@ func TestAreaLayout(t *testing.T) {
 	}
 }
 
+// TestAreaZeroed has INIT put in where the image holds zeros for it, and a word that a
+// thread had loaded stays.
+func TestAreaZeroed(t *testing.T) {
+	cpu := machine(avx512, xstate.IntelLayout(avx512))
+	for name, tt := range map[string]struct {
+		bv         xstate.Features
+		fcw, mxcsr uint32
+	}{
+		"both":     {0, xstate.InitFCW, xstate.InitMXCSR},
+		"x87":      {xstate.SSE.Mask(), xstate.InitFCW, 0},
+		"x87, AVX": {xstate.AVX.Mask(), xstate.InitFCW, 0},
+		"SSE":      {xstate.X87.Mask(), 0, xstate.InitMXCSR},
+		"neither":  {xstate.Legacy, 0, 0},
+	} {
+		image := filled(tt.bv)
+		image.BV = tt.bv
+		image.FX.SetFCW(0)
+		image.FX.SetMXCSR(0)
+		b, err := areaFor(t, cpu, image, filled(avx512), false)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if fcw, mxcsr := uint32(binary.LittleEndian.Uint16(b)), binary.LittleEndian.Uint32(b[24:]); fcw != tt.fcw || mxcsr != tt.mxcsr {
+			t.Errorf("%s: fcw %#x mxcsr %#x, want %#x %#x", name, fcw, mxcsr, tt.fcw, tt.mxcsr)
+		}
+		if bv := xstate.AreaBV(b); !bv.Has(xstate.X87) || !bv.Has(xstate.SSE) {
+			t.Errorf("%s: XSTATE_BV %v leaves the words unread", name, bv)
+		}
+	}
+}
+
 // TestAreaInit has components that the image lacks become INIT, but not PKRU.
 func TestAreaInit(t *testing.T) {
 	set := avx512 | xstate.PKRU.Mask()

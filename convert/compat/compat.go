@@ -35,6 +35,7 @@ const (
 	BVWithoutData          Rule = "bv-without-data"
 	BVUnknown              Rule = "bv-unknown"
 	ValueTooWide           Rule = "value-too-wide"
+	InitZeroed             Rule = "init-zeroed"
 	TrailingData           Rule = "trailing-data"
 	NoFPURecord            Rule = "no-fpu-record"
 	FormatXSave            Rule = "format-xsave"
@@ -51,7 +52,7 @@ const (
 // Rules lists every rule id, in the order in which reports name them.
 func Rules() []Rule {
 	return []Rule{LegacyShort, ComponentShort, ComponentLong, MXCSRReserved, BVWithoutData, BVUnknown,
-		ValueTooWide, TrailingData, NoFPURecord, FormatXSave, ComponentMissing, ComponentUnusedMissing,
+		ValueTooWide, InitZeroed, TrailingData, NoFPURecord, FormatXSave, ComponentMissing, ComponentUnusedMissing,
 		PKRUMissing, ShadowStackMissing, MXCSRMask, ISAMissing, XSaveSizeDiffers, VendorDiffers}
 }
 
@@ -80,7 +81,7 @@ func (f Finding) Redacted() Finding {
 func (f *Finding) Integrity() bool {
 	switch f.Rule {
 	case LegacyShort, ComponentShort, ComponentLong, MXCSRReserved, BVWithoutData, BVUnknown,
-		ValueTooWide, TrailingData, NoFPURecord:
+		ValueTooWide, InitZeroed, TrailingData, NoFPURecord:
 		return true
 	}
 	return false
@@ -135,7 +136,7 @@ type Action uint8
 
 const (
 	Keep   Action = iota // stays as it is
-	Init                 // is written in its INIT state: there was no record
+	Init                 // is written in its INIT state: there was no record, or zeros stood for it
 	Extend               // is added in its INIT state
 	Drop                 // is taken away, and nothing is lost
 	Strip                // is taken away with the values it holds
@@ -177,6 +178,7 @@ type Report struct {
 	Refused bool
 
 	bv          xstate.Features // XSTATE_BV of the result
+	fcw         uint16          // FCW of the result
 	mxcsr       uint32          // MXCSR of the result
 	shadowStack bool            // whether the shadow stack record stays
 }

@@ -73,6 +73,15 @@ func mxcsr(v, mask uint32) option {
 	}
 }
 
+// zeroed makes XSTATE_BV bv, FCW and MXCSR 0.
+func zeroed(bv xstate.Features) option {
+	return func(s *xstate.State) {
+		s.BV = bv
+		s.FX.SetFCW(0)
+		s.FX.SetMXCSR(0)
+	}
+}
+
 func pkru(v uint32) option {
 	return func(s *xstate.State) {
 		zero(xstate.PKRU)(s)
@@ -363,6 +372,35 @@ var decideCases = []decideCase{
 		"fxsave->xsave damaged refused keep[x87 SSE] extend[AVX] fatal:mxcsr-reserved", ""},
 	{"bits outside every mask", fxsave(mxcsr(0x101f80, 0)), to(xstate.FormatXSave),
 		"fxsave->xsave damaged refused keep[x87 SSE] extend[AVX] fatal:mxcsr-reserved", ""},
+	{"zeros for INIT, to its own format", xsave(zeroed(0)), to(xstate.FormatXSave),
+		"xsave->xsave compatible changed init[x87 SSE] risky:init-zeroed", ""},
+	{"zeros for INIT, no target", xsave(zeroed(0)), compat.Target{},
+		"xsave->xsave compatible changed init[x87 SSE] risky:init-zeroed", ""},
+	{"zeros for INIT, SSE in use", xsave(use(sse, "xmm1"), zeroed(sse.Mask())), onHost(haswell),
+		"xsave->xsave compatible changed keep[SSE] init[x87] risky:init-zeroed", ""},
+	{"zeros for INIT, AVX in use", xsave(use(xstate.AVX, "ymm1"), zeroed(1<<xstate.AVX)), onHost(haswell),
+		"xsave->xsave compatible changed keep[SSE AVX] init[x87] risky:init-zeroed", ""},
+	{"zeros for INIT, x87 in use", xsave(use(xstate.X87, "st1"), zeroed(1<<xstate.X87)), onHost(haswell),
+		"xsave->xsave compatible changed keep[x87] init[SSE] risky:init-zeroed", ""},
+	{"zeros for INIT, opmask in use", xsave(use(xstate.Opmask, "k1"), zeroed(1<<xstate.Opmask)), onHost(wide),
+		"xsave->xsave compatible changed keep[opmask] init[x87 SSE] risky:init-zeroed", ""},
+	{"zeros for INIT in part", xsave(use(xstate.X87, "st1"), use(sse, "xmm1"), zeroed(0)), onHost(haswell),
+		"xsave->xsave compatible changed keep[x87 SSE] risky:init-zeroed", ""},
+	{"zeros for INIT, AVX-512 missing", xsave(use(xstate.Opmask, "k1"), zeroed(1<<xstate.Opmask)), onHost(haswell),
+		"xsave->xsave downgrade-lossy refused init[x87 SSE] refuse[opmask] lost[k1] risky:init-zeroed fatal:component-missing",
+		"xsave->xsave downgrade-lossy changed init[x87 SSE] strip[opmask] lost[k1] risky:init-zeroed fatal:component-missing"},
+	{"zeros for INIT, to fxsave", xsave(zeroed(0)), to(xstate.FormatFXSave),
+		"xsave->fxsave downgrade-lossless refused init[x87 SSE] risky:init-zeroed fatal:format-xsave",
+		"xsave->fxsave downgrade-lossless changed init[x87 SSE] risky:init-zeroed fatal:format-xsave"},
+	{"zeros for INIT, to none", xsave(zeroed(0)), to(xstate.FormatNone),
+		"xsave->none downgrade-lossless refused drop[x87 SSE] risky:init-zeroed fatal:format-xsave",
+		"xsave->none downgrade-lossless changed drop[x87 SSE] risky:init-zeroed fatal:format-xsave"},
+	{"zeros that were loaded", xsave(zeroed(xstate.Legacy)), to(xstate.FormatXSave),
+		"xsave->xsave compatible keep[x87 SSE]", ""},
+	{"zeros without XSTATE_BV", fxsave(zeroed(0)), to(xstate.FormatFXSave),
+		"fxsave->fxsave compatible keep[x87 SSE]", ""},
+	{"INIT with the bits clear", xsave(func(s *xstate.State) { s.BV = 0 }), to(xstate.FormatXSave),
+		"xsave->xsave compatible keep[x87 SSE]", ""},
 	{"wide value", fxsave(func(s *xstate.State) { s.Wide = []string{"fcw"} }), to(xstate.FormatXSave),
 		"fxsave->xsave compatible changed keep[x87 SSE] extend[AVX] risky:value-too-wide", ""},
 }
@@ -419,6 +457,12 @@ var ruleCases = []struct {
 		"bit 42|bit 63", "", "0x8000040000000000"},
 	{compat.ValueTooWide, compat.Risky, findings(fxsave(func(s *xstate.State) { s.Wide = []string{"fcw", "AVX"} }), compat.Target{}),
 		"", "", "fcw, AVX"},
+	{compat.InitZeroed, compat.Risky, findings(xsave(zeroed(sse.Mask())), compat.Target{}),
+		"x87", "", "holds 0 instead of FCW 0x37f: restored so"},
+	{compat.InitZeroed, compat.Risky, findings(xsave(zeroed(1<<xstate.X87)), compat.Target{}),
+		"SSE", "", "holds 0 instead of MXCSR 0x1f80: restored so"},
+	{compat.InitZeroed, compat.Risky, findings(xsave(zeroed(0)), compat.Target{}),
+		"x87 SSE", "", "next inexact x87 or SSE operation"},
 	{compat.TrailingData, compat.Note, []compat.Finding{compat.Trailing("core-1.img", 7)},
 		"", "", "core-1.img: 7 bytes"},
 	{compat.NoFPURecord, compat.Risky, findings(none(), compat.Target{}),
@@ -494,8 +538,8 @@ func TestRules(t *testing.T) {
 			t.Errorf("rule %s has no case", rule)
 		}
 	}
-	if got := len(compat.Rules()); got != 18 {
-		t.Errorf("%d rules, want 18", got)
+	if got := len(compat.Rules()); got != 19 {
+		t.Errorf("%d rules, want 19", got)
 	}
 }
 
@@ -508,7 +552,7 @@ func TestIntegrity(t *testing.T) {
 			got = append(got, rule)
 		}
 	}
-	if want := compat.Rules()[:9]; !slices.Equal(got, want) {
+	if want := compat.Rules()[:10]; !slices.Equal(got, want) {
 		t.Errorf("integrity rules %v, want %v", got, want)
 	}
 }
@@ -558,6 +602,17 @@ func TestApplyMXCSR(t *testing.T) {
 	}
 	if got := compat.Consequence(r.Lost); !strings.Contains(got, "SSE arithmetic") {
 		t.Errorf("consequence %q does not speak of SSE", got)
+	}
+}
+
+// TestApplyAVXGone: MXCSR 0 that the bit of AVX spoke for is not taken for a zeroed one
+// when AVX has gone.
+func TestApplyAVXGone(t *testing.T) {
+	s := xsave(zero(xstate.AVX), zeroed(xstate.X87.Mask()|xstate.AVX.Mask()))
+	s.FX.SetFCW(xstate.InitFCW)
+	out := compat.Decide(s, features(), compat.Policy{}).Apply(s)
+	if out.FX.MXCSR() != 0 || out.BV != xstate.Legacy {
+		t.Errorf("MXCSR %#x, XSTATE_BV %v", out.FX.MXCSR(), out.BV)
 	}
 }
 

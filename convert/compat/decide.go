@@ -9,7 +9,8 @@ import (
 
 // subject is one thread's state and what its target asks for.
 type subject struct {
-	state  *xstate.State
+	state  *xstate.State   // with INIT in place of zeros that stand for it
+	zeroed xstate.Features // the components where they stood
 	target Target
 	force  bool
 
@@ -21,9 +22,11 @@ type subject struct {
 // Decide compares one thread's state with a target. It changes nothing: [Apply]
 // carries the report out.
 func Decide(s *xstate.State, t Target, p Policy) *Report {
-	sub := &subject{state: s, target: t, force: p.Force}
+	sub := &subject{target: t, force: p.Force}
+	sub.state, sub.zeroed = withInit(s)
+	s = sub.state
 	sub.resolve()
-	r := &Report{From: s.Format, To: sub.to, bv: s.BV, mxcsr: s.FX.MXCSR(), shadowStack: s.ShadowStack != nil}
+	r := &Report{From: s.Format, To: sub.to, bv: s.BV, fcw: s.FX.FCW(), mxcsr: s.FX.MXCSR(), shadowStack: s.ShadowStack != nil}
 	for _, rule := range rules {
 		if f := rule.check(sub); f != nil {
 			f.Rule = rule.id
@@ -41,6 +44,35 @@ func Decide(s *xstate.State, t Target, p Policy) *Report {
 		r.Refused = !p.Force && r.Verdict != Compatible
 	}
 	return r
+}
+
+// withInit returns the state with INIT where the record holds zeros for it, and the
+// components where it does. Kernels that fill only what is in use leave zeros in the
+// rest of a register set, and CRIU before 3.19 stored them. A thread that had loaded
+// FCW or MXCSR with 0 would have the bit set.
+func withInit(s *xstate.State) (*xstate.State, xstate.Features) {
+	var zeroed xstate.Features
+	if s.Format != xstate.FormatXSave {
+		return s, 0 // no XSTATE_BV says INIT
+	}
+	if !s.BV.Has(xstate.X87) && s.FX.FCW() == 0 {
+		zeroed |= xstate.X87.Mask()
+	}
+	// MXCSR belongs to SSE and AVX (SDM vol. 1, 13.4.2).
+	if !s.BV.Has(xstate.SSE) && !s.BV.Has(xstate.AVX) && s.FX.MXCSR() == 0 {
+		zeroed |= xstate.SSE.Mask()
+	}
+	if zeroed == 0 {
+		return s, 0
+	}
+	s = s.Clone()
+	if zeroed.Has(xstate.X87) {
+		s.FX.SetFCW(xstate.InitFCW)
+	}
+	if zeroed.Has(xstate.SSE) {
+		s.FX.SetMXCSR(xstate.InitMXCSR)
+	}
+	return s, zeroed
 }
 
 // verdict sums findings up; loses says whether values of intact components go.
@@ -113,12 +145,12 @@ func (sub *subject) decide(r *Report) {
 		add(f, a, false)
 		r.Lost = append(r.Lost, Loss{f, registers})
 	}
-	r.Changed = sub.to != s.Format
+	r.Changed = sub.to != s.Format || sub.zeroed != 0
 	switch {
 	case s.Format == xstate.FormatNone && sub.to != xstate.FormatNone:
 		add(xstate.X87, Init, true)
 		add(xstate.SSE, Init, true)
-		r.mxcsr = xstate.InitMXCSR
+		r.fcw, r.mxcsr = xstate.InitFCW, xstate.InitMXCSR
 	default:
 		for f, status := range s.Present() {
 			switch {
@@ -132,6 +164,8 @@ func (sub *subject) decide(r *Report) {
 			case f == xstate.SSE && sub.allowed.Has(f) && sub.badMXCSR() != 0:
 				strip(f, []string{"mxcsr"})
 				r.mxcsr &^= sub.badMXCSR()
+			case sub.zeroed.Has(f) && sub.allowed.Has(f) && status == xstate.Init:
+				add(f, Init, true)
 			case sub.allowed.Has(f):
 				add(f, Keep, true)
 			case status != xstate.InUse || f == xstate.PKRU && !sub.pkruMatters():
@@ -157,6 +191,10 @@ func (sub *subject) decide(r *Report) {
 					// A stripped MXCSR leaves the XMM registers where they are.
 					r.bv &^= d.Component.Mask() &^ xstate.Legacy
 				}
+			}
+			// AVX's bit spoke for MXCSR too (see withInit); SSE's does now.
+			if s.BV.Has(xstate.AVX) && !r.bv.Has(xstate.AVX) && r.mxcsr != xstate.InitMXCSR {
+				r.bv |= xstate.SSE.Mask()
 			}
 			// Bits without a name have no data to lose.
 			if unknown := r.bv &^ xstate.Known &^ sub.allowed; unknown != 0 {
@@ -184,6 +222,7 @@ func (r *Report) Apply(s *xstate.State) *xstate.State {
 	}
 	out.Format, out.BV = r.To, r.bv
 	if r.To != xstate.FormatNone {
+		out.FX.SetFCW(r.fcw)
 		out.FX.SetMXCSR(r.mxcsr)
 	}
 	if !r.shadowStack {

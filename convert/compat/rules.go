@@ -23,6 +23,7 @@ var rules = [...]struct {
 	{BVWithoutData, (*subject).bvWithoutData},
 	{BVUnknown, (*subject).bvUnknown},
 	{ValueTooWide, (*subject).valueTooWide},
+	{InitZeroed, (*subject).initZeroed},
 	{NoFPURecord, (*subject).noFPURecord},
 	{FormatXSave, (*subject).formatXSave},
 	{ComponentMissing, (*subject).componentMissing},
@@ -151,6 +152,30 @@ func (sub *subject) valueTooWide() *Finding {
 		return nil
 	}
 	return finding(Risky, 0, "recorded values do not fit their registers and are cut, as CRIU cuts them: %s", strings.Join(wide, ", "))
+}
+
+// CRIU restores the legacy area with bits 0 and 1 of XSTATE_BV set, whatever the
+// image says (criu/arch/x86/crtools.c:restore_fpu).
+func (sub *subject) initZeroed() *Finding {
+	if sub.zeroed == 0 {
+		return nil
+	}
+	var words, kinds []string
+	if sub.zeroed.Has(xstate.X87) {
+		words, kinds = append(words, "FCW 0x37f"), append(kinds, "x87")
+	}
+	if sub.zeroed.Has(xstate.SSE) {
+		words, kinds = append(words, "MXCSR 0x1f80"), append(kinds, "SSE")
+	}
+	f := finding(Risky, sub.zeroed, "XSTATE_BV says INIT, and the image holds 0 instead of %s: restored so, every exception "+
+		"is unmasked, and the thread dies of SIGFPE at its next inexact %s operation", strings.Join(words, " and "), strings.Join(kinds, " or "))
+	switch {
+	case sub.target.Input != "":
+		f.Hint = "any conversion writes INIT: fpuimg convert --to=xsave " + sub.target.Input
+	case sub.target.Format == nil && sub.target.Host == nil:
+		f.Hint = "fpuimg convert --to=xsave writes INIT, as any conversion does"
+	}
+	return f
 }
 
 // fpregs is a required field (images/core-x86.proto), so CRIU cannot parse the
