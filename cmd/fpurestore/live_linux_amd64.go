@@ -340,10 +340,8 @@ func innermost(st ptrace.Status, tid int) int {
 func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []saved, cli.Exit, error) {
 	areas := make(map[int]ptrace.Area, len(j.plan))
 	for i := range j.plan {
-		if i == 0 || j.plan[i].live.pid != j.plan[i-1].live.pid { // a program is 32-bit or 64-bit as a whole
-			if err := j.checkMode(t, &j.plan[i]); err != nil {
-				return nil, nil, cli.Unchanged, err
-			}
+		if err := j.checkMode(t, &j.plan[i]); err != nil {
+			return nil, nil, cli.Unchanged, err
 		}
 		a, err := j.area(t, &j.plan[i])
 		if err != nil {
@@ -576,7 +574,7 @@ func (j *job) checkMode(t *ptrace.Tracer, p *planned) error {
 	if err != nil {
 		return err
 	}
-	if is32 != p.image.state.Compat && p.image.state.Format != xstate.FormatNone {
+	if is32 != p.image.state.Compat {
 		return fmt.Errorf("thread %d: the image is of a %s-bit task, the live thread is not", p.live.tid, map[bool]string{true: "32", false: "64"}[p.image.state.Compat])
 	}
 	return nil

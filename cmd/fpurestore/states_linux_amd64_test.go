@@ -405,6 +405,43 @@ func Test32Bit(t *testing.T) {
 		mustRestore(t, 4, "-t", fmt.Sprint(g.pid), "-D", testimg.Path(t, "h-compat32"), "--force").says(t, "32-bit")
 		g.expect(g.states)
 	})
+	t.Run("64-bit image among others", func(t *testing.T) { // the other threads are Go's
+		tids, err := ptrace.Tasks(g.state.PID)
+		if err != nil || len(tids) < 2 {
+			t.Fatal(tids, err)
+		}
+		for _, odd := range tids {
+			args := []string{"-t", g.pid(), "--ignore-missing"}
+			for _, tid := range tids {
+				s := initial(g.cpu)
+				s.Compat = tid != odd
+				b, err := codec.MarshalCore(codec.SavedThread{PID: g.state.PID, TID: tid, State: s})
+				if err != nil {
+					t.Fatal(err)
+				}
+				path := filepath.Join(t.TempDir(), fmt.Sprintf("core-%d.img", tid))
+				write(t, path, b)
+				args = append(args, path)
+			}
+			mustRestore(t, 4, args...).says(t, fmt.Sprintf("thread %d: the image is of a 64-bit task", odd))
+		}
+		g.expect(t, truth)
+	})
+}
+
+// TestMixedMode has the image of one thread, whichever it is, be of a 32-bit task: no
+// thread gets anything.
+func TestMixedMode(t *testing.T) {
+	g := startTarget(t, targetConfig{processes: 2, threads: 3})
+	for _, format := range []xstate.Format{xstate.FormatXSave, xstate.FormatFXSave, xstate.FormatNone} {
+		for i := range g.states {
+			images := g.others(1, xstate.Legacy)
+			images[i].Format, images[i].Compat = format, true
+			mustRestore(t, 4, "-t", fmt.Sprint(g.pid), "--tree", "-D", g.images(images, same), "--force").
+				says(t, fmt.Sprintf("thread %d: the image is of a 32-bit task", g.tid(i)))
+		}
+	}
+	g.expect(g.states)
 }
 
 // TestTimeout waits for a thread that does not stop: the parent of a vfork.
