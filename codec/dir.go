@@ -244,7 +244,7 @@ func (c *Checkpoint) core(tid int) (*Core, error) {
 }
 
 // Threads decodes the core images one after the other, in the order of pstree.img,
-// each task's leader first. An image that cannot be read gives an error in its
+// each task's leader first, unless it has ended before its process. An image that cannot be read gives an error in its
 // place, a [*FormatError], a [*MissingError] or from the file system, and the walk
 // goes on. Zombies
 // have no threads: pstree.img holds rubbish for them.
@@ -272,7 +272,7 @@ func (c *Checkpoint) Threads() iter.Seq2[Thread, error] {
 			if err == nil && core.Dead {
 				continue
 			}
-			if !yield(c.thread(pid, t.pid, core), err) {
+			if !(err != nil && t.leaderless() && errors.Is(err, fs.ErrNotExist)) && !yield(c.thread(pid, t.pid, core), err) {
 				return
 			}
 			for _, tid := range t.threads {

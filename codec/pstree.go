@@ -1,10 +1,17 @@
 package codec
 
+import "slices"
+
 // task is one process of pstree.img.
 type task struct {
 	pid     int
-	threads []int // the leader first; rubbish for a dead task
+	threads []int // the leader first, if it has not ended; rubbish for a dead task
 }
+
+// leaderless reports whether the leader has ended before the process, as in what
+// fpurestore saves: pstree.img names the other threads alone. CRIU dumps no such
+// process, and the list of a dead task may look the same, but that has a core image.
+func (t *task) leaderless() bool { return len(t.threads) > 0 && !slices.Contains(t.threads, t.pid) }
 
 // Field numbers of images/pstree.proto.
 const (

@@ -59,7 +59,7 @@ func MarshalCore(t SavedThread) ([]byte, error) {
 // SavedTask is a live process to be named in pstree.img.
 type SavedTask struct {
 	PID, PPID int
-	TIDs      []int // the leader first
+	TIDs      []int // the leader first; without it if it has ended
 }
 
 // MarshalPstree returns a pstree.img that names the tasks.

@@ -662,14 +662,24 @@ func TestSetUID(t *testing.T) {
 // TestRoundTrip saves, scribbles over all registers, and restores what was saved.
 func TestRoundTrip(t *testing.T) {
 	for name, cfg := range map[string]targetConfig{"threads": {threads: 5}, "tree": {processes: 2, threads: 2},
-		"init": {init: true}, "running": {threads: 3, nr: spinning}} {
+		"init": {init: true}, "running": {threads: 3, nr: spinning}, "leader has ended": {threads: 3, leaderEnd: true},
+		"leader in a tree has ended": {processes: 2, threads: 2, leaderEnd: true}} {
 		t.Run(name, func(t *testing.T) {
 			g := startTarget(t, cfg)
+			threads := len(g.states)
+			if cfg.leaderEnd {
+				threads--
+				eventually(t, "ended", func() bool {
+					last := g.pidOf(len(g.states) - 1)
+					st, err := ptrace.ReadStatus(last, last)
+					return err == nil && st.State == 'Z'
+				})
+			}
 			pid := fmt.Sprint(g.pid)
 			dir := filepath.Join(t.TempDir(), "saved")
 			args := []string{"-t", pid, "--tree"}
 			r := mustRestore(t, 0, append(args, "--save", dir)...)
-			r.says(t, "saved to "+dir, fmt.Sprintf("live state of %d thread", len(g.states)))
+			r.says(t, "saved to "+dir, fmt.Sprintf("live state of %d thread", threads))
 			g.untraced()
 			g.expect(g.states)
 			other := g.others(1, everything)
@@ -682,7 +692,7 @@ func TestRoundTrip(t *testing.T) {
 			mustRestore(t, 0, append(args, "-D", again)...)
 			g.expect(other)
 
-			readable(t, again, len(g.states), name == "tree")
+			readable(t, again, threads, name == "tree" || cfg.leaderEnd)
 			// A directory that is there is nobody's to overwrite.
 			before, err := os.ReadDir(dir)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -108,6 +109,7 @@ type targetConfig struct {
 	churn     bool   // one more thread starts others all the time
 	amx       bool   // with the permission for tiles, and with tiles
 	init      bool   // all registers in INIT
+	leaderEnd bool   // the leader of the last process ends, its other threads go on
 	seed      uint64
 }
 
@@ -220,6 +222,9 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 		g.states = append(g.states, s)
 		g.give(i, s)
 	}
+	if cfg.leaderEnd {
+		g.put(1+n-cfg.threads, offNR, unix.SYS_EXIT)
+	}
 	next := 1 + n
 	extra := func(flags uint64) int {
 		b := next
@@ -320,15 +325,17 @@ func (g *target) wake() {
 	}
 }
 
+// ended tells whether thread i has ended, with its process or alone.
+func (g *target) ended(i int, dead []int) bool {
+	return slices.Contains(dead, g.pidOf(i)) || g.cfg.leaderEnd && i == len(g.states)-g.cfg.threads
+}
+
 // await waits until all threads that live have done what was asked.
 func (g *target) await(dead ...int) {
 	g.tb.Helper()
 	end := time.Now().Add(patience)
 	for i := range g.states {
-		skip := false
-		for _, pid := range dead {
-			skip = skip || g.pidOf(i) == pid
-		}
+		skip := g.ended(i, dead)
 		for try := 0; !skip && g.get(1+i, offSeen) != g.get(0, offEpoch); try++ {
 			if time.Now().After(end) {
 				g.tb.Fatalf("thread %d (%d) does not answer", i, g.tid(i))
@@ -395,11 +402,7 @@ func (g *target) compare(got, want []*xstate.State, dead ...int) {
 	g.tb.Helper()
 	bad := 0
 	for i := range want {
-		skip := false
-		for _, pid := range dead {
-			skip = skip || g.pidOf(i) == pid
-		}
-		if skip {
+		if g.ended(i, dead) {
 			continue
 		}
 		if d := differ(g.cpu, got[i], want[i]); d != "" {

@@ -28,11 +28,16 @@ func Tree(pid int) ([]int, error) {
 			continue
 		}
 		st, err := ReadStatus(child, child)
-		if errors.Is(err, ErrNotFound) || err == nil && (st.State == 'Z' || st.State == 'X') {
+		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return nil, err
+		}
+		if st.State == 'Z' || st.State == 'X' {
+			if tids, err := Tasks(child); err != nil || len(tids) < 2 {
+				continue // not only its leader has ended
+			}
 		}
 		children[st.PPID] = append(children[st.PPID], child)
 	}
