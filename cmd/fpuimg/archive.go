@@ -6,10 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/convert"
-	"github.com/fpuimg/fpuimg/internal/cli"
-	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // archive converts the checkpoints of one archive into a new archive, all or none.

@@ -6,8 +6,8 @@ import (
 
 	"github.com/fatih/color"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
 // mark is how the map draws a component in one state: what stands around its name,

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
 // area builds the states of components from words as the map draws them: "[AVX]",

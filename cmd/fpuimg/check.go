@@ -11,12 +11,12 @@ import (
 	"github.com/fatih/color"
 	"github.com/spf13/pflag"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
-	"github.com/fpuimg/fpuimg/internal/cli"
-	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 type checkOptions struct {

@@ -15,13 +15,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
-	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // The documents as the contract describes them, apart from the structs that print

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
 // export writes the threads as an ELF core.

@@ -9,10 +9,10 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
-	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // inputHint says what to do about an input that could not be read whole, "" if

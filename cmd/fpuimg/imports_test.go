@@ -19,11 +19,11 @@ var edges = []struct {
 	pkg     string
 	imports string // of this module without its path, then modules of others
 }{
-	{"cmd/fpuimg", "codec codec/cpuid codec/xstate convert convert/compat internal/cli internal/view color pflag"},
-	{"cmd/fpurestore", "codec codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace internal/cli internal/view color pflag"},
+	{"cmd/fpuimg", "codec codec/cpuid codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
+	{"cmd/fpurestore", "codec codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view color pflag"},
 	{"cmd/fpurestore/internal/ptrace", "codec/xstate sys"},
-	{"internal/view", "codec/xstate convert/compat internal/cli color tablewriter"},
-	{"internal/cli", "color go-isatty pflag sys"},
+	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
+	{"cmd/internal/cli", "color go-isatty pflag sys"},
 	{"convert", "codec codec/xstate convert/compat internal/rawtar sys"},
 	{"convert/compat", "codec/xstate"},
 	{"codec", "codec/xstate internal/rawtar protobuf"},

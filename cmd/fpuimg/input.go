@@ -5,8 +5,8 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
 // paths returns the inputs: the current directory if none is named.

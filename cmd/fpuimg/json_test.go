@@ -5,7 +5,7 @@ import (
 	"io"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 )
 
 // TestJSONStream compares a document that is written piece by piece with the same

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/fpuimg/fpuimg/internal/cli"
-	"github.com/fpuimg/fpuimg/internal/view"
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 )
 
 func main() { os.Exit(runPlugin(os.Args, os.Stdin, os.Stdout, os.Stderr)) }

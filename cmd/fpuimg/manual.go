@@ -1,6 +1,6 @@
 package main
 
-import "github.com/fpuimg/fpuimg/internal/cli"
+import "github.com/fpuimg/fpuimg/cmd/internal/cli"
 
 const exits = `
   0  compatible, or done

@@ -7,10 +7,10 @@ import (
 
 	"github.com/fatih/color"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
-	"github.com/fpuimg/fpuimg/internal/cli"
-	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // A matrix has images down and hosts across. Where the terminal is wide enough a

@@ -10,9 +10,9 @@ import (
 
 	"github.com/fatih/color"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
-	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
 // laneFormat says how a vector register is cut into lanes. The zero value prints

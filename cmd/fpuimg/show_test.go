@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/internal/testcmd"
 	"github.com/fpuimg/fpuimg/internal/testimg"
-	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // showGoldens has one real checkpoint of each kind. The text is that of --regs,

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
-	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 )
 
 // BenchmarkRestore compares a restore of 1 to 5000 threads with a loop of the system

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 )
 
 // flagValues returns what each option with a value takes, by its name.

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
 // meddler counts the system calls of a restore, and may do something before any of

@@ -3,8 +3,8 @@ package main
 import (
 	"encoding/json"
 
-	"github.com/fpuimg/fpuimg/internal/cli"
-	"github.com/fpuimg/fpuimg/internal/view"
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 )
 
 // restoreDoc is the JSON document of schema fpurestore/1.

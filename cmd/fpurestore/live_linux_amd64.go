@@ -16,12 +16,12 @@ import (
 	"time"
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
-	"github.com/fpuimg/fpuimg/internal/cli"
-	"github.com/fpuimg/fpuimg/internal/view"
 )
 
 // job is one run: a restore, a save or both, into one process or a tree.

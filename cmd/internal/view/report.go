@@ -7,9 +7,9 @@ import (
 
 	"github.com/fatih/color"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
-	"github.com/fpuimg/fpuimg/internal/cli"
 )
 
 // Judged is a thread and what the policy says of it: what check prints and convert

@@ -8,7 +8,7 @@ import (
 	"github.com/fatih/color"
 	"github.com/olekukonko/tablewriter"
 
-	"github.com/fpuimg/fpuimg/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 )
 
 // Width is the columns that text takes on a terminal, without its colours.
