@@ -13,7 +13,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/internal/testimg"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // badErrors is what ParseCore says of each damaged file that it refuses.

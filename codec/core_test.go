@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/internal/testimg"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // edit returns a message in which f stands for the fields at a path of numbers.

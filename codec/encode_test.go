@@ -11,7 +11,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/internal/testimg"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // field is one field of a protobuf message, as a walk of the test's own sees it:

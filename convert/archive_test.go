@@ -18,8 +18,8 @@ import (
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/rawtar"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 	"github.com/fpuimg/fpuimg/internal/testcmd"
-	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
 // tarOf packs a directory with GNU tar.

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/internal/testimg"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // TestDiffOrder compares checkpoints whose threads come in different orders: those of

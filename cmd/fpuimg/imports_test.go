@@ -32,8 +32,8 @@ var edges = []struct {
 	{"internal/rawtar", "compress xz xzenc"},
 	// For tests only.
 	{"internal/sysfault", "sys"},
-	{"internal/testcmd", "internal/testimg go-internal"},
-	{"internal/testimg", "protobuf"},
+	{"internal/testcmd", "internal/test/img go-internal"},
+	{"internal/test/img", "protobuf"},
 	{"internal/testshell", "internal/testcmd"},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},

@@ -19,8 +19,8 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/internal/sysfault"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 	"github.com/fpuimg/fpuimg/internal/testcmd"
-	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
 // A killCase is one conversion that is cut off everywhere. Its work directory holds

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 	"github.com/fpuimg/fpuimg/internal/testcmd"
-	"github.com/fpuimg/fpuimg/internal/testimg"
 )
 
 // TestReadme runs the commands of the README's console blocks, in a directory that

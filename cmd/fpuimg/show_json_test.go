@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/internal/testimg"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // The document of schema fpuimg.show/1 as it is promised. These types are written

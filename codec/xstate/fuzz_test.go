@@ -6,7 +6,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/internal/testimg"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // FuzzArea reads XSAVE areas of both formats, by the layouts of both vendors and by

@@ -14,7 +14,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
-	"github.com/fpuimg/fpuimg/internal/testimg"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // randomState returns a state as a core image could hold it, most of them whole.
