@@ -19,8 +19,8 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"github.com/fpuimg/fpuimg/codec"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // archives are the archives of testdata, by entry.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // TestXSaveArea reads the XSAVE area that a program stored, by its size and by the

@@ -20,8 +20,8 @@ import (
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // The documents as the contract describes them, apart from the structs that print

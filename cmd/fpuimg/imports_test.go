@@ -32,9 +32,9 @@ var edges = []struct {
 	{"internal/rawtar", "compress xz xzenc"},
 	// For tests only.
 	{"internal/sysfault", "sys"},
-	{"internal/testcmd", "internal/test/img go-internal"},
+	{"internal/test/cmd", "internal/test/img go-internal"},
 	{"internal/test/img", "protobuf"},
-	{"internal/testshell", "internal/testcmd"},
+	{"internal/testshell", "internal/test/cmd"},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
 	{"vmtest/guest/internal/agent", ""},

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // TestInstall installs below a temporary directory, looks at what is there, and runs

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 //go:generate go test -run ^(TestManPages|TestCompletionFiles)$ -update .

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // TestReadme runs the commands of the README's console blocks, in a directory that

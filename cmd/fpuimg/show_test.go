@@ -11,8 +11,8 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // showGoldens has one real checkpoint of each kind. The text is that of --regs,

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	"github.com/fpuimg/fpuimg/internal/testshell"
 )
 

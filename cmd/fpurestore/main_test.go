@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // commands are what the test binary is if it is called so.

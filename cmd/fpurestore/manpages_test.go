@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 //go:generate go test -run ^(TestManPage|TestCompletionFiles)$ -update .

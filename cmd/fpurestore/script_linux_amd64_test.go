@@ -10,7 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // TestScript runs testdata/script. $IMAGES is testdata/images of the module, and

@@ -23,8 +23,8 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
-	"github.com/fpuimg/fpuimg/internal/testcmd"
 )
 
 // TestStates restores into threads that run, and that sleep in system calls: the

@@ -10,7 +10,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // printedFlags reads /proc/cpuinfo in another way than the code does.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // recorded is every dump in testdata with what is known of its machine from

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // gnuTar packs a small tree with GNU tar in a format: long names, links, a sparse

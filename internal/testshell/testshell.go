@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // File returns where the completion script of a program for a shell lies, seen from

@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fpuimg/fpuimg/internal/testcmd"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // patience bounds waits that a correct program ends by itself, so that a
