@@ -34,7 +34,7 @@ var edges = []struct {
 	{"internal/sysfault", "sys"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
 	{"internal/test/img", "protobuf"},
-	{"internal/testshell", "internal/test/cmd"},
+	{"internal/test/shell", "internal/test/cmd"},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
 	{"vmtest/guest/internal/agent", ""},

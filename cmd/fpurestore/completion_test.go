@@ -12,7 +12,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
-	"github.com/fpuimg/fpuimg/internal/testshell"
+	testshell "github.com/fpuimg/fpuimg/internal/test/shell"
 )
 
 // TestCompletionFiles compares completions/ with what --completion prints; with
