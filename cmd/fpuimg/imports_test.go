@@ -31,7 +31,7 @@ var edges = []struct {
 	{"codec/xstate", ""},
 	{"internal/rawtar", "compress xz xzenc"},
 	// For tests only.
-	{"internal/sysfault", "sys"},
+	{"internal/test/sysfault", "sys"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
 	{"internal/test/img", "protobuf"},
 	{"internal/test/shell", "internal/test/cmd"},

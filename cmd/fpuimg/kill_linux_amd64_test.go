@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/internal/sysfault"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
+	"github.com/fpuimg/fpuimg/internal/test/sysfault"
 )
 
 // A killCase is one conversion that is cut off everywhere. Its work directory holds
