@@ -372,16 +372,3 @@ func TestReadFile(t *testing.T) {
 		t.Errorf("error %v, want one of a missing file", err)
 	}
 }
-
-func TestFieldName(t *testing.T) {
-	want := map[xstate.Feature]string{xstate.AVX: "ymmh_space", xstate.BNDREGS: "bndreg_state", xstate.BNDCSR: "bndcsr_state",
-		xstate.Opmask: "opmask_reg", xstate.ZMMHi256: "zmm_upper", xstate.Hi16ZMM: "hi16_zmm", xstate.PKRU: "pkru"}
-	for f := range xstate.Feature(64) {
-		if got := codec.FieldName(f); got != want[f] {
-			t.Errorf("%v: field %q, want %q", f, got, want[f])
-		}
-		if got, want := xstate.Features(codec.Storable).Has(f), want[f] != ""; got != want {
-			t.Errorf("%v: storable %v, want %v", f, got, want)
-		}
-	}
-}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -27,7 +26,6 @@ const (
 
 	gpMode = 28
 
-	fpMXCSR = 7
 	fpST    = 9
 	fpXMM   = 10
 	fpXSave = 13
@@ -72,35 +70,26 @@ var fpScalars = [...]struct {
 	8: {"fpregs.mxcsr_mask", "mxcsr_mask", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSRMask(uint32(v)) }},
 }
 
-// xsaveArrays are the arrays of user_x86_xsave_entry, by field number.
-var xsaveArrays = [...]struct {
-	field   string // "xsave.ymmh_space"
+// xsaveArrays are the arrays of user_x86_xsave_entry, by field number, and arenaSize
+// is the data of all components that they hold.
+var xsaveArrays, arenaSize = func() (arrays []xsaveArray, size int) {
+	for f := range Storable.All() {
+		c := f.Component()
+		arrays = append(arrays, make([]xsaveArray, max(0, c.CRIU.Number+1-len(arrays)))...)
+		arrays[c.CRIU.Number] = xsaveArray{"xsave." + c.CRIU.Field, f, c.CRIU.Width}
+		size += c.Size
+	}
+	return arrays, size
+}()
+
+type xsaveArray struct {
+	field   string // "xsave.ymmh_space"; "" if there is no such array
 	feature xstate.Feature
 	width   int // bytes per element
-}{
-	2: {"xsave.ymmh_space", xstate.AVX, 4},
-	3: {"xsave.bndreg_state", xstate.BNDREGS, 8},
-	4: {"xsave.bndcsr_state", xstate.BNDCSR, 8},
-	5: {"xsave.opmask_reg", xstate.Opmask, 8},
-	6: {"xsave.zmm_upper", xstate.ZMMHi256, 8},
-	7: {"xsave.hi16_zmm", xstate.Hi16ZMM, 8},
-	8: {"xsave.pkru", xstate.PKRU, 4},
 }
 
 // Storable is the set of extended components that a core image has a field for.
-const Storable xstate.Features = 1<<xstate.AVX | 1<<xstate.BNDREGS | 1<<xstate.BNDCSR | 1<<xstate.Opmask |
-	1<<xstate.ZMMHi256 | 1<<xstate.Hi16ZMM | 1<<xstate.PKRU
-
-// FieldName returns the name of the image field that holds component f, such as
-// "zmm_upper", or "" if CRIU has none.
-func FieldName(f xstate.Feature) string {
-	for _, a := range xsaveArrays {
-		if a.field != "" && a.feature == f {
-			return strings.TrimPrefix(a.field, "xsave.")
-		}
-	}
-	return ""
-}
+var Storable = xstate.CRIUFields()
 
 // Core is one decoded core image: the FPU state of one thread.
 type Core struct {
@@ -294,7 +283,7 @@ func (c *Core) xsave(m message, s *seen) {
 					c.State.ShadowStack.SSP = cet.uint("xsave.cet.ssp")
 				}
 			}
-		case int(m.num) < len(xsaveArrays):
+		case int(m.num) < len(xsaveArrays) && xsaveArrays[m.num].field != "":
 			a := &xsaveArrays[m.num]
 			d := c.State.Data(a.feature)
 			if d == nil {
@@ -314,9 +303,6 @@ func (c *Core) xsave(m message, s *seen) {
 		}
 	}
 }
-
-// arenaSize is the data of all components that an image can hold.
-const arenaSize = 256 + 64 + 64 + 64 + 512 + 1024 + 8
 
 // check reports what is missing from the image as CRIU would.
 func (c *Core) check(s *seen) error {

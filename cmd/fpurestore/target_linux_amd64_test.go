@@ -529,7 +529,7 @@ func (g *target) others(seed uint64, set xstate.Features) []*xstate.State {
 }
 
 // everything that a core image has a field for.
-const everything = codec.Storable | xstate.Legacy
+var everything = codec.Storable | xstate.Legacy
 
 // images writes a checkpoint of the target with other registers, the tids given by
 // number.

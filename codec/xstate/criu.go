@@ -1,11 +1,43 @@
 package xstate
 
+// Release is a release of CRIU, such as 3.11.
+type Release struct{ Major, Minor int }
+
+// Before reports whether r is older than o.
+func (r Release) Before(o Release) bool {
+	return r.Major < o.Major || r.Major == o.Major && r.Minor < o.Minor
+}
+
+// NewestCRIU is the newest release that the table of components speaks of.
+var NewestCRIU = Release{4, 2}
+
+// CRIUFields returns the components that core images have a field for.
+func CRIUFields() Features {
+	return with(func(c *Component) bool { return c.CRIU.Number != 0 })
+}
+
+// CRIURestores returns the extended components that a release of CRIU stores, and
+// restores where the host has them.
+func CRIURestores(r Release) Features {
+	return with(func(c *Component) bool { return c.CRIU.Since != Release{} && !r.Before(c.CRIU.Since) })
+}
+
+// with returns the components that want picks.
+func with(want func(*Component) bool) (set Features) {
+	for i := range components {
+		if c := &components[i]; want(c) {
+			set |= c.Mask()
+		}
+	}
+	return set
+}
+
 // criuMask is the components that can occur in the xfeatures_mask of CRIU 3.11 to
 // 4.2. It knows components up to bit 10, keeps the user ones, and then clears the
 // supervisor ones by a mask in which HDC stands as its number, 10, instead of as
 // its bit: that takes away SSE (bit 1) and BNDREGS (bit 3)
 // (compel/include/uapi/asm/fpu.h, XFEATURE_MASK_SUPERVISOR).
-const criuMask = 1<<X87 | 1<<AVX | 1<<BNDCSR | AVX512 | 1<<PKRU
+var criuMask = X87.Mask() | CRIURestores(NewestCRIU)
 
 // CRIUMask returns what CRIU 4.2 records and compares as xfeatures_mask on the
 // CPU: the hardware's list of components, not XCR0, without those whose feature

@@ -480,38 +480,12 @@ func capabilityMask(want func(*Flag) bool) (words [CapabilityWords]uint32) {
 	return words
 }
 
-// componentFlags names the flag without which the kernel does not enable a
-// component, whatever CPUID leaf 0xD lists (arch/x86/kernel/fpu/xstate.c,
-// xsave_cpuid_features; CRIU compel/arch/x86/src/lib/cpu.c has the same list up
-// to PKRU).
-var componentFlags = [numComponents]string{
-	X87:      "fpu",
-	SSE:      "sse",
-	AVX:      "avx",
-	BNDREGS:  "mpx",
-	BNDCSR:   "mpx",
-	Opmask:   "avx512f",
-	ZMMHi256: "avx512f",
-	Hi16ZMM:  "avx512f",
-	PT:       "intel_pt",
-	PKRU:     "pku",
-	PASID:    "enqcmd",
-	CETUser:  "shstk",
-	CETSup:   "shstk",
-	HDC:      "hdc",
-	LBR:      "arch_lbr",
-	HWP:      "hwp",
-	TileCfg:  "amx_tile",
-	TileData: "amx_tile",
-	APX:      "apx",
-}
-
 // Flag returns the name of the CPU feature that the component belongs to: without
 // that flag, it is not there, even if CPUID leaf 0xD lists it. It is empty where
 // no flag is known.
 func (f Feature) Flag() string {
-	if int(f) < len(componentFlags) {
-		return componentFlags[f]
+	if c := f.Component(); c != nil {
+		return c.flag
 	}
 	return ""
 }

@@ -1,6 +1,7 @@
 package xstate
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -205,6 +206,27 @@ func TestLevels(t *testing.T) {
 	a.Flags[0], *a.FXSave = "changed", false
 	if b, _ := ByName("x86-64"); b.Flags[0] == "changed" || !*b.FXSave {
 		t.Error("two CPUs of one name share memory")
+	}
+}
+
+// TestCRIUArrays pins what the table says of CRIU's images.
+func TestCRIUArrays(t *testing.T) {
+	var got []string
+	for f := range CRIUFields().All() {
+		a := f.Component().CRIU
+		got = append(got, fmt.Sprintf("%d %s %s/%d", a.Number, a.Field, f, a.Width))
+	}
+	want := []string{"2 ymmh_space AVX/4", "3 bndreg_state BNDREGS/8", "4 bndcsr_state BNDCSR/8", "5 opmask_reg opmask/8",
+		"6 zmm_upper ZMM_Hi256/8", "7 hi16_zmm Hi16_ZMM/8", "8 pkru PKRU/4"}
+	if !slices.Equal(got, want) {
+		t.Errorf("fields %q, want %q", got, want)
+	}
+	for release, want := range map[Release]Features{
+		{0, 3}: 0, {0, 4}: 1 << AVX, {3, 10}: 1 << AVX, {3, 11}: 0x2f4, {4, 0}: 0x2f4, NewestCRIU: 0x2f4,
+	} {
+		if got := CRIURestores(release); got != want {
+			t.Errorf("CRIU %v restores %v, want %v", release, got, want)
+		}
 	}
 }
 

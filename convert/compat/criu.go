@@ -81,14 +81,11 @@ func NewPredictor(host *xstate.CPU) *Predictor {
 		p.has = xstate.Features(mask)
 	} else {
 		p.has, p.known = host.Usable()
-		p.has &= restored
+		p.has &= xstate.CRIURestores(xstate.NewestCRIU)
 	}
 	p.has |= xstate.Legacy
 	return p
 }
-
-// restored is the extended components that CRIU restores where the host has them.
-const restored xstate.Features = 1<<xstate.AVX | 1<<xstate.BNDCSR | xstate.AVX512 | 1<<xstate.PKRU
 
 // AddUnparseable notes an image that CRIU's parser rejects.
 func (p *Predictor) AddUnparseable() { p.unparseable = true }

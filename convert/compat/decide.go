@@ -182,7 +182,7 @@ func (sub *subject) decide(r *Report) {
 	if sub.to == xstate.FormatXSave {
 		if s.Format != xstate.FormatXSave {
 			r.bv = xstate.Legacy
-			for f := range (sub.extend & extendable).All() {
+			for f := range (sub.extend & xstate.CRIURestores(xstate.NewestCRIU)).All() {
 				add(f, Extend, true)
 			}
 		} else {
@@ -207,10 +207,6 @@ func (sub *subject) decide(r *Report) {
 		r.shadowStack = false
 	}
 }
-
-// extendable is the components that CRIU writes arrays for. It leaves BNDREGS out:
-// no CRIU has ever written or read that field (see [xstate.CPU.CRIUMask]).
-const extendable = 1<<xstate.AVX | 1<<xstate.BNDCSR | xstate.AVX512 | 1<<xstate.PKRU
 
 // Apply returns the state that the report decided on. It is the caller's to see
 // that the report does not refuse; s is not changed.
