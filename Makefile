@@ -13,15 +13,9 @@ OUT = $(CURDIR)/out
 NFPM ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 PODMAN ?= podman
 
-# Programs and tests are built with a patched copy of one library: see the patch.
-PATCHED = github.com/klauspost/compress
-PATCH = patches/klauspost-compress.patch
-GOMOD = out/go.mod
-WITH_PATCH = GOWORK=off GOFLAGS="$$($(GO) env GOFLAGS) '-modfile=$(CURDIR)/$(GOMOD)'"
-
 # The programs need no C: static binaries start faster and run anywhere.
 BIN = bin
-BUILD = $(WITH_PATCH) CGO_ENABLED=0 $(GO) build -o $(BIN)/
+BUILD = CGO_ENABLED=0 $(GO) build -o $(BIN)/
 
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
@@ -34,35 +28,23 @@ DEMO = testdata/images/h-avx512
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(GOMOD): go.mod go.sum $(PATCH)
-	@rm -rf out/compress.* && mkdir -p out && $(GO) mod download $(PATCHED) && \
-	copy=$$(mktemp -d out/compress.XXXXXX) && \
-	cp -r "$$($(GO) list -m -f '{{.Dir}}' $(PATCHED))/." $$copy && chmod -R u+w $$copy && \
-	(cd $$copy && git apply "$(CURDIR)/$(PATCH)") && \
-	cp go.sum out/go.sum && cp go.mod $$copy.mod && \
-	$(GO) mod edit -replace $(PATCHED)=./$$copy $$copy.mod && mv $$copy.mod $@
-
 .PHONY: build
-build: $(GOMOD) ## build the programs into bin/
+build: ## build the programs into bin/
 	$(BUILD) ./cmd/...
 
 .PHONY: demo
-demo: $(GOMOD) ## build, and show a real AVX-512 checkpoint and its registers
+demo: ## build, and show a real AVX-512 checkpoint and its registers
 	@$(BUILD) ./cmd/fpuimg
 	bin/fpuimg show $(DEMO)
 	@echo
 	bin/fpuimg show --regs $(DEMO)
 
 .PHONY: test
-test: $(GOMOD) ## run all tests, with the race detector where there is a C compiler
-	$(WITH_PATCH) $(GO) test $(RACE) -timeout 30m ./...
-
-.PHONY: patched-test
-patched-test: $(GOMOD) ## run the own tests of the library that is patched
-	cd "$$($(WITH_PATCH) $(GO) list -m -f '{{.Dir}}' $(PATCHED))" && $(GO) test -short ./zstd
+test: ## run all tests, with the race detector where there is a C compiler
+	$(GO) test $(RACE) -timeout 30m ./...
 
 .PHONY: check
-check: lint check-generated cross test patched-test ## all that continuous integration checks
+check: lint check-generated cross test ## all that continuous integration checks
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, and mandoc on the man pages
@@ -119,8 +101,8 @@ bench: ## compare speed and memory with reading, copying, go-criu and crit
 FPU_VM_TABLE ?= out/vm-matrix.tsv
 
 .PHONY: vmtest
-vmtest: $(GOMOD) ## compare what check predicts with what CRIU does in guests of unlike CPUs, run fpurestore's tests there; installs Debian packages as root
-	FPU_VM=1 FPU_VM_INSTALL=1 FPU_VM_TABLE=$(abspath $(FPU_VM_TABLE)) $(WITH_PATCH) $(GO) test -count=1 -p 1 -timeout 60m -run 'VM$$' ./vmtest/...
+vmtest: ## compare what check predicts with what CRIU does in guests of unlike CPUs, run fpurestore's tests there; installs Debian packages as root
+	FPU_VM=1 FPU_VM_INSTALL=1 FPU_VM_TABLE=$(abspath $(FPU_VM_TABLE)) $(GO) test -count=1 -p 1 -timeout 60m -run 'VM$$' ./vmtest/...
 	@cat $(basename $(FPU_VM_TABLE)).txt
 
 .PHONY: install
@@ -147,9 +129,9 @@ deb-test: ## build the Debian package, unpack it elsewhere and run what is in it
 	NFPM="$(NFPM)" $(GO) test -count=1 -tags deb ./cmd/fpuimg -run TestDeb
 
 .PHONY: image
-image: $(GOMOD) ## build a container image of the programs; PODMAN=docker
+image: ## build a container image of the programs; PODMAN=docker
 	rm -rf $(OUT)/image
-	$(WITH_PATCH) GOOS=linux CGO_ENABLED=0 $(GO) build -trimpath -o $(OUT)/image/bin/ ./cmd/...
+	GOOS=linux CGO_ENABLED=0 $(GO) build -trimpath -o $(OUT)/image/bin/ ./cmd/...
 	install -m 644 Containerfile LICENSE $(OUT)/image/
 	$(PODMAN) build -t fpuimg -f $(OUT)/image/Containerfile $(OUT)/image
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -22,6 +23,22 @@ func TestInstall(t *testing.T) {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
 	checkInstalled(t, filepath.Join(dest, "usr"))
+
+	// What the README says for programs alone gives the same ones.
+	install := exec.Command("go", "install", "../...")
+	install.Env = append(install.Environ(), "CGO_ENABLED=0", "GOBIN="+filepath.Join(dest, "gobin"))
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("go install: %v\n%s", err, out)
+	}
+	for _, program := range []string{"fpuimg", "fpurestore"} {
+		made, err := os.ReadFile(filepath.Join(dest, "usr", "bin", program))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if installed, err := os.ReadFile(filepath.Join(dest, "gobin", program)); err != nil || !bytes.Equal(made, installed) {
+			t.Errorf("%s: make and go install build two programs, or %v", program, err)
+		}
+	}
 }
 
 func checkInstalled(t *testing.T, root string) {
