@@ -149,7 +149,7 @@ func (c *Checkpoint) readAll() error {
 // problem notes an error, unless it is that an optional file is not there.
 func (c *Checkpoint) problem(err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.Problems = append(c.Problems, err)
+		c.Problems = AppendFault(c.Problems, err)
 	}
 }
 
@@ -180,7 +180,7 @@ func (c *Checkpoint) readPstree() error {
 		}
 		err = &MissingError{c.file("pstree.img"), "which threads belong together is unknown"}
 	}
-	c.Problems = append(c.Problems, err)
+	c.Problems = AppendFault(c.Problems, err)
 	return nil
 }
 
@@ -244,10 +244,10 @@ func (c *Checkpoint) core(tid int) (*Core, error) {
 }
 
 // Threads decodes the core images one after the other, in the order of pstree.img,
-// each task's leader first, unless it has ended before its process. An image that cannot be read gives an error in its
-// place, a [*FormatError], a [*MissingError] or from the file system, and the walk
-// goes on. Zombies
-// have no threads: pstree.img holds rubbish for them.
+// each task's leader first, unless it has ended before its process. An image that cannot
+// be read gives an error in its place, a [*FormatError], a [*MissingError] or from the
+// file system, and the walk goes on. Zombies have no threads: pstree.img holds rubbish
+// for them.
 func (c *Checkpoint) Threads() iter.Seq2[Thread, error] {
 	return func(yield func(Thread, error) bool) {
 		for _, l := range c.list {
@@ -272,14 +272,18 @@ func (c *Checkpoint) Threads() iter.Seq2[Thread, error] {
 			if err == nil && core.Dead {
 				continue
 			}
-			if !(err != nil && t.leaderless() && errors.Is(err, fs.ErrNotExist)) && !yield(c.thread(pid, t.pid, core), err) {
+			ended := !t.led() && errors.Is(err, fs.ErrNotExist)
+			if !ended && !yield(c.thread(pid, t.pid, core), err) {
 				return
 			}
-			for _, tid := range t.threads {
+			for i, tid := range t.threads {
 				if tid == t.pid {
 					continue
 				}
 				core, err := c.core(tid)
+				if i == 0 && (t.rubbish || !ended) { // CRIU would take the registers of another
+					core, err = nil, &FormatError{c.file("pstree.img"), t.at, "threads", fmt.Errorf("the first of process %d is %d", t.pid, tid)}
+				}
 				if !yield(c.thread(pid, tid, core), err) {
 					return
 				}

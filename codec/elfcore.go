@@ -335,8 +335,8 @@ func (e *elfCore) note(typ uint32, at int64, b []byte) error {
 		case !e.tids[e.last.tid]:
 			e.tids[e.last.tid] = true
 			e.threads = append(e.threads, e.last)
-		case len(e.twice) < maxProblems:
-			e.twice = append(e.twice, e.fail(at, noteName(typ), "thread %d stands twice; the first counts", e.last.tid))
+		default:
+			e.twice = AppendFault(e.twice, e.fail(at, noteName(typ), "thread %d stands twice; the first counts", e.last.tid))
 		}
 		return nil
 	case ntPRPSInfo:
@@ -370,8 +370,8 @@ func (e *elfCore) note(typ uint32, at int64, b []byte) error {
 	switch {
 	case registers.b == nil:
 		*registers = elfNote{b, at}
-	case len(e.twice) < maxProblems:
-		e.twice = append(e.twice, e.fail(at, noteName(typ), "stands twice for thread %d; the first counts", t.tid))
+	default:
+		e.twice = AppendFault(e.twice, e.fail(at, noteName(typ), "stands twice for thread %d; the first counts", t.tid))
 	}
 	return nil
 }

@@ -419,8 +419,8 @@ func TestELFRepeated(t *testing.T) {
 	if want := []string{"7 0x27f", "8 0x47f"}; !slices.Equal(got, want) {
 		t.Errorf("threads %q, want %q", got, want)
 	}
-	if n := len(cs[0].Problems); n != 10 {
-		t.Fatalf("%d problems, want 10", n)
+	if n := len(cs[0].Problems); n != 11 || cs[0].Problems[10].Error() != "and 91 more" {
+		t.Fatalf("%d problems, want 10 and the count of 91 more: %v", n, cs[0].Problems)
 	}
 	const thread, registers = 20 + 336, 20 + 512
 	for i, want := range []string{

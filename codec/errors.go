@@ -69,6 +69,36 @@ func (e *LayoutError) Error() string {
 	return text
 }
 
+// MoreError stands for the faults that [AppendFault] has counted only.
+type MoreError struct{ N int }
+
+func (e *MoreError) Error() string { return fmt.Sprintf("and %d more", e.N) }
+
+// maxFaults is how many faults AppendFault keeps.
+const maxFaults = 10
+
+// AppendFault appends to a list of faults, of which a damaged checkpoint may have one
+// for each thread. Those after the tenth are counted in a last [*MoreError].
+func AppendFault(list []error, faults ...error) []error {
+	for _, err := range faults {
+		more, counted := errors.AsType[*MoreError](err)
+		switch {
+		case len(list) < maxFaults && !counted:
+			list = append(list, err)
+			continue
+		case !counted:
+			more = &MoreError{1}
+		}
+		if n := len(list); n > 0 {
+			if last, ok := errors.AsType[*MoreError](list[n-1]); ok {
+				more, list = &MoreError{last.N + more.N}, list[:n-1:n-1]
+			}
+		}
+		list = append(list, more)
+	}
+	return list
+}
+
 // ErrNoImages is a directory in which nothing is a checkpoint.
 var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.img and no core-*.img")
 
@@ -84,5 +114,6 @@ var (
 	errThread       = errors.New("no thread_info, and the task is not dead")
 	errTooLarge     = fmt.Errorf("larger than %d MiB, which no such image is", maxImage>>20)
 	errIrregular    = errors.New("not a regular file")
+	errLinkAbove    = errors.New("a link, and images below its name: unpacked, they land elsewhere")
 	errHardLink     = errors.New("a hard link, with the content in another place; pack it again with tar --hard-dereference")
 )

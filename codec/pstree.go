@@ -1,17 +1,23 @@
 package codec
 
-import "slices"
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
 
 // task is one process of pstree.img.
 type task struct {
 	pid     int
 	threads []int // the leader first, if it has not ended; rubbish for a dead task
+	at      int64 // of its entry
+	rubbish bool  // the first of threads can be none: no thread's number, or another's
 }
 
-// leaderless reports whether the leader has ended before the process, as in what
-// fpurestore saves: pstree.img names the other threads alone. CRIU dumps no such
-// process, and the list of a dead task may look the same, but that has a core image.
-func (t *task) leaderless() bool { return len(t.threads) > 0 && !slices.Contains(t.threads, t.pid) }
+// led reports whether the leader is among the threads. One that has ended before the
+// process is not, as in what fpurestore saves; CRIU dumps no such process. The list of a
+// dead task may look the same, but that has a core image.
+func (t *task) led() bool { return len(t.threads) == 0 || t.threads[0] == t.pid }
 
 // Field numbers of images/pstree.proto.
 const (
@@ -19,13 +25,28 @@ const (
 	pstreeThreads = 5
 )
 
+// pidLimit is above the number of any thread, in every pid namespace
+// (include/linux/threads.h:PID_MAX_LIMIT).
+const pidLimit = 4 << 20
+
 // parsePstree decodes pstree.img: one entry per process until the file ends
 // (criu/pstree.c:prepare_pstree). On an error, a [*FormatError], the tasks before
-// it are still given.
+// it are still given. A number that two threads have is one: it bounds the threads by
+// pidLimit, however long the file is.
 func parsePstree(path string, b []byte) ([]task, error) {
 	img, err := newImage(path, b, magicPstree)
 	if err != nil {
 		return nil, err
+	}
+	seen := map[int]bool{}
+	take := func(m *message, off, n int, field string) {
+		switch {
+		case n == 0 || n >= pidLimit:
+			m.fail(off, field, fmt.Errorf("no thread has the number %d", n))
+		case seen[n]:
+			m.fail(off, field, fmt.Errorf("a second thread with the number %d", n))
+		}
+		seen[n] = true
 	}
 	var tasks []task
 	for img.more() {
@@ -33,28 +54,48 @@ func parsePstree(path string, b []byte) ([]task, error) {
 		if err != nil {
 			return tasks, err
 		}
-		var t task
-		hasPID := false
-		m := (message{img: &img, name: "pstree", base: e.start, b: e.payload})
+		t := task{at: int64(e.start)}
+		thread := func(m *message, off int, v uint64) {
+			if len(t.threads) > 0 { // the first is the leader, or rubbish
+				take(m, off, int(uint32(v)), "threads")
+			}
+			t.threads = append(t.threads, int(uint32(v)))
+		}
+		pidAt := -1
+		m := message{img: &img, name: "pstree", base: e.start, b: e.payload}
 		for m.next() {
-			switch m.num {
-			case pstreePID:
-				hasPID = true
-				t.pid = int(uint32(m.uint("pid")))
-			case pstreeThreads:
-				words, _ := m.array(nil, 4, "threads")
-				for ; len(words) >= 4; words = words[4:] {
-					t.threads = append(t.threads, int(le32(words)))
+			switch {
+			case m.num == pstreePID:
+				t.pid, pidAt = int(uint32(m.uint("pid"))), m.start
+			case m.num == pstreeThreads && m.typ == protowire.BytesType: // packed
+				for b := m.val; len(b) > 0 && img.err == nil; {
+					v, n := protowire.ConsumeVarint(b)
+					if n < 0 {
+						m.fail(m.at-len(b), "threads", wireError(n))
+						break
+					}
+					thread(&m, m.at-len(b), v)
+					b = b[n:]
 				}
+			case m.num == pstreeThreads:
+				thread(&m, m.start, m.uint("threads"))
 			}
 		}
+		if img.err == nil && pidAt < 0 {
+			return tasks, &FormatError{path, int64(e.start), "pid", errMissing}
+		}
+		take(&m, pidAt, t.pid, "pid")
 		if img.err != nil {
 			return tasks, img.err
 		}
-		if !hasPID {
-			return tasks, &FormatError{path, int64(e.start), "pid", errMissing}
-		}
 		tasks = append(tasks, t)
+	}
+	for i := range tasks {
+		if t := &tasks[i]; !t.led() {
+			n := t.threads[0]
+			t.rubbish = n == 0 || n >= pidLimit || seen[n]
+			seen[n] = true
+		}
 	}
 	return tasks, nil
 }
