@@ -18,11 +18,28 @@ import (
 
 // Limits on what an archive may make the reader hold. A core image is a few KiB.
 const (
-	maxHeld   = 256 << 20 // all images and descriptions of one archive
+	maxHeld   = 256 << 20 // see budget
+	heldRatio = 8         // see budget
 	maxConfig = 4 << 20   // config.dump, spec.dump
 	maxName   = 4 << 10   // of a member; no system takes a longer path
 	dirHeld   = 16 << 10  // what a directory with images counts for, besides them
+	fileHeld  = 256       // what an image counts for, besides its bytes
 )
+
+// budget bounds what one input costs, over all its blobs and their members together:
+// what is held of them stays below maxHeld and heldRatio times what was read.
+type budget struct {
+	rawtar.Budget
+	held int64
+}
+
+// hold counts n bytes more. It reports whether they are within the bound.
+func (b *budget) hold(n int64) bool {
+	b.held += n
+	return b.held <= b.mayHold()
+}
+
+func (b *budget) mayHold() int64 { return maxHeld + heldRatio*b.In }
 
 // Container is what an engine recorded of the container that a checkpoint was
 // taken of. Fields that are not known are empty.
@@ -40,20 +57,17 @@ type archive struct {
 	dirs        map[string]*archiveDir
 	order       []string          // of dirs
 	notes       map[string][]byte // config.dump and spec.dump, by their place
-	held        int64
+	links       map[string]int64  // where links stand, by their cleaned names
+	budget      *budget
 	unfit       []error // members with images whose names cannot be used
 	oci         bool    // it is an OCI image layout
 }
 
 // archiveDir is one directory of an archive that holds images.
 type archiveDir struct {
-	files  map[string]archived
-	twice  []error
-	judged int // how much had been read when complete last said no
+	files map[string]archived
+	twice []error
 }
-
-// maxProblems bounds the faults of one kind that are kept.
-const maxProblems = 10
 
 // archived is one image in an archive, or why it cannot be read.
 type archived struct {
@@ -64,23 +78,23 @@ type archived struct {
 
 // readArchive reads the checkpoints of an archive. size is that of the file if r can
 // seek, else -1.
-func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c rawtar.Compression, whole bool) ([]*Checkpoint, error) {
-	a := &archive{path: name, compression: c, dirs: map[string]*archiveDir{}, notes: map[string][]byte{}}
-	var tr *rawtar.Reader
-	seekable := c == rawtar.None && file != nil
-	if seekable {
-		tr = rawtar.NewSeeker(file, 0, size)
+func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c rawtar.Compression, b *budget) ([]*Checkpoint, error) {
+	a := &archive{path: name, compression: c, dirs: map[string]*archiveDir{}, notes: map[string][]byte{}, links: map[string]int64{}, budget: b}
+	var err error
+	if c == rawtar.None && file != nil {
+		err = a.walk(rawtar.NewSeeker(file, 0, size))
 	} else {
-		dec, err := rawtar.NewDecoder(r, c)
-		if err != nil {
-			return nil, a.wrap(err)
+		dec, derr := rawtar.NewDecoder(r, c, &b.Budget)
+		if derr != nil {
+			return nil, a.wrap(derr)
 		}
 		defer dec.Close()
-		tr = rawtar.NewReader(dec)
-	}
-	err := a.walk(tr, seekable || whole)
-	if format, ok := errors.AsType[*FormatError](err); ok && format.Offset == 0 && c != rawtar.None {
-		err = &FormatError{name, 0, string(c), errors.New("what it decompresses to is no tar archive")}
+		if err = a.walk(rawtar.NewReader(dec)); err == nil && c != rawtar.None {
+			// What compressors check of the content stands at its end.
+			if _, err = io.Copy(io.Discard, dec); err != nil {
+				err = a.wrap(err)
+			}
+		}
 	}
 	ckpts := a.checkpoints()
 	switch {
@@ -97,7 +111,7 @@ func readArchive(name string, r io.Reader, file io.ReadSeeker, size int64, c raw
 	}
 	for _, ckpt := range ckpts {
 		if err != nil {
-			ckpt.Problems = append(ckpt.Problems, err)
+			ckpt.Problems = AppendFault(ckpt.Problems, err)
 		}
 	}
 	return ckpts, nil
@@ -110,6 +124,8 @@ func (a *archive) wrap(err error) error {
 	switch {
 	case errors.As(err, &format):
 		return err
+	case errors.As(err, &tarErr) && tarErr.Offset == 0 && a.compression != rawtar.None:
+		return &FormatError{a.path, 0, string(a.compression), errors.New("what it decompresses to is no tar archive")}
 	case errors.As(err, &tarErr):
 		return &FormatError{a.path, tarErr.Offset, "tar", errors.New(tarErr.Reason)}
 	case a.compression != rawtar.None:
@@ -141,10 +157,8 @@ func memberName(name string) (string, error) {
 	return clean, nil
 }
 
-// walk reads the archive. Where data must be decompressed to be skipped, it stops
-// once nothing is to come that would be used.
-func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
-	last := ""
+// walk reads the archive to its end, since the last member of a name counts.
+func (a *archive) walk(tr *rawtar.Reader) error {
 	for {
 		m, _, err := tr.Next()
 		if err == io.EOF {
@@ -153,75 +167,100 @@ func (a *archive) walk(tr *rawtar.Reader, whole bool) error {
 		if err != nil {
 			return a.wrap(err)
 		}
-		base := path.Base(m.Name)
-		config := base == "config.dump" || base == "spec.dump"
-		if !isImage(base) && !config {
-			a.oci = a.oci || path.Clean(m.Name) == "oci-layout"
-			if dir := path.Dir(path.Clean(m.Name)); !whole && m.Type != rawtar.TypeDir && dir != last && a.complete(last) {
-				return nil
+		if m.Type == rawtar.TypeLink || m.Type == rawtar.TypeSymlink {
+			if err := a.link(m); err != nil {
+				return err
 			}
-			continue
 		}
-		clean, err := memberName(m.Name)
+		switch base := path.Base(m.Name); {
+		case isImage(base):
+			err = a.image(tr, m)
+		case base == "config.dump" || base == "spec.dump":
+			err = a.note(tr, m)
+		case base == "oci-layout":
+			a.oci = a.oci || path.Clean(m.Name) == base
+		}
 		if err != nil {
-			if !config && len(a.unfit) < maxProblems {
-				a.unfit = append(a.unfit, &FormatError{a.path, m.Offset, "tar", fmt.Errorf("an image is left out: its name %w", err)})
-			}
-			continue
+			return err
 		}
-		if config {
-			if m.Regular() && m.Size <= maxConfig && a.notes[clean] == nil {
-				if a.notes[clean], err = a.data(tr, m); err != nil {
-					return err
-				}
-			}
-			continue
-		}
-		dir := path.Dir(clean)
-		last = dir
-		d := a.dirs[dir]
-		if d == nil {
-			if err := a.hold(m, dirHeld); err != nil {
-				return err
-			}
-			d = &archiveDir{files: map[string]archived{}}
-			a.dirs[dir] = d
-			a.order = append(a.order, dir)
-		}
-		if _, twice := d.files[base]; twice && len(d.twice) < maxProblems {
-			d.twice = append(d.twice, &FormatError{a.label(dir, base), m.Offset, "tar", errors.New("a second member of this name; the last one counts")})
-		}
-		f := archived{}
-		label := a.label(dir, base)
-		switch {
-		case m.Type == rawtar.TypeLink:
-			f.err = &FormatError{label, m.Offset, "tar", errHardLink}
-		case !m.Regular() && !m.Sparse:
-			f.err = &FormatError{label, m.Offset, "tar", errIrregular}
-		case m.Size > maxImage:
-			f.err = &FormatError{label, maxImage, "file", errTooLarge}
-		default:
-			if f.b, err = a.data(tr, m); err != nil {
-				return err
-			}
-			if m.Sparse {
-				f.sparse = true
-				f.b, f.err = expand(label, m, f.b)
-				if err := a.hold(m, int64(len(f.b))); err != nil {
-					return err
-				}
-			}
-		}
-		d.files[base] = f
 	}
+}
+
+// link notes a link: what is unpacked below its name lands elsewhere.
+func (a *archive) link(m *rawtar.Member) error {
+	name := strings.TrimLeft(m.Name, "/") // as tar does
+	if len(name) > maxName {
+		return nil
+	}
+	name = path.Clean(name)
+	if _, twice := a.links[name]; !twice {
+		a.links[name] = m.Offset
+		return a.hold(m, int64(len(name))+fileHeld)
+	}
+	return nil
+}
+
+// note reads a description of the container.
+func (a *archive) note(tr *rawtar.Reader, m *rawtar.Member) error {
+	clean, err := memberName(m.Name)
+	if err != nil || !m.Regular() || m.Size > maxConfig {
+		return nil
+	}
+	a.notes[clean], err = a.data(tr, m)
+	return err
+}
+
+// image reads an image, or notes why it cannot be read.
+func (a *archive) image(tr *rawtar.Reader, m *rawtar.Member) error {
+	clean, err := memberName(m.Name)
+	if err != nil {
+		a.unfit = AppendFault(a.unfit, &FormatError{a.path, m.Offset, "tar", fmt.Errorf("an image is left out: its name %w", err)})
+		return nil
+	}
+	dir, base := path.Dir(clean), path.Base(clean)
+	d := a.dirs[dir]
+	if d == nil {
+		if err := a.hold(m, dirHeld); err != nil {
+			return err
+		}
+		d = &archiveDir{files: map[string]archived{}}
+		a.dirs[dir] = d
+		a.order = append(a.order, dir)
+	}
+	label := a.label(dir, base)
+	if _, twice := d.files[base]; twice {
+		d.twice = AppendFault(d.twice, &FormatError{label, m.Offset, "tar", errors.New("a second member of this name; the last one counts")})
+	}
+	f := archived{}
+	switch {
+	case m.Type == rawtar.TypeLink:
+		f.err = &FormatError{label, m.Offset, "tar", errHardLink}
+	case !m.Regular() && !m.Sparse:
+		f.err = &FormatError{label, m.Offset, "tar", errIrregular}
+	case m.Size > maxImage:
+		f.err = &FormatError{label, maxImage, "file", errTooLarge}
+	default:
+		if f.b, err = a.data(tr, m); err != nil {
+			return err
+		}
+		if m.Sparse {
+			f.sparse = true
+			f.b, f.err = expand(label, m, f.b)
+			if err := a.hold(m, int64(len(f.b))); err != nil {
+				return err
+			}
+		}
+	}
+	d.files[base] = f
+	return a.hold(m, fileHeld)
 }
 
 // hold counts what is kept of a member.
 func (a *archive) hold(m *rawtar.Member, n int64) error {
-	if a.held += n; a.held > maxHeld {
-		return &FormatError{a.path, m.Offset, "tar", fmt.Errorf("more than %d MiB of images and their directories", maxHeld>>20)}
+	if a.budget.hold(n) {
+		return nil
 	}
-	return nil
+	return &FormatError{a.path, m.Offset, "tar", fmt.Errorf("more than %d MiB of images and their directories", a.budget.mayHold()>>20)}
 }
 
 // data reads a member whose size was checked.
@@ -229,11 +268,21 @@ func (a *archive) data(tr *rawtar.Reader, m *rawtar.Member) ([]byte, error) {
 	if err := a.hold(m, m.Size); err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer // grows with what is there, not with what the header says
-	if _, err := io.CopyN(&b, tr, m.Size); err != nil {
-		return nil, a.wrap(err)
+	b := make([]byte, 0, min(m.Size, 64<<10)) // grows with what is there, not with what the header says
+	for int64(len(b)) < m.Size {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, min(m.Size, 2*int64(cap(b)))), b...)
+		}
+		n, err := io.ReadFull(tr, b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err != nil {
+			return nil, a.wrap(err)
+		}
 	}
-	return b.Bytes(), nil
+	if a.compression == rawtar.None {
+		a.budget.In += m.Size
+	}
+	return b, nil
 }
 
 // expand gives the content of a member that is stored as a sparse file.
@@ -261,42 +310,6 @@ func (a *archive) label(dir, base string) string { return inArchive(a.path, dir,
 // is "x.tar:./core-1.img", whose last element is the file's name too.
 func inArchive(archive, dir, base string) string { return archive + ":" + dir + "/" + base }
 
-// complete reports whether the rest of a compressed archive can be left unread: the
-// directory is where Podman, CRI-O and containerd put the one checkpoint of an
-// archive, all threads that its pstree.img names were read, and the description of
-// the container was, which stands beside it. Its other files came before, since the
-// walk has left the directory.
-func (a *archive) complete(dir string) bool {
-	d := a.dirs[dir]
-	if d == nil || dir != "checkpoint" || a.notes["config.dump"] == nil || d.judged == len(d.files) {
-		return false
-	}
-	d.judged = len(d.files)
-	tree, ok := d.files["pstree.img"]
-	if !ok || tree.err != nil {
-		return false
-	}
-	tasks, err := parsePstree("", tree.b)
-	if err != nil {
-		return false
-	}
-	for _, t := range tasks {
-		leader, ok := d.files[coreName(t.pid)]
-		if !ok {
-			return false
-		}
-		if core, err := ParseCore("", leader.b); err == nil && core.Dead {
-			continue
-		}
-		for _, tid := range t.threads {
-			if _, ok := d.files[coreName(tid)]; !ok {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // predump reports whether the archive has images, but only such as a pre-dump
 // writes.
 func (a *archive) predump() bool { return len(a.order) > 0 }
@@ -315,8 +328,13 @@ func (a *archive) checkpoints() []*Checkpoint {
 			continue
 		}
 		c := &Checkpoint{Path: a.path, Kind: KindArchive, dir: dir, archive: a.path, files: d.files}
-		c.Problems = append(c.Problems, d.twice...)
-		c.Problems = append(c.Problems, a.unfit...)
+		c.Problems = AppendFault(c.Problems, d.twice...)
+		c.Problems = AppendFault(c.Problems, a.unfit...)
+		for p := dir; p != "."; p = path.Dir(p) {
+			if at, ok := a.links[p]; ok {
+				c.Problems = AppendFault(c.Problems, &FormatError{a.label(path.Dir(p), path.Base(p)), at, "tar", errLinkAbove})
+			}
+		}
 		c.Container = parseContainer(a.notes[path.Join(dir, "../config.dump")], a.notes[path.Join(dir, "../spec.dump")])
 		out = append(out, c)
 	}

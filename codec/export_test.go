@@ -1,5 +1,12 @@
 package codec
 
+import "io"
+
+// ReadAllAfter is ReadAll for an input of which so many bytes are held already.
+func ReadAllAfter(name string, r io.Reader, held int64) ([]*Checkpoint, error) {
+	return readAll(name, r, Options{}, &budget{held: held})
+}
+
 // ParsePstree is parsePstree with its tasks as plain numbers: the pid, then the
 // threads.
 func ParsePstree(path string, b []byte) ([][]int, error) {

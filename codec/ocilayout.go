@@ -49,6 +49,7 @@ type ociLayout struct {
 	dir    string
 	seen   map[string]bool // digests: tags and images share blobs
 	blobs  int
+	budget *budget // of all blobs
 	faults int
 	out    []*Checkpoint
 }
@@ -57,17 +58,20 @@ type ociLayout struct {
 // specification, image-layout.md). A blob that cannot be read stands among them as a
 // checkpoint with nothing but problems, unless there are no others. The result is nil
 // if dir is no layout.
-func openLayout(dir string) ([]*Checkpoint, error) {
+func openLayout(dir string, b *budget) ([]*Checkpoint, error) {
 	index := filepath.Join(dir, "index.json")
-	b, err := ReadFile(index)
+	raw, err := ReadFile(index)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	l := &ociLayout{dir: dir, seen: map[string]bool{}}
-	l.manifest(index, b, 0)
+	l := &ociLayout{dir: dir, seen: map[string]bool{}, budget: b}
+	l.manifest(index, raw, 0)
+	if n := l.faults - maxFaults; n > 0 {
+		l.out = append(l.out, &Checkpoint{Path: dir, Kind: KindArchive, Problems: []error{&MoreError{n}}})
+	}
 	errs := []error{fmt.Errorf("%s: an OCI image layout, but no blob in it is a checkpoint", dir)}
 	for _, c := range l.out {
 		if c.Unreadable() {
@@ -85,7 +89,7 @@ func openLayout(dir string) ([]*Checkpoint, error) {
 
 // fault notes that a file of the layout cannot be read.
 func (l *ociLayout) fault(path string, err error) {
-	if l.faults++; l.faults <= maxProblems {
+	if l.faults++; l.faults <= maxFaults {
 		l.out = append(l.out, &Checkpoint{Path: path, Kind: KindArchive, Problems: []error{err}})
 	}
 }
@@ -195,7 +199,7 @@ func (l *ociLayout) archive(path string, d descriptor) {
 	if !ok {
 		return
 	}
-	all, err := openBlob(blob, d)
+	all, err := openBlob(blob, d, l.budget)
 	switch {
 	case errors.Is(err, errNoCheckpoint) && d.MediaType != mediaCRIU: // an ordinary layer
 	case err != nil:
@@ -206,7 +210,7 @@ func (l *ociLayout) archive(path string, d descriptor) {
 
 // openBlob opens the checkpoints of an archive, and hashes the whole of it: the walk may
 // have stopped early, and damage may look like an archive that has none.
-func openBlob(blob string, d descriptor) ([]*Checkpoint, error) {
+func openBlob(blob string, d descriptor, b *budget) ([]*Checkpoint, error) {
 	info, err := os.Lstat(blob)
 	if err != nil {
 		return nil, err
@@ -214,7 +218,7 @@ func openBlob(blob string, d descriptor) ([]*Checkpoint, error) {
 	if !info.Mode().IsRegular() {
 		return nil, &FormatError{blob, 0, "file", errIrregular}
 	}
-	all, err := OpenAll(blob, Options{})
+	all, err := openAll(blob, Options{}, b)
 	if format, ok := errors.AsType[*FormatError](err); ok && format.Field == "magic" {
 		err = fmt.Errorf("%w: %w", errNoCheckpoint, format) // a layer need not be an archive that is known here
 	}

@@ -175,8 +175,8 @@ func TestLayoutLimits(t *testing.T) {
 	}
 	l.index(missing...)
 	_, err := codec.Open(l.dir)
-	if err == nil || strings.Count(err.Error(), "\n") != 10 {
-		t.Errorf("error %v, want one line for the layout and ten for its blobs", err)
+	if err == nil || strings.Count(err.Error(), "\n") != 11 || !strings.HasSuffix(err.Error(), "\nand 991 more") {
+		t.Errorf("error %v, want one line for the layout, ten for its blobs and the count of 991 more", err)
 	}
 	nested := l.image()
 	for range 6 {
@@ -185,5 +185,33 @@ func TestLayoutLimits(t *testing.T) {
 	l.index(nested)
 	if _, err := codec.Open(l.dir); err == nil || !strings.Contains(err.Error(), "nest deeper than 4") {
 		t.Errorf("error %v, want one of the nesting", err)
+	}
+}
+
+// TestLayoutBudget reads a layout of six layers that become 64 MiB of images each: the
+// bound on what is held is one for all of them.
+func TestLayoutBudget(t *testing.T) {
+	images := bytes.TrimRight(makeTar(t, member{name: "checkpoint/core-1.img", data: make([]byte, 32<<20)},
+		member{name: "checkpoint/core-2.img", data: bytes.Repeat([]byte{1}, 32<<20)}), "\x00")
+	gzip := compressors(t)["gzip"]
+	images = gzip(append(images, padTo(images)...))
+	l := newLayout(t)
+	var layers []string
+	for i := range 6 {
+		end := gzip(makeTar(t, member{name: fmt.Sprint(i)}))
+		layers = append(layers, descriptor("layer.v1.tar+gzip", l.put(slices.Concat(images, end))))
+	}
+	l.index(l.image(layers...))
+	var all []*codec.Checkpoint
+	var err error
+	got := allocated(func() { all, err = codec.OpenAll(l.dir, codec.Options{}) })
+	if limit := uint64(600 << 20); got > limit {
+		t.Errorf("%d MiB allocated, want %d at most", got>>20, limit>>20)
+	}
+	for _, c := range all {
+		err = errors.Join(append(c.Problems, err)...)
+	}
+	if err == nil || !strings.Contains(err.Error(), "MiB of images and their directories") {
+		t.Errorf("error %v, want that it is too much", err)
 	}
 }

@@ -24,9 +24,6 @@ type Options struct {
 	// Machine is the one that stored a bare area, or wrote an ELF core that does not
 	// place its components; nil guesses from the size.
 	Machine *xstate.CPU
-	// Whole reads an archive to its end, even where nothing that is needed can be
-	// expected after what was read.
-	Whole bool
 }
 
 // OpenAll opens every checkpoint that path holds: one for an images directory, a
@@ -36,10 +33,14 @@ type Options struct {
 // them, with problems and no threads. The errors are those of [Open]; of a layout with
 // nothing to read, all are joined.
 func OpenAll(path string, o Options) ([]*Checkpoint, error) {
+	return openAll(path, o, new(budget))
+}
+
+func openAll(path string, o Options, b *budget) ([]*Checkpoint, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if all, inner, ok := splitInner(path); ok {
-			return openInner(all, inner, o)
+			return openInner(all, inner, o, b)
 		}
 		// The image may be between its two names.
 		if err := interrupted(filepath.Dir(path)); err != nil {
@@ -50,7 +51,7 @@ func OpenAll(path string, o Options) ([]*Checkpoint, error) {
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return openDirs(path, o)
+		return openDirs(path, b)
 	case !info.Mode().IsRegular():
 		return nil, &FormatError{path, 0, "file", errIrregular}
 	}
@@ -60,14 +61,14 @@ func OpenAll(path string, o Options) ([]*Checkpoint, error) {
 	}
 	defer f.Close()
 	s := &stream{bufio.NewReaderSize(f, 4096), f, info.Size()}
-	if c, ok, err := s.open(path, o); ok || err != nil {
+	if c, ok, err := s.open(path, o, b); ok || err != nil {
 		return c, err
 	}
-	b, err := ReadFile(path)
+	raw, err := ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCore(path, b)
+	c, err := openCore(path, raw)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +78,10 @@ func OpenAll(path string, o Options) ([]*Checkpoint, error) {
 
 // ReadAll is [OpenAll] for a stream; name stands for its path.
 func ReadAll(name string, r io.Reader, o Options) ([]*Checkpoint, error) {
+	return readAll(name, r, o, new(budget))
+}
+
+func readAll(name string, r io.Reader, o Options, b *budget) ([]*Checkpoint, error) {
 	s := &stream{r: bufio.NewReaderSize(r, 4096), size: -1}
 	if f, ok := r.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
@@ -85,7 +90,7 @@ func ReadAll(name string, r io.Reader, o Options) ([]*Checkpoint, error) {
 			}
 		}
 	}
-	if c, ok, err := s.open(name, o); ok || err != nil {
+	if c, ok, err := s.open(name, o, b); ok || err != nil {
 		return c, err
 	}
 	c, err := OpenReader(name, s.r)
@@ -113,7 +118,7 @@ func (s *stream) rewind() error {
 
 // open tells by its first bytes what the stream holds, and reads it. ok is false if
 // it is none of the things that are known here: then it is a core image, or damaged.
-func (s *stream) open(name string, o Options) (c []*Checkpoint, ok bool, err error) {
+func (s *stream) open(name string, o Options, b *budget) (c []*Checkpoint, ok bool, err error) {
 	head, err := s.r.Peek(2 * rawtar.HeadSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, false, fmt.Errorf("%s: %w", name, err)
@@ -140,7 +145,7 @@ func (s *stream) open(name string, o Options) (c []*Checkpoint, ok bool, err err
 			r, file = s.file, s.file
 		}
 		if isTar {
-			c, err = readArchive(name, r, file, s.size, compression, o.Whole)
+			c, err = readArchive(name, r, file, s.size, compression, b)
 			return c, true, err
 		}
 		one, err = openELF(name, r, file, s.size, o.Machine)
@@ -164,9 +169,8 @@ func splitInner(path string) (outer, inner string, ok bool) {
 }
 
 // openInner opens one of the checkpoints of an archive.
-func openInner(outer, inner string, o Options) ([]*Checkpoint, error) {
-	o.Whole = true // it may stand after one that is complete
-	all, err := OpenAll(outer, o)
+func openInner(outer, inner string, o Options, b *budget) ([]*Checkpoint, error) {
+	all, err := openAll(outer, o, b)
 	if err != nil {
 		return nil, err
 	}
@@ -182,17 +186,25 @@ func openInner(outer, inner string, o Options) ([]*Checkpoint, error) {
 			names = append(names, dir)
 		}
 	}
-	return nil, fmt.Errorf("%s: no checkpoint %q in it; it has %s", outer, inner, strings.Join(names, ", "))
+	return nil, fmt.Errorf("%s: no checkpoint %q in it; it has %s", outer, inner, namesOf(names))
+}
+
+// namesOf lists the first of the checkpoints that an archive or a directory has.
+func namesOf(names []string) string {
+	if n := len(names) - maxFaults; n > 0 {
+		names = append(names[:maxFaults:maxFaults], fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(names, ", ")
 }
 
 // openDirs opens an images directory, or those below one.
-func openDirs(path string, o Options) ([]*Checkpoint, error) {
+func openDirs(path string, b *budget) ([]*Checkpoint, error) {
 	c, err := OpenDir(path)
 	if err == nil {
 		c.Container = dirContainer(filepath.Clean(path))
 		return []*Checkpoint{c}, nil
 	}
-	if layout, lerr := openLayout(path); layout != nil || lerr != nil {
+	if layout, lerr := openLayout(path, b); layout != nil || lerr != nil {
 		return layout, lerr
 	}
 	// Podman and runc have the images in checkpoint/, Docker in checkpoints/NAME/,
@@ -261,7 +273,7 @@ func Only(path string, all []*Checkpoint) (*Checkpoint, error) {
 		names[i] = c.Path
 	}
 	if path == "-" {
-		return nil, fmt.Errorf("-: holds %d checkpoints: %s; save it to a file, and name one as FILE:DIR", len(names), strings.Join(names, ", "))
+		return nil, fmt.Errorf("-: holds %d checkpoints: %s; save it to a file, and name one as FILE:DIR", len(names), namesOf(names))
 	}
-	return nil, fmt.Errorf("%s: holds %d checkpoints; name one of %s", path, len(names), strings.Join(names, ", "))
+	return nil, fmt.Errorf("%s: holds %d checkpoints; name one of %s", path, len(names), namesOf(names))
 }

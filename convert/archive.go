@@ -129,7 +129,7 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 	if err != nil {
 		return err
 	}
-	dec, err := rawtar.NewDecoder(in, from)
+	dec, err := rawtar.NewDecoder(in, from, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", archive, err)
 	}

@@ -60,7 +60,7 @@ func unpacked(t testing.TB, path string) ([]byte, rawtar.Compression) {
 	if !ok {
 		t.Fatalf("%s is no archive", path)
 	}
-	r, err := rawtar.NewDecoder(bytes.NewReader(b), c)
+	r, err := rawtar.NewDecoder(bytes.NewReader(b), c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func convertArchive(t testing.TB, path string, o convert.Options, a convert.Arch
 
 func archivePlans(t testing.TB, path string, o convert.Options) []*convert.Plan {
 	t.Helper()
-	all, err := codec.OpenAll(path, codec.Options{Whole: true})
+	all, err := codec.OpenAll(path, codec.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

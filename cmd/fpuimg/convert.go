@@ -199,7 +199,7 @@ func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage,
 			s.Warnf("%s: a conversion of it was interrupted; it is complete now", path)
 		}
 	}
-	all, err := openAll(s, path, codec.Options{Whole: true})
+	all, err := openAll(s, path, codec.Options{})
 	if err != nil {
 		return failed(err)
 	}

@@ -58,13 +58,16 @@ func Detect(head []byte) (Compression, bool) {
 // their highest ordinary levels need 128 MiB and 64 MiB.
 const maxWindow = 128 << 20
 
-// NewDecoder decompresses r. What it returns must be closed.
-func NewDecoder(r io.Reader, c Compression) (io.ReadCloser, error) {
+// NewDecoder decompresses r within the budget; nil is one of its own. What it returns
+// must be closed.
+func NewDecoder(r io.Reader, c Compression, b *Budget) (io.ReadCloser, error) {
 	if c == None {
 		return io.NopCloser(r), nil
 	}
-	file := &counter{r: r}
-	in := bufio.NewReaderSize(file, 256<<10) // zstd reads three bytes before each block
+	if b == nil {
+		b = new(Budget)
+	}
+	in := bufio.NewReaderSize(&counter{r, b}, 256<<10) // zstd reads three bytes before each block
 	var out io.Reader
 	var err error
 	closer := func() {}
@@ -89,7 +92,7 @@ func NewDecoder(r io.Reader, c Compression) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, c.wrap(cut(err))
 	}
-	return &decoder{r: out, in: file, c: c, close: closer}, nil
+	return &decoder{r: out, b: b, c: c, close: closer}, nil
 }
 
 // wrap names the compression, which only some of the libraries do, and the limit.
@@ -147,41 +150,47 @@ func cut(err error) error {
 	return err
 }
 
-// counter counts the bytes of the compressed file.
+// Budget bounds what compressed files may become, all that share it together.
+type Budget struct {
+	In  int64 // bytes of the files
+	out int64 // bytes that they became
+}
+
+// Files that become more than bombSize bytes in all, and more than bombRatio times what
+// they have, are a bomb. gzip cannot reach the ratio; what the others do to zeros takes
+// seconds for bombSize.
+const (
+	bombSize  = 1 << 30
+	bombRatio = 1100
+)
+
+// counter counts the bytes of a compressed file.
 type counter struct {
 	r io.Reader
-	n int64
+	b *Budget
 }
 
 func (c *counter) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
-	c.n += int64(n)
+	c.b.In += int64(n)
 	return n, err
 }
 
-// A file that grows beyond both of these is a bomb: gzip cannot reach the ratio, and
-// what the others do to zeros needs no more time than that.
-const (
-	bombSize  = 4 << 30
-	bombRatio = 2000
-)
-
 type decoder struct {
 	r     io.Reader
-	in    *counter
+	b     *Budget
 	c     Compression
-	out   int64
 	close func()
 }
 
 func (d *decoder) Read(b []byte) (int, error) {
 	n, err := d.r.Read(b)
-	d.out += int64(n)
+	d.b.out += int64(n)
 	if err != nil && err != io.EOF {
 		return n, d.c.wrap(cut(err))
 	}
-	if d.out > bombSize && d.out/bombRatio > d.in.n {
-		return n, fmt.Errorf("%s: %d bytes became more than %d GiB: refused as a decompression bomb", d.c, d.in.n, bombSize>>30)
+	if d.b.out > bombSize && d.b.out/bombRatio > d.b.In {
+		return n, fmt.Errorf("%s: %d bytes became more than %d GiB: refused as a decompression bomb", d.c, d.b.In, bombSize>>30)
 	}
 	return n, err
 }

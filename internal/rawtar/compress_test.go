@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -78,7 +79,7 @@ func TestGzipPadding(t *testing.T) {
 		{"something else", "rubbish rubbish", "one two", kgzip.ErrHeader},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d, err := NewDecoder(strings.NewReader(b.String()+tt.tail), Gzip)
+			d, err := NewDecoder(strings.NewReader(b.String()+tt.tail), Gzip, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,7 +114,7 @@ func TestXZDictionary(t *testing.T) {
 	// LZMA2 with its one property, the dictionary that xz takes for -0, -6 and -9.
 	filters := regexp.MustCompile(`\x21\x01[\x0c\x16\x1c]`)
 	read := func(b []byte) (string, error) {
-		d, err := NewDecoder(bytes.NewReader(b), XZ)
+		d, err := NewDecoder(bytes.NewReader(b), XZ, nil)
 		if err != nil {
 			return "", err
 		}
@@ -211,7 +212,7 @@ func encode(tb testing.TB, b []byte, opts ...zstd.EOption) []byte {
 
 func decode(tb testing.TB, b []byte) io.ReadCloser {
 	tb.Helper()
-	d, err := NewDecoder(bytes.NewReader(b), Zstd)
+	d, err := NewDecoder(bytes.NewReader(b), Zstd, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -237,11 +238,80 @@ func FuzzDecoder(f *testing.F) {
 		if !ok {
 			return
 		}
-		d, err := NewDecoder(bytes.NewReader(b), c)
+		d, err := NewDecoder(bytes.NewReader(b), c, nil)
 		if err != nil {
 			return
 		}
 		defer d.Close()
 		io.CopyN(io.Discard, d, 16<<20)
 	})
+}
+
+// zeros is a zstd file of so many MiB of zeros: blocks of one repeated byte (RFC 8878,
+// 3.1.1.2.2).
+func zeros(mib int) []byte {
+	b := []byte("\x28\xb5\x2f\xfd\x00\x58") // a window of 2 MiB
+	for range mib * 8 {
+		b = append(b, 0x02, 0x00, 0x10, 0) // 128 KiB
+	}
+	return append(b, 0x01, 0, 0) // the last block, empty
+}
+
+// TestBudget decompresses files that share a budget: none of them is a bomb, and
+// together they are one.
+func TestBudget(t *testing.T) {
+	small, b := zeros(400), new(Budget)
+	var total int64
+	var err error
+	for i := 0; i < 4 && err == nil; i++ {
+		d, derr := NewDecoder(bytes.NewReader(small), Zstd, b)
+		if derr != nil {
+			t.Fatal(derr)
+		}
+		var n int64
+		n, err = io.Copy(io.Discard, d)
+		total += n
+		d.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "bomb") {
+		t.Errorf("error %v, want that it is a bomb", err)
+	}
+	if total < bombSize || total > bombSize+64<<20 {
+		t.Errorf("%d bytes before it, want %d", total, bombSize)
+	}
+}
+
+// TestManyMembers decompresses files of many small parts: the memory for one of them
+// serves for all.
+func TestManyMembers(t *testing.T) {
+	packed := map[Compression][]byte{Bzip2: []byte("BZh9\x17\x72\x45\x38\x50\x90\x00\x00\x00\x00"), Zstd: append([]byte("\x28\xb5\x2f\xfd\x00\x88"), 1, 0, 0)}
+	for _, c := range []Compression{Gzip, XZ} {
+		var b bytes.Buffer
+		w, err := NewEncoder(&b, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		packed[c] = b.Bytes()
+	}
+	for c, one := range packed {
+		read := func(n int) uint64 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			d, err := NewDecoder(bytes.NewReader(bytes.Repeat(one, n)), c, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			if n, err := io.Copy(io.Discard, d); n != 0 || err != nil {
+				t.Errorf("%s: %d bytes, error %v; want nothing", c, n, err)
+			}
+			runtime.ReadMemStats(&after)
+			return after.TotalAlloc - before.TotalAlloc
+		}
+		once := read(1)
+		if many := read(10_000); many > once+10_000*4096 {
+			t.Errorf("%s: %d bytes allocated for one, %d for 10000", c, once, many)
+		}
+	}
 }

@@ -231,8 +231,14 @@ func (r *Reader) Next() (m *Member, tail []byte, err error) {
 			case typeLong:
 				longName, isLong = cstring(data), true
 			case TypeGlobal:
-				if _, err := parsePax(data); err != nil {
+				global, err := parsePax(data)
+				if err != nil {
 					return nil, nil, r.fail(at, "%v", err)
+				}
+				for key := range global { // tar obeys it, other readers do not
+					if key == "path" || key == "size" || strings.HasPrefix(key, "GNU.sparse.") {
+						return nil, nil, r.fail(at, "a global header that gives every member the %s %q", key, global[key])
+					}
 				}
 			}
 			continue
@@ -247,7 +253,7 @@ func (r *Reader) Next() (m *Member, tail []byte, err error) {
 		switch m.Type {
 		case TypeLink, TypeSymlink, TypeChar, TypeBlock, TypeDir, TypeFIFO:
 			m.Size = 0 // as archive/tar has it
-		case TypeRegA:
+		case TypeReg, TypeRegA, TypeCont: // as tar has it
 			if strings.HasSuffix(m.Name, "/") {
 				m.Type = TypeDir
 			}

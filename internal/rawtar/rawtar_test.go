@@ -370,3 +370,29 @@ func FuzzWalk(f *testing.F) {
 		}
 	})
 }
+
+// TestGlobalHeader refuses global headers that tar obeys and archive/tar does not.
+func TestGlobalHeader(t *testing.T) {
+	for key, want := range map[string]string{"comment": "", "path": "a global header", "size": "a global header", "GNU.sparse.size": "a global header"} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "99"}}); err != nil {
+			t.Fatal(err)
+		}
+		w.WriteHeader(&tar.Header{Name: "a", Typeflag: tar.TypeReg})
+		w.Close()
+		raw := b.Bytes()
+		record := []byte(newPaxRecord(key, "99"))
+		copy(raw[512:], append(record, make([]byte, 50)...))
+		if err := setSize(raw[:512], int64(len(record))); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := NewReader(bytes.NewReader(raw)).Next()
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", key, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: error %v, want %q", key, err, want)
+		}
+	}
+}
