@@ -85,7 +85,7 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 	}
 	for th, err := range c.Threads() {
 		if err != nil {
-			errs = append(errs, err)
+			errs = codec.AppendFault(errs, err)
 			continue
 		}
 		p.read[th.Core.Path] = hash(th.Core.Raw())
@@ -100,7 +100,7 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		}
 		b, err := th.Core.Encode(r.Apply(&th.Core.State))
 		if err != nil {
-			errs = append(errs, err)
+			errs = codec.AppendFault(errs, err)
 			continue
 		}
 		p.files[filepath.Base(th.Core.Path)] = b
@@ -111,7 +111,7 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 	}
 	for _, name := range p.sortedNames() {
 		if label, sparse := c.Sparse(name); sparse {
-			errs = append(errs, &codec.FormatError{Path: label, Field: "tar",
+			errs = codec.AppendFault(errs, &codec.FormatError{Path: label, Field: "tar",
 				Err: errors.New("stored as a sparse file, whose map would change; pack the archive without --sparse")})
 		}
 	}

@@ -191,7 +191,7 @@ func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
 	beyondForce := len(ckpt.Problems) > 0
 	for th, err := range ckpt.Threads() {
 		if err != nil {
-			img.errs = append(img.errs, err)
+			img.errs = codec.AppendFault(img.errs, err)
 			beyondForce = true
 			for _, p := range predictors {
 				p.AddUnparseable()

@@ -223,7 +223,7 @@ func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 		o.unseen[th.TID] = false
 		seen.add(th, err)
 		if err != nil {
-			img.errs = append(img.errs, err)
+			img.errs = codec.AppendFault(img.errs, err)
 			continue
 		}
 		if th.Core.Trailing > 0 {

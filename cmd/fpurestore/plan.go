@@ -29,16 +29,16 @@ func loadImages(o *options) ([]imageThread, error) {
 		info, statErr := os.Stat(path)
 		ckpt, err := codec.Open(path)
 		if err != nil {
-			errs = append(errs, err)
+			errs = codec.AppendFault(errs, err)
 			return
 		}
-		errs = append(errs, ckpt.Problems...)
+		errs = codec.AppendFault(errs, ckpt.Problems...)
 		for th, err := range ckpt.Threads() {
 			if err == nil {
 				err = addRaw(th)
 			}
 			if err != nil {
-				errs = append(errs, err)
+				errs = codec.AppendFault(errs, err)
 				continue
 			}
 			out = append(out, imageThread{pid: th.PID, tid: th.TID, comm: th.Core.Comm,

@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -81,8 +82,12 @@ func Threads(n int) string {
 	return "threads"
 }
 
+// maxTold is how many findings of one rule are printed, and how many losses: a hostile
+// checkpoint has others for each of its threads.
+const maxTold = 10
+
 // Findings prints the findings of all threads, equal ones once, then those
-// of the checkpoint.
+// of the checkpoint. Those of a rule after the tenth are counted.
 func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
 	type placed struct {
 		finding compat.Finding
@@ -103,6 +108,12 @@ func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b *placed) int { return int(b.finding.Severity) - int(a.finding.Severity) })
+	told := map[compat.Rule]int{}
+	tell := func(f *compat.Finding) bool {
+		told[f.Rule]++
+		return told[f.Rule] <= maxTold
+	}
+	all = slices.DeleteFunc(all, func(p *placed) bool { return !tell(&p.finding) })
 	for i, p := range all {
 		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.finding.Hint == p.finding.Hint }) {
 			p.finding.Hint = "" // said once, below
@@ -114,7 +125,14 @@ func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
 		Finding(s, where, &p.finding)
 	}
 	for i := range checkpoint {
-		Finding(s, "checkpoint", &checkpoint[i])
+		if tell(&checkpoint[i]) {
+			Finding(s, "checkpoint", &checkpoint[i])
+		}
+	}
+	for _, rule := range slices.Sorted(maps.Keys(told)) {
+		if n := told[rule] - maxTold; n > 0 {
+			fmt.Fprintf(s.Out, "%s: and %d more\n", rule, n)
+		}
 	}
 }
 
@@ -236,7 +254,12 @@ func Actions(s *cli.IO, ts []Judged) {
 // process. prefix names the checkpoint or process; planned tells that nothing is
 // lost yet.
 func Losses(s *cli.IO, prefix string, planned bool, ts []Judged) {
-	for _, group := range Fold(ts, func(t Judged) string { return fmt.Sprint(t.Lost, t.Stripped()) }) {
+	groups := Fold(ts, func(t Judged) string { return fmt.Sprint(t.Lost, t.Stripped()) })
+	if n := len(groups) - maxTold; n > 0 {
+		defer s.Warnf("%s: and %d more losses", prefix, n)
+		groups = groups[:maxTold]
+	}
+	for _, group := range groups {
 		who := fmt.Sprintf("%s: %s %s", prefix, Threads(len(group)), TIDs(group))
 		verb := "loses"
 		switch {
