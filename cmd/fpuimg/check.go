@@ -108,7 +108,7 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	}
 	switch {
 	case o.json:
-		return code, writeJSON(s, doc)
+		return code, s.WriteJSON(doc)
 	case len(o.hosts) > 1:
 		o.matrix(s, all)
 	}

@@ -180,7 +180,7 @@ func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		doc.Images = append(doc.Images, images...)
 	}
 	if o.json {
-		return code, writeJSON(s, doc)
+		return code, s.WriteJSON(doc)
 	}
 	return code, nil
 }

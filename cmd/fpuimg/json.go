@@ -11,27 +11,8 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
-// writeJSON prints a document. Every verb prints exactly one per run.
-func writeJSON(s *cli.IO, doc any) error {
-	b, err := encodeJSON(doc, 0)
-	if err == nil {
-		_, err = s.Out.Write(append(b, '\n'))
-	}
-	return err
-}
-
-// encodeJSON spells a value that starts at a column.
-func encodeJSON(v any, column int) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent(strings.Repeat(" ", column), "  ")
-	err := enc.Encode(v)
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
-}
-
 // jsonStream writes a document whose long lists are not in memory. Its bytes are
-// those of writeJSON.
+// those of [cli.IO.WriteJSON].
 type jsonStream struct {
 	s    *cli.IO
 	full []bool // the lists that are open, outermost first: does it have an element?
@@ -62,7 +43,7 @@ func (w *jsonStream) element(v any) error {
 // encode spells a value, after what separates it from its place's last element.
 func (w *jsonStream) encode(v any) ([]byte, error) {
 	column := 4 * len(w.full)
-	b, err := encodeJSON(v, column)
+	b, err := cli.EncodeJSON(v, column)
 	if len(w.full) == 0 || err != nil {
 		return b, err
 	}

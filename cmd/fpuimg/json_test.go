@@ -29,7 +29,7 @@ func TestJSONStream(t *testing.T) {
 		doc.Empty = []string{}
 		var got, want bytes.Buffer
 		whole := cli.NewIO("test", nil, &want, io.Discard)
-		if err := writeJSON(whole, doc); err != nil {
+		if err := whole.WriteJSON(doc); err != nil {
 			t.Fatal(err)
 		}
 		whole.Finish(0, nil)

@@ -53,6 +53,7 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		err = cli.Hinted(err, "--format=json takes a machine of which less is known")
 	} else {
 		b, err = cpuid.MarshalProfile(cpu)
+		b = cli.EscapeJSON(b)
 	}
 	if err != nil {
 		return 0, err

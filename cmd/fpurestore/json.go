@@ -1,11 +1,6 @@
 package main
 
-import (
-	"encoding/json"
-
-	"github.com/fpuimg/fpuimg/cmd/internal/cli"
-	"github.com/fpuimg/fpuimg/cmd/internal/view"
-)
+import "github.com/fpuimg/fpuimg/cmd/internal/view"
 
 // restoreDoc is the JSON document of schema fpurestore/1.
 type restoreDoc struct {
@@ -23,11 +18,4 @@ type threadDoc struct {
 	Actions  []view.ActionDoc `json:"actions"`
 	Lost     []view.LossDoc   `json:"lost"`
 	Error    *string          `json:"error"`
-}
-
-func (d *restoreDoc) write(s *cli.IO) error {
-	enc := json.NewEncoder(s.Out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(d)
 }

@@ -59,7 +59,7 @@ func (j *job) live() (cli.Exit, error) {
 		if j.doc.Outcome == "" {
 			j.doc.Outcome = outcomes[code]
 		}
-		return code, j.doc.write(j.io)
+		return code, j.io.WriteJSON(&j.doc)
 	}
 	return code, nil
 }

@@ -212,11 +212,17 @@ func (s *IO) talk(kind string, c color.Attribute, text string) {
 // file and task names come from other machines.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
+		if !printable(r) {
 			return '\uFFFD'
 		}
 		return r
 	}, text)
+}
+
+// printable reports whether a character is seen, and does nothing else: neither a
+// control of the terminal or of the direction of text, nor without a shape.
+func printable(r rune) bool {
+	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // Finish reports err, if any, flushes standard output and returns the exit code:

@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// WriteJSON prints a document.
+func (s *IO) WriteJSON(doc any) error {
+	b, err := EncodeJSON(doc, 0)
+	if err == nil {
+		_, err = s.Out.Write(append(b, '\n'))
+	}
+	return err
+}
+
+// EncodeJSON spells a value whose first line starts at a column, without a newline at
+// the end.
+func EncodeJSON(v any, column int) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent(strings.Repeat(" ", column), "  ")
+	err := enc.Encode(v)
+	return EscapeJSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), err
+}
+
+// EscapeJSON spells the characters of a document that a terminal would obey or not
+// show as \u escapes: encoding/json leaves all above U+001F as they are. The document
+// decodes to the same.
+func EscapeJSON(doc []byte) []byte {
+	if bytes.IndexFunc(doc, escaped) < 0 {
+		return doc
+	}
+	var out []byte
+	for len(doc) > 0 {
+		r, n := utf8.DecodeRune(doc)
+		switch {
+		case !escaped(r):
+			out = append(out, doc[:n]...)
+		case r > 0xFFFF:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		doc = doc[n:]
+	}
+	return out
+}
+
+// escaped reports whether a character of a document has to be escaped: those below
+// U+0020 are white space between its tokens.
+func escaped(r rune) bool { return r >= ' ' && !printable(r) }
