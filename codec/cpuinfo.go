@@ -47,18 +47,14 @@ func capabilityWords(version uint32) int {
 // CPUInfo is one decoded cpuinfo.img, as it is recorded. The CPU that it describes
 // is [CPUInfo.CPU].
 type CPUInfo struct {
-	Path       string
-	VendorID   uint32 // 0 unknown, 1 Intel, 2 AMD (Hygon too)
-	Family     uint32
-	Model      uint32
-	Stepping   uint32
-	Version    uint32   // capability_ver
-	Capability []uint32 // 12 words in version 1, 19 in version 2
-	ModelID    string
-	// XFeaturesMask, XSaveSize and XSaveSizeMax are nil in images of CRIU before
-	// 3.11.
-	XFeaturesMask           *uint64
-	XSaveSize, XSaveSizeMax *uint32
+	Path     string
+	VendorID uint32 // 0 unknown, 1 Intel, 2 AMD (Hygon too)
+	Family   uint32
+	Model    uint32
+	Stepping uint32
+	Version  uint32 // capability_ver
+	ModelID  string
+	xstate.CPURecord
 
 	img   image
 	entry entry

@@ -302,7 +302,7 @@ func TestCPUInfoFXSave(t *testing.T) {
 			}
 		}
 		o := forced(xstate.FormatFXSave)
-		o.KeepCPUInfo = true
+		o.Policy.KeepCPUInfo = true
 		if b, err := os.ReadFile(filepath.Join(convertDir(t, src, o), "cpuinfo.img")); err != nil || !bytes.Equal(b, old) {
 			t.Errorf("%s: --keep-cpuinfo did not keep it: %v", name, err)
 		}
@@ -335,21 +335,20 @@ func TestHostPairs(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				p := compat.NewPredictor(host)
+				j := compat.Judge(compat.Target{Host: host}, compat.Policy{})
 				for th, err := range out.Threads() {
 					if err != nil {
 						t.Fatal(err)
 					}
-					p.Add(&th.Core.State)
+					j.Thread(compat.Thread{State: &th.Core.State})
 				}
 				caps := []compat.Cap{compat.CapDefault, compat.CapNone}
-				var source *xstate.CPU
 				if out.CPUInfo != nil {
-					source = out.CPUInfo.CPU()
+					j.Taken(out.CPUInfo.CPU())
 					caps = append(caps, compat.CapFPU, compat.CapINS)
 				}
 				for _, cap := range caps {
-					if got := p.Predict(source, cap); got.Outcome != compat.Restores {
+					if got := j.Predict(cap); got.Outcome != compat.Restores {
 						t.Errorf("--cpu-cap %s: %s: %s", cap, got.Outcome, got.Reason)
 					}
 				}
@@ -372,7 +371,7 @@ func TestHostKeepsWhatFits(t *testing.T) {
 			o.Policy.Force = force
 			// CRIU lost the bounds of this one when it dumped it.
 			if p := plan(t, dir, o); p.Changed() && image != "g-max-criu42-auto" {
-				t.Errorf("%s for its own machine, force %t: changed %v %v", image, force, p.CPUInfo, p.LostNames())
+				t.Errorf("%s for its own machine, force %t: changed %v %v", image, force, p.CPUInfo, compat.LostNames(p.Threads))
 			}
 		}
 	}

@@ -26,7 +26,7 @@ func ExampleNewPlan() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(plan.Verdict, plan.LostNames())
+	fmt.Println(plan.Verdict, compat.LostNames(plan.Threads))
 
 	tmp, err := os.MkdirTemp("", "example")
 	if err != nil {

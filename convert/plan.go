@@ -7,30 +7,23 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
 // Options says what to convert to.
 type Options struct {
-	Target      compat.Target
-	Policy      compat.Policy
-	KeepCPUInfo bool // leave cpuinfo.img as it is
+	Target compat.Target
+	Policy compat.Policy
 }
 
 // Plan is a conversion of one checkpoint, worked out but not carried out.
 type Plan struct {
 	Checkpoint *codec.Checkpoint
-	Threads    []ThreadPlan
-	// Findings are those about the checkpoint as a whole: trailing data, and the
-	// source machine against the target's.
-	Findings []compat.Finding
+	*compat.Judgement
 	// CPUInfo is what changes in cpuinfo.img.
 	CPUInfo []FieldChange
-	Verdict compat.Verdict // the worst of the threads
 
 	// files are the new contents, by the name of the file in the directory.
 	files map[string][]byte
@@ -41,13 +34,6 @@ type Plan struct {
 	// large to be hashed.
 	archive     string
 	archiveInfo fs.FileInfo
-}
-
-// ThreadPlan is what happens to one thread.
-type ThreadPlan struct {
-	PID, TID int
-	File     string // the core image
-	*compat.Report
 }
 
 // FieldChange is one changed field of cpuinfo.img. From or To is "" where the field
@@ -70,7 +56,7 @@ func (e *KindError) Error() string {
 // checkpoint with one unreadable image is not converted at all. They are of type
 // [*codec.FormatError], or from the file system; or it is a [*KindError].
 func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
-	p := &Plan{Checkpoint: c, Findings: []compat.Finding{}, files: map[string][]byte{}, read: map[string]uint64{}}
+	p := &Plan{Checkpoint: c, Judgement: compat.Judge(o.Target, o.Policy), files: map[string][]byte{}, read: map[string]uint64{}}
 	errs := append([]error(nil), c.Problems...)
 	if c.Kind != codec.KindCRIU && c.Kind != codec.KindArchive {
 		return nil, &KindError{c.Path, c.Kind}
@@ -89,12 +75,7 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 			continue
 		}
 		p.read[th.Core.Path] = hash(th.Core.Raw())
-		r := compat.Decide(&th.Core.State, o.Target, o.Policy)
-		p.Threads = append(p.Threads, ThreadPlan{th.PID, th.TID, th.Core.Path, r})
-		p.Verdict = max(p.Verdict, r.Verdict)
-		if th.Core.Trailing > 0 {
-			p.Findings = append(p.Findings, compat.Trailing(th.Core.Path, th.Core.Trailing))
-		}
+		r := p.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing, State: &th.Core.State})
 		if r.Refused || !r.Changed {
 			continue
 		}
@@ -107,7 +88,7 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 	}
 	if len(errs) == 0 && c.CPUInfo != nil {
 		p.read[c.CPUInfo.Path] = hash(c.CPUInfo.Encode(c.CPUInfo))
-		p.planCPUInfo(c.CPUInfo, o)
+		p.planCPUInfo(c.CPUInfo)
 	}
 	for _, name := range p.sortedNames() {
 		if label, sparse := c.Sparse(name); sparse {
@@ -154,119 +135,19 @@ func (p *Plan) stale() error {
 	return nil
 }
 
-// Refused reports whether the policy forbids the conversion of any thread. Then
-// none is converted.
-func (p *Plan) Refused() bool {
-	for _, t := range p.Threads {
-		if t.Refused {
-			return true
-		}
-	}
-	return false
-}
-
 // Changed reports whether any file would change.
 func (p *Plan) Changed() bool { return len(p.files) > 0 }
 
-// LostNames names the registers whose values are lost, or would be, over all
-// threads.
-func (p *Plan) LostNames() []string {
-	var names []string
-	for _, t := range p.Threads {
-		for _, name := range compat.LossNames(t.Lost) {
-			if !slices.Contains(names, name) {
-				names = append(names, name)
-			}
-		}
-	}
-	return names
-}
-
-// OnlyLost reports whether a forced conversion may go ahead although the
-// checkpoint is damaged (see [compat.Report.OnlyLost]).
-func (p *Plan) OnlyLost() bool {
-	return !slices.ContainsFunc(p.Threads, func(t ThreadPlan) bool { return !t.OnlyLost() })
-}
-
-// planCPUInfo adapts cpuinfo.img to the resulting checkpoint, so that CRIU accepts
-// it where it compares that file (criu/arch/x86/cpu.c:cpu_validate_features).
-func (p *Plan) planCPUInfo(info *codec.CPUInfo, o Options) {
+// planCPUInfo adapts cpuinfo.img to the resulting checkpoint.
+func (p *Plan) planCPUInfo(info *codec.CPUInfo) {
 	source := info.CPU()
-	host := o.Target.Host
-	if host != nil {
-		p.Findings = append(p.Findings, compat.Machine(source, host)...)
-	}
-	if o.KeepCPUInfo || p.Refused() {
-		return
-	}
+	p.Taken(source)
 	to := *info
-	if o.Target.Format != nil && *o.Target.Format != xstate.FormatXSave {
-		withoutXSave(&to)
+	to.CPURecord = p.Adapt(info.CPURecord)
+	if p.CPUInfo = diffCPUInfo(info, &to); len(p.CPUInfo) > 0 {
+		p.files["cpuinfo.img"] = info.Encode(&to)
+		p.Erased(source, to.CPU())
 	}
-	if host != nil && o.Policy.Force {
-		adaptToHost(&to, host)
-	}
-	changes := diffCPUInfo(info, &to)
-	if len(changes) == 0 {
-		return
-	}
-	p.CPUInfo = changes
-	p.files["cpuinfo.img"] = info.Encode(&to)
-	p.Findings = append(p.Findings, compat.Erased(source, to.CPU()))
-}
-
-// withoutXSave clears the capability bits of XSAVE and of all that depends on it,
-// and removes the fields about the XSAVE area. CRIU takes the host's values for
-// fields that are absent.
-func withoutXSave(to *codec.CPUInfo) {
-	gone := append(xstate.DependentsOf("xsave"), "xsave")
-	to.Capability = maskWords(to.Capability, xstate.CapabilityMask(gone...), true)
-	to.XFeaturesMask, to.XSaveSize, to.XSaveSizeMax = nil, nil, nil
-}
-
-// adaptToHost makes the file what the host satisfies: the words have no bit that
-// the host lacks, the mask no component, and the sizes are the host's, since CRIU
-// wants them equal. What is not known of the host is left out, and CRIU takes the
-// host's own.
-func adaptToHost(to *codec.CPUInfo, host *xstate.CPU) {
-	switch {
-	case len(host.Capability) >= len(to.Capability):
-		to.Capability = maskWords(to.Capability, [xstate.CapabilityWords]uint32(pad(host.Capability)), false)
-	case host.Flags != nil:
-		var gone []string
-		for f := range xstate.AllFlags() {
-			if has, _ := host.HasFlag(f.Name); !has {
-				gone = append(gone, f.Name)
-			}
-		}
-		to.Capability = maskWords(to.Capability, xstate.CapabilityMask(gone...), true)
-	}
-	mask, known := host.CRIUMask()
-	if to.XFeaturesMask == nil || !known || host.XSaveSize == nil || host.XSaveSizeMax == nil {
-		to.XFeaturesMask, to.XSaveSize, to.XSaveSizeMax = nil, nil, nil
-		return
-	}
-	to.XFeaturesMask = new(*to.XFeaturesMask & mask)
-	to.XSaveSize, to.XSaveSizeMax = host.XSaveSize, host.XSaveSizeMax
-}
-
-func pad(words []uint32) []uint32 {
-	out := make([]uint32, xstate.CapabilityWords)
-	copy(out, words)
-	return out
-}
-
-// maskWords keeps the bits of mask, or with clear takes them away.
-func maskWords(words []uint32, mask [xstate.CapabilityWords]uint32, clear bool) []uint32 {
-	out := make([]uint32, len(words))
-	for i, w := range words {
-		if clear {
-			out[i] = w &^ mask[i]
-		} else {
-			out[i] = w & mask[i]
-		}
-	}
-	return out
 }
 
 // diffCPUInfo lists the fields that differ, by CRIU's names.

@@ -40,7 +40,7 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 			continue
 		}
 		img := newConvertImage(ckpt.Path)
-		img.fill(plan)
+		img.fill(plan, o.advice(plan))
 		images = append(images, img)
 		plans = append(plans, plan)
 		changed = changed || plan.Changed()
@@ -61,7 +61,7 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 		if plan.Refused() {
 			code = cli.Worst(code, o.refuse(s, plan.Checkpoint.Path, plan))
 		} else {
-			view.Losses(s, plan.Checkpoint.Path, o.dryRun, judgedThreads(plan))
+			view.Losses(s, plan.Checkpoint.Path, o.dryRun, plan.Threads)
 		}
 	}
 	if refused {

@@ -61,11 +61,9 @@ type checked struct {
 
 // result is one image against one host.
 type result struct {
-	host    *host
-	verdict compat.Verdict
-	machine []compat.Finding // about the machines, and trailing data
-	threads []view.Judged
-	criu    map[compat.Cap]compat.Prediction
+	host *host
+	*compat.Judgement
+	advice view.Advice
 }
 
 func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
@@ -91,7 +89,7 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			}
 		}
 		for _, r := range img.results {
-			code = cli.Worst(code, exitOf(r.verdict))
+			code = cli.Worst(code, exitOf(r.Verdict))
 		}
 		switch {
 		case o.json:
@@ -160,74 +158,47 @@ func (img *checked) criu() bool {
 	return img.ckpt.Kind == codec.KindCRIU || img.ckpt.Kind == codec.KindArchive
 }
 
+// partOf tells which part of a checkpoint an error is about.
+func partOf(err error) compat.Part {
+	if format, ok := errors.AsType[*codec.FormatError](err); ok && filepath.Base(format.Path) == "cpuinfo.img" {
+		return compat.CPUInfo
+	}
+	return compat.Images
+}
+
 // check reads an image once and holds it against every host.
 func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
-	path := ckpt.Path
-	img := &checked{path: path, ckpt: ckpt}
-	img.errs = append(img.errs, ckpt.Problems...)
-	// CRIU reads cpuinfo.img only where --cpu-cap asks for it.
-	broken := slices.ContainsFunc(ckpt.Problems, func(err error) bool {
-		format, ok := errors.AsType[*codec.FormatError](err)
-		return !ok || filepath.Base(format.Path) != "cpuinfo.img"
-	})
+	img := &checked{path: ckpt.Path, ckpt: ckpt}
 	var source *xstate.CPU
 	if ckpt.CPUInfo != nil {
 		source = ckpt.CPUInfo.CPU()
 	}
-	predictors := make([]*compat.Predictor, len(o.hosts))
-	targets := make([]compat.Target, len(o.hosts))
-	for i, h := range o.hosts {
-		img.results = append(img.results, &result{host: h, machine: compat.Machine(source, h.CPU)})
-		predictors[i] = compat.NewPredictor(h.CPU)
-		targets[i] = compat.Target{Host: h.CPU}
-		if img.criu() { // convert takes it
-			targets[i].Input = view.Path(path)
-			targets[i].Command = "fpuimg convert " + view.Quote(h.option) + " --force " + view.Path(path)
+	for _, h := range o.hosts {
+		r := &result{host: h, Judgement: compat.Judge(compat.Target{Host: h.CPU}, compat.Policy{})}
+		if r.Foreign = !img.criu(); !r.Foreign { // convert takes it
+			r.advice.Convert = view.Path(ckpt.Path)
+			r.advice.Force = "fpuimg convert " + view.Quote(h.option) + " --force " + r.advice.Convert
 		}
-		if broken {
-			predictors[i].AddUnparseable()
+		r.Taken(source)
+		img.results = append(img.results, r)
+	}
+	damage := func(err error) {
+		img.errs = codec.AppendFault(img.errs, err)
+		for _, r := range img.results {
+			r.Damage(partOf(err))
 		}
 	}
-	beyondForce := len(ckpt.Problems) > 0
+	for _, err := range ckpt.Problems {
+		damage(err)
+	}
 	for th, err := range ckpt.Threads() {
 		if err != nil {
-			img.errs = codec.AppendFault(img.errs, err)
-			beyondForce = true
-			for _, p := range predictors {
-				p.AddUnparseable()
-			}
+			damage(err)
 			continue
 		}
-		for i, r := range img.results {
-			report := compat.Decide(&th.Core.State, targets[i], compat.Policy{})
-			beyondForce = beyondForce || !report.OnlyLost()
-			r.threads = append(r.threads, view.Judged{TID: th.TID, Report: report})
-			r.verdict = max(r.verdict, report.Verdict)
-			if th.Core.Trailing > 0 {
-				r.machine = append(r.machine, compat.Trailing(th.Core.Path, th.Core.Trailing))
-			}
-			predictors[i].Add(&th.Core.State)
-			if th.Core.Split {
-				predictors[i].AddUnparseable()
-			}
-		}
-	}
-	for i, r := range img.results {
-		if len(img.errs) > 0 {
-			r.verdict = compat.Damaged
-		}
-		if beyondForce { // convert refuses the whole checkpoint
-			for _, t := range r.threads {
-				t.WithoutCommands()
-			}
-		}
-		r.criu = map[compat.Cap]compat.Prediction{}
-		for _, c := range compat.Caps() {
-			if img.criu() {
-				r.criu[c] = predictors[i].Predict(source, c)
-			} else {
-				r.criu[c] = compat.Prediction{Outcome: compat.Unknown, Loses: []string{}, Reason: "this is no CRIU checkpoint"}
-			}
+		for _, r := range img.results {
+			r.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing,
+				Unparseable: th.Core.Split, State: &th.Core.State})
 		}
 	}
 	return img
@@ -237,9 +208,9 @@ func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
 func (img *checked) text(s *cli.IO) {
 	r := img.results[0]
 	fmt.Fprintf(s.Out, "%s on %s: %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(img.path)), cli.Printable(r.host.Name),
-		view.VerdictStyle(s, r.verdict).Sprint(r.verdict))
+		view.VerdictStyle(s, r.Verdict).Sprint(r.Verdict))
 	var rows [][]string
-	for _, group := range view.Fold(r.threads, func(t view.Judged) string { return fmt.Sprint(t.From, t.Verdict, view.ActionLines(t.Report)) }) {
+	for _, group := range view.Fold(r.Threads, func(t compat.Judged) string { return fmt.Sprint(t.From, t.Verdict, view.ActionLines(t.Report)) }) {
 		t := group[0]
 		first := []string{view.TIDs(group), t.From.String(), t.Verdict.String()}
 		for _, l := range checkLines(t.Report) {
@@ -255,7 +226,7 @@ func (img *checked) text(s *cli.IO) {
 	if len(rows) > 0 {
 		view.Table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows)
 	}
-	view.Findings(s, r.threads, r.machine)
+	view.Findings(s, r.Threads, r.Findings, r.advice)
 	if img.criu() {
 		r.predictions(s)
 	}
@@ -268,10 +239,10 @@ func (r *result) predictions(s *cli.IO) {
 	caps := map[string][]string{}
 	width := len("--cpu-cap")
 	for _, c := range compat.Caps() {
-		p := r.criu[c]
-		what := p.Outcome
+		p := r.Predict(c)
+		what := string(p.Outcome)
 		if p.Class != nil {
-			what += " (" + *p.Class + ")"
+			what += " (" + string(*p.Class) + ")"
 		}
 		if p.Reason != "" {
 			what += ": " + p.Reason
@@ -318,11 +289,11 @@ type checkImage struct {
 }
 
 type checkResult struct {
-	Host     int              `json:"host"`
-	Verdict  compat.Verdict   `json:"verdict"`
-	Findings []compat.Finding `json:"findings"`
-	CRIU     criuDoc          `json:"criu"`
-	Threads  []checkThread    `json:"threads"`
+	Host     int               `json:"host"`
+	Verdict  compat.Verdict    `json:"verdict"`
+	Findings []view.FindingDoc `json:"findings"`
+	CRIU     criuDoc           `json:"criu"`
+	Threads  []checkThread     `json:"threads"`
 }
 
 type criuDoc struct {
@@ -334,10 +305,10 @@ type criuDoc struct {
 }
 
 type checkThread struct {
-	TID      int              `json:"tid"`
-	Verdict  compat.Verdict   `json:"verdict"`
-	Findings []compat.Finding `json:"findings"`
-	Lost     []view.LossDoc   `json:"lost"`
+	TID      int               `json:"tid"`
+	Verdict  compat.Verdict    `json:"verdict"`
+	Findings []view.FindingDoc `json:"findings"`
+	Lost     []view.LossDoc    `json:"lost"`
 }
 
 func (img *checked) document() checkImage {
@@ -349,11 +320,10 @@ func (img *checked) document() checkImage {
 		d.Error = newErrorDoc(img.path, img.errs[0])
 	}
 	for i, r := range img.results {
-		c := r.criu
-		rd := checkResult{Host: i, Verdict: r.verdict, Findings: append([]compat.Finding{}, r.machine...), Threads: []checkThread{},
-			CRIU: criuDoc{c[compat.CapDefault], c[compat.CapNone], c[compat.CapFPU], c[compat.CapINS], c[compat.CapCPU]}}
-		for _, t := range r.threads {
-			rd.Threads = append(rd.Threads, checkThread{t.TID, t.Verdict, append([]compat.Finding{}, t.Findings...), view.LossDocs(t.Lost)})
+		rd := checkResult{Host: i, Verdict: r.Verdict, Findings: r.advice.FindingDocs(r.Findings), Threads: []checkThread{},
+			CRIU: criuDoc{r.Predict(compat.CapDefault), r.Predict(compat.CapNone), r.Predict(compat.CapFPU), r.Predict(compat.CapINS), r.Predict(compat.CapCPU)}}
+		for _, t := range r.Threads {
+			rd.Threads = append(rd.Threads, checkThread{t.TID, t.Verdict, r.advice.FindingDocs(t.Findings), view.LossDocs(t.Lost)})
 		}
 		d.Results = append(d.Results, rd)
 	}

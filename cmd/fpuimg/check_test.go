@@ -333,7 +333,7 @@ func TestForcedFits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := compat.NewPredictor(h.CPU)
+			j := compat.Judge(compat.Target{Host: h.CPU}, compat.Policy{})
 			for _, th := range threads {
 				report := compat.Decide(&th.Core.State, compat.Target{Host: h.CPU}, compat.Policy{Force: true})
 				if report.Refused {
@@ -343,9 +343,9 @@ func TestForcedFits(t *testing.T) {
 				if again := compat.Decide(out, compat.Target{Host: h.CPU}, compat.Policy{}); again.Verdict != compat.Compatible || again.Changed {
 					t.Errorf("%s on %s: forced, and it is %v (changed %v): %+v", path, machine, again.Verdict, again.Changed, again.Findings)
 				}
-				p.Add(out)
+				j.Thread(compat.Thread{State: out})
 			}
-			if got := p.Predict(nil, compat.CapDefault); got.Outcome != compat.Restores {
+			if got := j.Predict(compat.CapDefault); got.Outcome != compat.Restores {
 				t.Errorf("%s on %s: forced, and CRIU %s: %s", path, machine, got.Outcome, got.Reason)
 			}
 		}
@@ -409,7 +409,7 @@ func names(cpus []*xstate.CPU) (out []string) {
 var badLine = regexp.MustCompile(`^([bv]\S+\.img) .*\| rc=(-?\d+) (.*)$`)
 
 // badClasses maps what CRIU said to the class of the refusal.
-var badClasses = map[string]string{
+var badClasses = map[string]compat.Class{
 	"Corruption in":            compat.ClassArraySize,
 	"reported":                 compat.ClassArraySize,
 	"Failed unpacking":         compat.ClassUnparseable,
@@ -446,7 +446,7 @@ func TestBadImages(t *testing.T) {
 			code, out, _ := fpuimg(t, "check", "--json", "--host="+testimg.Path(t, "h-avx512"), dir)
 			r := (*(*strict[checkContract](t, []byte(out)).Images)[0].Results)[0]
 			got := r.CRIU.Default
-			if refused := *got.Outcome == compat.Refuses; refused != (m[2] != "0") {
+			if refused := *got.Outcome == string(compat.Refuses); refused != (m[2] != "0") {
 				t.Fatalf("predicted %s (%s), CRIU's rc was %s: %s", *got.Outcome, *got.Reason, m[2], m[3])
 			}
 			if m[2] == "0" {
@@ -455,13 +455,13 @@ func TestBadImages(t *testing.T) {
 				}
 				return
 			}
-			want := ""
+			var want compat.Class
 			for text, class := range badClasses {
 				if strings.Contains(m[3], text) && (want == "" || class == compat.ClassArraySize) {
 					want = class
 				}
 			}
-			if want == "" || *got.Class != want {
+			if want == "" || *got.Class != string(want) {
 				t.Errorf("predicted %s, want %q: %s", *got.Class, want, m[3])
 			}
 			if m[1][0] == 'b' && code != 3 {
@@ -544,7 +544,7 @@ func TestHintsRun(t *testing.T) {
 					}
 					// cpuinfo.img is adapted too, where the machine is known well enough.
 					criu := (*(*strict[checkContract](t, []byte(out)).Images)[0].Results)[0].CRIU
-					if strings.Contains(command, host) && strings.HasSuffix(host, ".json") && *criu.FPU.Outcome != compat.Restores {
+					if strings.Contains(command, host) && strings.HasSuffix(host, ".json") && *criu.FPU.Outcome != string(compat.Restores) {
 						t.Errorf("%s: CRIU with --cpu-cap=fpu %s: %s", command, *criu.FPU.Outcome, *criu.FPU.Reason)
 					}
 					if err := os.RemoveAll(filepath.Join(work, made)); err != nil {

@@ -218,14 +218,12 @@ func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage,
 }
 
 func newConvertImage(path string) convertImage {
-	return convertImage{Path: path, Findings: []compat.Finding{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
+	return convertImage{Path: path, Findings: []view.FindingDoc{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
 }
 
 // plan works out the conversion of one checkpoint.
 func (o *convertOptions) plan(ckpt *codec.Checkpoint) (*convert.Plan, error) {
-	opts := convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force}, KeepCPUInfo: o.keepCPUInfo}
-	opts.Target.Command = o.command(ckpt.Path)
-	return convert.NewPlan(ckpt, opts)
+	return convert.NewPlan(ckpt, convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force, KeepCPUInfo: o.keepCPUInfo}})
 }
 
 // one converts one checkpoint that is not in an archive.
@@ -236,7 +234,7 @@ func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint) (cli.Exit, conve
 	if err != nil {
 		return cli.Damaged, img, err
 	}
-	img.fill(plan)
+	img.fill(plan, o.advice(plan))
 	if ckpt.Single() != nil {
 		if err := fileOutput(o.output, o.imageName(path)); err != nil {
 			return cli.Usage, img, err
@@ -249,7 +247,7 @@ func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint) (cli.Exit, conve
 	if plan.Refused() {
 		return o.refuse(s, path, plan), img, nil
 	}
-	view.Losses(s, path, o.dryRun, judgedThreads(plan))
+	view.Losses(s, path, o.dryRun, plan.Threads)
 	switch {
 	case filter:
 		b, err := plan.Bytes()
@@ -286,7 +284,7 @@ func (o *convertOptions) refuse(s *cli.IO, path string, plan *convert.Plan) cli.
 		return cli.Damaged
 	}
 	what := "no register value would be lost, but nobody knows what the program does next"
-	if names := plan.LostNames(); len(names) > 0 {
+	if names := compat.LostNames(plan.Threads); len(names) > 0 {
 		what = "it would lose " + strings.Join(names, ", ")
 	}
 	s.Errorf("%s: refused, nothing was written: %s", path, what)
@@ -364,21 +362,20 @@ func fileOutput(out, beside string) error {
 	return &cli.UsageError{Err: fmt.Errorf("-o %s names a directory, and the result is one file", out), Hint: hint}
 }
 
-func judgedThreads(plan *convert.Plan) []view.Judged {
-	out := make([]view.Judged, len(plan.Threads))
-	for i, t := range plan.Threads {
-		out[i] = view.Judged{TID: t.TID, Report: t.Report}
+// advice is what a report of the conversion offers.
+func (o *convertOptions) advice(plan *convert.Plan) view.Advice {
+	if o.force {
+		return view.Advice{}
 	}
-	return out
+	return view.Advice{Force: o.command(plan.Checkpoint.Path)}
 }
 
 // report prints what happens to each thread, then the findings.
 func (o *convertOptions) report(s *cli.IO, plan *convert.Plan) {
-	ts := judgedThreads(plan)
 	fmt.Fprintf(s.Out, "%s: %s, %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(plan.Checkpoint.Path)),
-		count(len(ts), "thread"), view.VerdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
-	view.Actions(s, ts)
-	view.Findings(s, ts, plan.Findings)
+		count(len(plan.Threads), "thread"), view.VerdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
+	view.Actions(s, plan.Threads)
+	view.Findings(s, plan.Threads, plan.Findings, o.advice(plan))
 	for _, c := range plan.CPUInfo {
 		fmt.Fprintf(s.Out, "cpuinfo.img %s: %s -> %s\n", c.Field, orAbsent(c.From), orAbsent(c.To))
 	}
@@ -398,14 +395,14 @@ type convertDoc struct {
 }
 
 type convertImage struct {
-	Path     string           `json:"path"`
-	Output   *string          `json:"output"`
-	Verdict  *compat.Verdict  `json:"verdict"`
-	Changed  bool             `json:"changed"`
-	Error    *errorDoc        `json:"error"`
-	Findings []compat.Finding `json:"findings"`
-	CPUInfo  []fieldDoc       `json:"cpuinfo"`
-	Threads  []convertThread  `json:"threads"`
+	Path     string            `json:"path"`
+	Output   *string           `json:"output"`
+	Verdict  *compat.Verdict   `json:"verdict"`
+	Changed  bool              `json:"changed"`
+	Error    *errorDoc         `json:"error"`
+	Findings []view.FindingDoc `json:"findings"`
+	CPUInfo  []fieldDoc        `json:"cpuinfo"`
+	Threads  []convertThread   `json:"threads"`
 }
 
 type fieldDoc struct {
@@ -422,10 +419,10 @@ type convertThread struct {
 	Lost    []view.LossDoc   `json:"lost"`
 }
 
-func (img *convertImage) fill(plan *convert.Plan) {
+func (img *convertImage) fill(plan *convert.Plan, a view.Advice) {
 	img.Verdict = &plan.Verdict
 	img.Changed = plan.Changed() && !plan.Refused()
-	img.Findings = view.AllFindings(judgedThreads(plan), plan.Findings)
+	img.Findings = a.FindingDocs(view.AllFindings(plan.Threads, plan.Findings))
 	for _, c := range plan.CPUInfo {
 		img.CPUInfo = append(img.CPUInfo, fieldDoc{c.Field, orNull(c.From), orNull(c.To)})
 	}

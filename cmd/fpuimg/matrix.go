@@ -49,10 +49,10 @@ type cell struct {
 
 // cell sums a result up.
 func (r *result) cell() cell {
-	f := r.chief()
-	c := cell{kind: map[compat.Verdict]cellKind{compat.DowngradeLossless: cellDrop, compat.DowngradeLossy: cellLoss, compat.Damaged: cellBad}[r.verdict]}
+	f := r.Chief()
+	c := cell{kind: map[compat.Verdict]cellKind{compat.DowngradeLossless: cellDrop, compat.DowngradeLossy: cellLoss, compat.Damaged: cellBad}[r.Verdict]}
 	switch {
-	case r.verdict == compat.Damaged && (f == nil || f.Severity < compat.Fatal || !f.Integrity()):
+	case r.Verdict == compat.Damaged && (f == nil || f.Severity < compat.Fatal || !f.Integrity()):
 		return unreadable
 	case f == nil:
 		return c
@@ -70,28 +70,6 @@ func (r *result) cell() cell {
 }
 
 var unreadable = cell{cellBad, "file", "damaged or unreadable file"}
-
-// chief returns the gravest finding of a result; nil if there is nothing but notes.
-func (r *result) chief() *compat.Finding {
-	var best *compat.Finding
-	consider := func(f *compat.Finding) {
-		if f.Severity > compat.Note && (best == nil || f.Severity > best.Severity ||
-			f.Severity == best.Severity && f.Integrity() && !best.Integrity()) {
-			best = f
-		}
-	}
-	for _, t := range r.threads {
-		for i := range t.Findings {
-			if f := &t.Findings[i]; f.Rule != compat.FormatXSave || t.Verdict != compat.DowngradeLossy {
-				consider(f)
-			}
-		}
-	}
-	for i := range r.machine {
-		consider(&r.machine[i])
-	}
-	return best
-}
 
 // groups are components that come and go together.
 var groups = []struct {

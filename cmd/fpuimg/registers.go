@@ -11,6 +11,7 @@ import (
 	"github.com/fatih/color"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
@@ -83,7 +84,7 @@ const vectorFeatures xstate.Features = 1<<xstate.SSE | 1<<xstate.AVX | 1<<xstate
 
 // registers prints every register of a thread, or with --redact the names of those
 // that differ from INIT.
-func (o *showOptions) registers(s *cli.IO, t *shownThread) {
+func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 	st := &t.Core.State
 	p := &printer{s: s}
 	name := "thread "

@@ -99,24 +99,18 @@ func parseComponents(names []string) (xstate.Features, error) {
 
 // shown is one image after it was read.
 type shown struct {
-	path     string
-	ckpt     *codec.Checkpoint // nil if it cannot be read
-	cpu      *xstate.CPU
-	threads  int          // how many; there may be too many to keep them
-	tasks    map[int]bool // that they belong to, 0 if unknown
-	groups   []group      // that they fall into; not with --json
-	tids     map[group][]int
-	judged   []view.Judged  // those with findings; not with --json
-	export   []codec.Thread // with --elf-core
-	damaged  bool           // by what the policy says of a thread
-	seen     uint64         // digest of all that was read
-	findings []compat.Finding
-	errs     []error
-}
+	path    string
+	ckpt    *codec.Checkpoint // nil if it cannot be read
+	cpu     *xstate.CPU
+	threads int          // how many; there may be too many to keep them
+	tasks   map[int]bool // that they belong to, 0 if unknown
+	groups  []group      // that they fall into; not with --json
+	tids    map[group][]int
+	export  []codec.Thread // with --elf-core
+	seen    uint64         // digest of all that was read
+	errs    []error
 
-type shownThread struct {
-	codec.Thread
-	report *compat.Report
+	*compat.Judgement // without a target; only threads with findings, none with --json
 }
 
 func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
@@ -138,7 +132,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			}
 			code = cli.Worst(code, cli.Damaged)
 		}
-		if img.damaged {
+		if img.Judgement != nil && img.Verdict == compat.Damaged {
 			code = cli.Worst(code, cli.Damaged)
 		}
 		switch {
@@ -213,7 +207,7 @@ func (o *showOptions) load(s *cli.IO, path string) []*shown {
 
 // read reads one image and judges each thread by itself, without a target.
 func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
-	img := &shown{path: ckpt.Path, ckpt: ckpt, tasks: map[int]bool{}, tids: map[group][]int{}}
+	img := &shown{path: ckpt.Path, ckpt: ckpt, tasks: map[int]bool{}, tids: map[group][]int{}, Judgement: compat.Judge(compat.Target{}, compat.Policy{})}
 	seen := newDigest()
 	img.errs = append(img.errs, ckpt.Problems...)
 	if ckpt.CPUInfo != nil {
@@ -226,23 +220,19 @@ func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 			img.errs = codec.AppendFault(img.errs, err)
 			continue
 		}
-		if th.Core.Trailing > 0 {
-			img.findings = append(img.findings, compat.Trailing(th.Core.Path, th.Core.Trailing))
-		}
 		img.threads++
 		img.tasks[th.PID] = true
 		if o.elfCore != "" {
 			img.export = append(img.export, th)
 		}
-		r := judge(th).report
-		img.damaged = img.damaged || r.Verdict == compat.Damaged
+		r := img.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing, State: &th.Core.State})
+		if o.json || len(r.Findings) == 0 { // there may be too many to keep them
+			img.Threads = img.Threads[:len(img.Threads)-1]
+		}
 		if o.json {
 			continue
 		}
-		if len(r.Findings) > 0 {
-			r.Findings = o.findings(r.Findings)
-			img.judged = append(img.judged, view.Judged{TID: th.TID, Report: r})
-		}
+		r.Findings = o.findings(r.Findings)
 		g := o.group(th.Core)
 		if img.tids[g] == nil {
 			img.groups = append(img.groups, g)
@@ -272,7 +262,7 @@ func (d *digest) add(th codec.Thread, err error) {
 }
 
 // again reads the threads a second time, one by one, where all of each is wanted.
-func (o *showOptions) again(img *shown, do func(shownThread) error) error {
+func (o *showOptions) again(img *shown, do func(codec.Thread) error) error {
 	if img.ckpt == nil {
 		return nil
 	}
@@ -282,7 +272,7 @@ func (o *showOptions) again(img *shown, do func(shownThread) error) error {
 		if err != nil {
 			continue // told before
 		}
-		if err := do(judge(th)); err != nil {
+		if err := do(th); err != nil {
 			return err
 		}
 	}
@@ -306,24 +296,20 @@ func (o *showOptions) threads(ckpt *codec.Checkpoint) iter.Seq2[codec.Thread, er
 	}
 }
 
-// judge says of a thread what there is to say without a target.
-func judge(th codec.Thread) shownThread {
-	return shownThread{th, compat.Decide(&th.Core.State, compat.Target{}, compat.Policy{})}
-}
-
-// findings returns the findings as they may be shown; never nil.
+// findings returns the findings as they may be shown.
 func (o *showOptions) findings(fs []compat.Finding) []compat.Finding {
-	out := slices.Clone(fs)
-	if out == nil {
-		out = []compat.Finding{}
+	if !o.redact {
+		return fs
 	}
-	if o.redact {
-		for i := range out {
-			out[i] = out[i].Redacted()
-		}
+	out := slices.Clone(fs)
+	for i := range out {
+		out[i] = out[i].Redacted()
 	}
 	return out
 }
+
+// showAdvice is what there is to say without a target.
+var showAdvice = view.Advice{General: true}
 
 // components yields the components to show, all but absent ones.
 func (o *showOptions) components(s *xstate.State) (out []componentDoc) {
@@ -347,11 +333,13 @@ func (o *showOptions) text(s *cli.IO, img *shown) error {
 	if img.threads > 0 {
 		o.table(s, img)
 	}
-	view.Findings(s, img.judged, o.findings(img.findings))
+	if img.Judgement != nil {
+		view.Findings(s, img.Threads, o.findings(img.Findings), showAdvice)
+	}
 	if !o.regs {
 		return nil
 	}
-	return o.again(img, func(t shownThread) error {
+	return o.again(img, func(t codec.Thread) error {
 		o.registers(s, &t)
 		return nil
 	})
@@ -475,10 +463,10 @@ type showImage struct {
 	Kind  string    `json:"kind"`
 	Error *errorDoc `json:"error"`
 	// Container is there for what an engine packed or left a description of.
-	Container *containerDoc    `json:"container,omitempty"`
-	CPU       json.RawMessage  `json:"cpu"`
-	Findings  []compat.Finding `json:"findings"`
-	Threads   []showThread     `json:"threads"`
+	Container *containerDoc     `json:"container,omitempty"`
+	CPU       json.RawMessage   `json:"cpu"`
+	Findings  []view.FindingDoc `json:"findings"`
+	Threads   []showThread      `json:"threads"`
 }
 
 type containerDoc struct {
@@ -489,16 +477,16 @@ type containerDoc struct {
 }
 
 type showThread struct {
-	PID        int              `json:"pid"`
-	TID        int              `json:"tid"`
-	Comm       string           `json:"comm"`
-	File       string           `json:"file"`
-	Mode       string           `json:"mode"`
-	Format     string           `json:"format"`
-	XStateBV   string           `json:"xstate_bv"`
-	Components []componentDoc   `json:"components"`
-	Findings   []compat.Finding `json:"findings"`
-	Registers  *registersDoc    `json:"registers,omitempty"`
+	PID        int               `json:"pid"`
+	TID        int               `json:"tid"`
+	Comm       string            `json:"comm"`
+	File       string            `json:"file"`
+	Mode       string            `json:"mode"`
+	Format     string            `json:"format"`
+	XStateBV   string            `json:"xstate_bv"`
+	Components []componentDoc    `json:"components"`
+	Findings   []view.FindingDoc `json:"findings"`
+	Registers  *registersDoc     `json:"registers,omitempty"`
 }
 
 type componentDoc struct {
@@ -511,10 +499,11 @@ type componentDoc struct {
 // document writes an image. Its threads come last: what precedes them is about all of
 // them.
 func (o *showOptions) document(doc *jsonStream, img *shown) error {
-	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Findings: o.findings(img.findings), Threads: []showThread{}}
+	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Findings: []view.FindingDoc{}, Threads: []showThread{}}
 	if img.ckpt != nil {
 		d.Kind = string(img.ckpt.Kind)
 		d.Container = (*containerDoc)(img.ckpt.Container)
+		d.Findings = showAdvice.FindingDocs(o.findings(img.Findings))
 	}
 	if len(img.errs) > 0 {
 		d.Error = newErrorDoc(img.path, img.errs[0])
@@ -526,17 +515,17 @@ func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	if err := doc.open(d); err != nil {
 		return err
 	}
-	if err := o.again(img, func(t shownThread) error { return doc.element(o.threadDoc(t)) }); err != nil {
+	if err := o.again(img, func(t codec.Thread) error { return doc.element(o.threadDoc(t)) }); err != nil {
 		return err
 	}
 	return doc.close()
 }
 
-func (o *showOptions) threadDoc(t shownThread) showThread {
+func (o *showOptions) threadDoc(t codec.Thread) showThread {
 	st := &t.Core.State
 	d := showThread{PID: t.PID, TID: t.TID, Comm: t.Core.Comm, File: baseName(t.Core.Path), Mode: "native",
 		Format: st.Format.String(), XStateBV: hex(uint64(st.BV)),
-		Components: o.components(st), Findings: o.findings(t.report.Findings)}
+		Components: o.components(st), Findings: showAdvice.FindingDocs(o.findings(compat.Decide(st, compat.Target{}, compat.Policy{}).Findings))}
 	if st.Compat {
 		d.Mode = "compat"
 	}

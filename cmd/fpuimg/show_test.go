@@ -130,7 +130,7 @@ func TestShowChanged(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err = o.again(img, func(shownThread) error { return nil })
+			err = o.again(img, func(codec.Thread) error { return nil })
 			if (err != nil) != (change != nil) || err != nil && !strings.Contains(err.Error(), "another program changed it") {
 				t.Errorf("got %v", err)
 			}

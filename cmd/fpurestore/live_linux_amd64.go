@@ -76,7 +76,7 @@ func (j *job) run() (cli.Exit, error) {
 		if j.images, err = loadImages(j.o); err != nil {
 			return cli.Damaged, err
 		}
-		decide(j.images, j.host, j.o, j.command())
+		decide(j.images, j.host, j.o)
 	}
 	if j.o.dryRun {
 		return j.dryRun()
@@ -504,7 +504,7 @@ func (j *job) match() (cli.Exit, error) {
 	}
 	for _, p := range j.plan {
 		if p.Refused {
-			return cli.Refused, &refusedError{view.LostNames(j.judged())}
+			return cli.Refused, &refusedError{compat.LostNames(j.judged())}
 		}
 	}
 	for i := range j.plan {
@@ -559,10 +559,18 @@ func (j *job) command() string {
 	return strings.Join(words, " ")
 }
 
-func (j *job) judged() []view.Judged {
-	out := make([]view.Judged, len(j.plan))
+// advice is what reports offer.
+func (j *job) advice() view.Advice {
+	if j.o.force {
+		return view.Advice{}
+	}
+	return view.Advice{Force: j.command()}
+}
+
+func (j *job) judged() []compat.Judged {
+	out := make([]compat.Judged, len(j.plan))
 	for i, p := range j.plan {
-		out[i] = view.Judged{TID: p.live.tid, Report: p.Report}
+		out[i] = compat.Judged{TID: p.live.tid, Report: p.Report}
 	}
 	return out
 }
@@ -642,7 +650,7 @@ func (j *job) dryRun() (cli.Exit, error) {
 			fmt.Fprintf(j.io.Out, "image %d -> thread %d %s\n", p.image.tid, p.live.tid, cli.Printable(p.live.comm))
 		}
 		view.Actions(j.io, j.judged())
-		view.Findings(j.io, j.judged(), nil)
+		view.Findings(j.io, j.judged(), nil, j.advice())
 	}
 	view.Losses(j.io, j.target(), true, j.judged())
 	j.io.Sayf("%s: dry run, nothing was stopped", j.target())
@@ -662,7 +670,7 @@ func (j *job) report() {
 	j.doc.Outcome = "restored"
 	if !j.o.json {
 		view.Actions(s, j.judged())
-		view.Findings(s, j.judged(), nil)
+		view.Findings(s, j.judged(), nil, j.advice())
 	}
 	view.Losses(s, j.target(), false, j.judged())
 	s.Sayf("%s: %d %s restored, stopped for %v", j.target(), len(j.plan), view.Threads(len(j.plan)), j.window.Round(10*time.Microsecond))
@@ -692,7 +700,7 @@ func (j *job) talk(err error) {
 	var hinted *cli.HintError
 	if (errors.As(err, &refused) || errors.As(err, &damaged)) && !j.o.json {
 		view.Actions(s, j.judged())
-		view.Findings(s, j.judged(), nil)
+		view.Findings(s, j.judged(), nil, j.advice())
 	}
 	if errors.As(err, &load) {
 		for _, err := range load {

@@ -105,10 +105,10 @@ type decision struct {
 
 // decide asks the policy what this machine means for each image, and builds all that
 // needs no live thread: no process has to wait for this.
-func decide(images []imageThread, host *xstate.CPU, o *options, command string) {
+func decide(images []imageThread, host *xstate.CPU, o *options) {
 	for i := range images {
 		img := &images[i]
-		r := compat.Decide(img.state, compat.Target{Host: host, Command: command}, compat.Policy{Force: o.force})
+		r := compat.Decide(img.state, compat.Target{Host: host}, compat.Policy{Force: o.force})
 		img.decision = &decision{Report: r, state: r.Apply(img.state)}
 		if *host.XSave && !r.Refused {
 			img.decision.build(host.Layout, int(*host.XSaveSize))

@@ -50,7 +50,7 @@ func oldArea(t *testing.T, cpu *xstate.CPU, s *xstate.State) []byte {
 // plannedFor plans image 7 for thread 9.
 func plannedFor(cpu *xstate.CPU, image *xstate.State, force bool) *planned {
 	images := []imageThread{{tid: 7, state: image}}
-	decide(images, cpu, &options{force: force}, "")
+	decide(images, cpu, &options{force: force})
 	return &plan([]match{{images[0], liveThread{tid: 9}}})[0]
 }
 

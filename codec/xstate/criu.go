@@ -32,6 +32,15 @@ func with(want func(*Component) bool) (set Features) {
 	return set
 }
 
+// CPURecord is what CRIU compares of a cpuinfo.img, besides the vendor.
+type CPURecord struct {
+	Capability []uint32 // 12 words in version 1 of the file, 19 in version 2
+	// XFeaturesMask, XSaveSize and XSaveSizeMax are nil in images of CRIU before
+	// 3.11.
+	XFeaturesMask           *uint64
+	XSaveSize, XSaveSizeMax *uint32
+}
+
 // criuMask is the components that can occur in the xfeatures_mask of CRIU 3.11 to
 // 4.2. It knows components up to bit 10, keeps the user ones, and then clears the
 // supervisor ones by a mask in which HDC stands as its number, 10, instead of as

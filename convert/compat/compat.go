@@ -1,10 +1,8 @@
 package compat
 
 import (
-	"encoding"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -51,19 +49,21 @@ const (
 
 // Rules lists every rule id, in the order in which reports name them.
 func Rules() []Rule {
-	return []Rule{LegacyShort, ComponentShort, ComponentLong, MXCSRReserved, BVWithoutData, BVUnknown,
-		ValueTooWide, InitZeroed, TrailingData, NoFPURecord, FormatXSave, ComponentMissing, ComponentUnusedMissing,
-		PKRUMissing, ShadowStackMissing, MXCSRMask, ISAMissing, XSaveSizeDiffers, VendorDiffers}
+	ids := make([]Rule, len(rules))
+	for i := range rules {
+		ids[i] = rules[i].id
+	}
+	return ids
 }
 
-// Finding is one thing that a rule has to say about a thread or a machine.
+// Finding is one thing that a rule has to say about a thread, a file or a machine.
 type Finding struct {
-	Rule       Rule     `json:"rule"`
-	Severity   Severity `json:"severity"`
-	Components []string `json:"components"` // state components, by name
-	Features   []string `json:"features"`   // CPU features, by Linux flag name
-	Reason     string   `json:"reason"`
-	Hint       string   `json:"hint"` // what to do, "" if nothing
+	Rule       Rule
+	Severity   Severity
+	Components []string // state components, by name
+	Features   []string // CPU features, by Linux flag name
+	Reason     string
+	Remedies   []Remedy // what to do, the alternatives; nil if nothing
 
 	discreet string // the reason without register values; "" if Reason has none
 }
@@ -79,13 +79,35 @@ func (f Finding) Redacted() Finding {
 // Integrity reports whether the finding is about the image alone, not about a
 // target.
 func (f *Finding) Integrity() bool {
-	switch f.Rule {
-	case LegacyShort, ComponentShort, ComponentLong, MXCSRReserved, BVWithoutData, BVUnknown,
-		ValueTooWide, InitZeroed, TrailingData, NoFPURecord:
-		return true
-	}
-	return false
+	return slices.ContainsFunc(rules[:], func(r rule) bool { return r.id == f.Rule && (r.scope == record || r.scope == file) })
 }
+
+// Remedy is one thing to do about a finding.
+type Remedy struct {
+	Kind  RemedyKind
+	Flags []string // of HostWith, by Linux flag name
+}
+
+// RemedyKind is what there is to do.
+type RemedyKind uint8
+
+const (
+	TakeAgain    RemedyKind = iota // take the checkpoint again: the image is damaged
+	Force                          // go ahead with [Policy.Force]
+	ClearBits                      // the same, which clears the bits of components without data
+	AddRecord                      // convert to fxsave, which gives the thread a record
+	WriteInit                      // convert to any format, which writes INIT
+	WithoutTiles                   // take the checkpoint while the process uses no AMX tiles
+	HostWith                       // restore on a host that has Flags
+	HostSmaller                    // restore on a host whose XSAVE area is no larger
+	StartAnew                      // start the programs anew on the host
+	BindNow                        // start the program with LD_BIND_NOW=1, before the checkpoint
+	RecordCPU                      // have CRIU record the CPU at dump
+	KeepCPUInfo                    // leave cpuinfo.img as it is, by [Policy.KeepCPUInfo]
+)
+
+// converts reports whether a conversion carries the remedy out.
+func (r Remedy) converts() bool { return r.Kind >= Force && r.Kind <= WriteInit }
 
 // Verdict sums up the findings. Greater is worse.
 type Verdict uint8
@@ -108,11 +130,10 @@ func (v Verdict) String() string { return verdicts[v] }
 // MarshalText makes the verdict readable in JSON.
 func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
-var _ encoding.TextMarshaler = Verdict(0)
-
 // Policy chooses the mode.
 type Policy struct {
-	Force bool // proceed even where registers are lost
+	Force       bool // proceed even where registers are lost
+	KeepCPUInfo bool // leave cpuinfo.img as it is
 }
 
 // Target is what a state is to fit: a format, a machine, or both. The zero value
@@ -126,9 +147,6 @@ type Target struct {
 	Features *xstate.Features
 	// Host is the machine; its components narrow Features.
 	Host *xstate.CPU
-	// Command is what a user would type to force the state into this target, and
-	// Input how the checkpoint is named there, for hints; "" gives none.
-	Command, Input string
 }
 
 // Action is what happens to a component.
@@ -203,15 +221,17 @@ func (e *IncompatibleError) Error() string {
 	return e.Report.Verdict.String()
 }
 
-// WithoutCommands takes the commands out of the hints, for a checkpoint that no
-// conversion takes.
-func (r *Report) WithoutCommands() {
+// withoutForce takes out the remedies that need a conversion, for a checkpoint that
+// none takes.
+func (r *Report) withoutForce() {
 	for i := range r.Findings {
-		if f := &r.Findings[i]; strings.Contains(f.Hint, "fpuimg ") {
-			f.Hint = ""
-			if f.Integrity() {
-				f.Hint = takeAgain
-			}
+		f := &r.Findings[i]
+		if !slices.ContainsFunc(f.Remedies, Remedy.converts) {
+			continue
+		}
+		f.Remedies = nil
+		if f.Integrity() {
+			f.Remedies = []Remedy{{Kind: TakeAgain}}
 		}
 	}
 }

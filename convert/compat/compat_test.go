@@ -463,7 +463,7 @@ var ruleCases = []struct {
 		"SSE", "", "holds 0 instead of MXCSR 0x1f80: restored so"},
 	{compat.InitZeroed, compat.Risky, findings(xsave(zeroed(0)), compat.Target{}),
 		"x87 SSE", "", "next inexact x87 or SSE operation"},
-	{compat.TrailingData, compat.Note, []compat.Finding{compat.Trailing("core-1.img", 7)},
+	{compat.TrailingData, compat.Note, told(compat.Thread{File: "core-1.img", Trailing: 7, State: fxsave()}),
 		"", "", "core-1.img: 7 bytes"},
 	{compat.NoFPURecord, compat.Risky, findings(none(), compat.Target{}),
 		"", "", "CRIU refuses it"},
@@ -487,26 +487,46 @@ var ruleCases = []struct {
 		"SSE", "", "0x40 (DAZ) that masked lacks"},
 	{compat.MXCSRMask, compat.Fatal, findings(fxsave(mxcsr(0x21fc0, 0x2ffff)), onHost(masked)),
 		"SSE", "", "DAZ and MM"},
-	{compat.ISAMissing, compat.Risky, compat.Machine(source(haswellSet, "intel", 832, "avx", "avx2", "bmi1"), haswell),
+	{compat.ISAMissing, compat.Risky, compared(source(haswellSet, "intel", 832, "avx", "avx2", "bmi1"), haswell),
 		"", "avx2 bmi1", "dies of SIGILL"},
-	{compat.ISAMissing, compat.Note, compat.Machine(source(haswellSet, "intel", 832, "avx", "erms"), haswell),
+	{compat.ISAMissing, compat.Note, compared(source(haswellSet, "intel", 832, "avx", "erms"), haswell),
 		"", "erms", "no program faults"},
-	{compat.ISAMissing, compat.Note, compat.Machine(nil, haswell),
+	{compat.ISAMissing, compat.Note, compared(nil, haswell),
 		"", "", "not checked"},
-	{compat.ISAMissing, compat.Risky, []compat.Finding{compat.Erased(source(haswellSet, "intel", 832, "avx", "avx2"), haswell)},
+	{compat.ISAMissing, compat.Risky, erased(source(haswellSet, "intel", 832, "avx", "avx2"), haswell),
 		"", "avx2", "no longer records"},
-	{compat.XSaveSizeDiffers, compat.Risky, compat.Machine(source(haswellSet, "intel", 832, "avx"), wide),
+	{compat.XSaveSizeDiffers, compat.Risky, compared(source(haswellSet, "intel", 832, "avx"), wide),
 		"", "", "up to byte 832 and the host writes up to byte 2688"},
-	{compat.XSaveSizeDiffers, compat.Note, compat.Machine(source(haswellSet, "intel", 832, "avx", "xsavec"), wide),
+	{compat.XSaveSizeDiffers, compat.Note, compared(source(haswellSet, "intel", 832, "avx", "xsavec"), wide),
 		"", "", "harmless, since the source has XSAVEC"},
-	{compat.XSaveSizeDiffers, compat.Note, compat.Machine(nil, wide),
+	{compat.XSaveSizeDiffers, compat.Note, compared(nil, wide),
 		"", "", "not checked"},
-	{compat.VendorDiffers, compat.Note, compat.Machine(source(haswellSet, "amd", 832, "avx"), source(haswellSet, "intel", 832, "avx")),
+	{compat.VendorDiffers, compat.Note, compared(source(haswellSet, "amd", 832, "avx"), source(haswellSet, "intel", 832, "avx")),
 		"", "", "taken on a CPU of amd, the host is of intel"},
 }
 
 func findings(s *xstate.State, t compat.Target) []compat.Finding {
 	return compat.Decide(s, t, compat.Policy{}).Findings
+}
+
+// compared returns the findings about two machines.
+func compared(source, host *xstate.CPU) []compat.Finding {
+	j := compat.Judge(onHost(host), compat.Policy{})
+	j.Taken(source)
+	return j.Findings
+}
+
+// told returns the findings about the checkpoint with one thread.
+func told(th compat.Thread) []compat.Finding {
+	j := compat.Judge(compat.Target{}, compat.Policy{})
+	j.Thread(th)
+	return j.Findings
+}
+
+func erased(before, after *xstate.CPU) []compat.Finding {
+	j := compat.Judge(compat.Target{}, compat.Policy{})
+	j.Erased(before, after)
+	return j.Findings
 }
 
 func TestRules(t *testing.T) {
@@ -557,36 +577,130 @@ func TestIntegrity(t *testing.T) {
 	}
 }
 
-func TestForceHint(t *testing.T) {
-	const command = "fpuimg convert --to=fxsave --force ckpt"
-	target := to(xstate.FormatFXSave)
-	target.Command = command
+// remedies spells what findings propose.
+func remedies(fs []compat.Finding) string {
+	names := map[compat.RemedyKind]string{compat.TakeAgain: "again", compat.Force: "force", compat.ClearBits: "clear", compat.AddRecord: "record",
+		compat.WriteInit: "init", compat.WithoutTiles: "tiles", compat.HostWith: "host", compat.HostSmaller: "smaller", compat.StartAnew: "anew",
+		compat.BindNow: "bind", compat.RecordCPU: "dump", compat.KeepCPUInfo: "keep"}
+	var out []string
+	for _, f := range fs {
+		var kinds []string
+		for _, r := range f.Remedies {
+			kinds = append(kinds, strings.TrimSpace(names[r.Kind]+" "+strings.Join(r.Flags, ",")))
+		}
+		if kinds != nil {
+			out = append(out, string(f.Rule)+"="+strings.Join(kinds, "|"))
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func TestRemedies(t *testing.T) {
+	down := to(xstate.FormatFXSave)
 	tests := []struct {
-		name  string
-		state *xstate.State
-		force bool
-		want  int // findings whose hint ends in the command
+		name   string
+		state  *xstate.State
+		target compat.Target
+		force  bool
+		want   string
 	}{
-		{"refused", xsave(use(xstate.AVX, "ymm0")), false, 2},
-		{"forced already", xsave(use(xstate.AVX, "ymm0")), true, 0},
-		{"damaged beyond force", xsave(use(xstate.AVX, "ymm0"), sized(xstate.Opmask, 8)), false, 0},
-		{"only lost", xsave(use(xstate.AVX, "ymm0"), lost(xstate.TileData)), false, 3},
-		{"up", fxsave(), false, 0},
+		{"refused", xsave(use(xstate.AVX, "ymm0")), down, false, "format-xsave=force component-missing=force"},
+		{"refused on a host", xsave(use(xstate.AVX, "ymm0")), onHost(plain), false, "format-xsave=host xsave|force component-missing=host avx|force"},
+		{"forced already", xsave(use(xstate.AVX, "ymm0")), down, true, ""},
+		{"damaged beyond force", xsave(use(xstate.AVX, "ymm0"), sized(xstate.Opmask, 8)), down, false, "component-short=again"},
+		{"beyond force, lost too", xsave(lost(xstate.TileData), sized(xstate.Opmask, 8)), compat.Target{}, false, "component-short=again bv-without-data=again"},
+		{"only lost", xsave(use(xstate.AVX, "ymm0"), lost(xstate.TileData)), down, false,
+			"bv-without-data=tiles|clear format-xsave=force component-missing=force"},
+		{"bounds lost", xsave(lost(xstate.BNDREGS)), down, true, "bv-without-data=clear"},
+		{"no record", none(), onHost(haswell), false, "no-fpu-record=record"},
+		{"zeros for INIT", xsave(zeroed(0)), compat.Target{}, false, "init-zeroed=init"},
+		{"shadow stack", xsave(shadowStack(1)), onHost(haswell), false, "shadow-stack-missing=host user_shstk|force"},
+		{"PKRU", xsave(pkru(0xfffffff0)), onHost(haswell), false, "pkru-missing=host pku|force"},
+		{"up", fxsave(), down, false, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			n := 0
-			for _, f := range compat.Decide(tt.state, target, compat.Policy{Force: tt.force}).Findings {
-				if strings.HasSuffix(f.Hint, command) {
-					n++
-				} else if strings.Contains(f.Hint, "fpuimg") {
-					t.Errorf("the command is not at the end of %q", f.Hint)
-				}
-			}
-			if n != tt.want {
-				t.Errorf("%d findings hint at the command, want %d", n, tt.want)
+			if got := remedies(compat.Decide(tt.state, tt.target, compat.Policy{Force: tt.force}).Findings); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
+	}
+	for _, tt := range []struct {
+		findings []compat.Finding
+		want     string
+	}{
+		{compared(source(haswellSet, "intel", 832, "avx", "avx2", "bmi1"), wide), "isa-missing=host avx2,bmi1|anew xsave-size-differs=smaller|bind"},
+		{compared(nil, wide), "isa-missing=dump"},
+		{erased(source(haswellSet, "intel", 832, "avx", "avx2"), haswell), "isa-missing=keep"},
+	} {
+		if got := remedies(tt.findings); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
+// TestJudge: the worst thread is the checkpoint's, and where force cannot lift what is
+// wrong with one part, no part proposes it, whichever was told first.
+func TestJudge(t *testing.T) {
+	lossy := compat.Thread{TID: 1, State: xsave(use(xstate.AVX, "ymm0"), use(xstate.Opmask, "k1"))}
+	fine := compat.Thread{TID: 2, State: xsave()}
+	short := compat.Thread{TID: 3, State: xsave(sized(xstate.AVX, 8))}
+	tiles := compat.Thread{TID: 4, State: xsave(lost(xstate.TileData))}
+	tests := []struct {
+		name    string
+		threads []compat.Thread
+		damage  []compat.Part
+		verdict compat.Verdict
+		lifts   bool
+		chief   compat.Rule
+		class   compat.Class // of CRIU's refusal
+	}{
+		{"nothing", nil, nil, compat.Compatible, true, "", ""},
+		{"lossy", []compat.Thread{fine, lossy, fine}, nil, compat.DowngradeLossy, true, compat.ComponentMissing, ""},
+		{"only lost", []compat.Thread{lossy, tiles}, nil, compat.Damaged, true, compat.BVWithoutData, ""},
+		{"short last", []compat.Thread{lossy, short}, nil, compat.Damaged, false, compat.ComponentShort, compat.ClassArraySize},
+		{"short first", []compat.Thread{short, lossy}, nil, compat.Damaged, false, compat.ComponentShort, compat.ClassArraySize},
+		{"a broken image", []compat.Thread{lossy}, []compat.Part{compat.Images}, compat.Damaged, false, compat.ComponentMissing, compat.ClassUnparseable},
+		{"a broken cpuinfo.img", []compat.Thread{fine}, []compat.Part{compat.CPUInfo}, compat.Damaged, false, "", ""},
+		{"unparseable", []compat.Thread{{State: xsave(), Unparseable: true}}, nil, compat.Compatible, true, "", compat.ClassUnparseable},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			j := compat.Judge(onHost(haswell), compat.Policy{})
+			for _, th := range tt.threads {
+				j.Thread(th)
+			}
+			for _, part := range tt.damage {
+				j.Damage(part)
+			}
+			if j.Verdict != tt.verdict || j.OnlyLost() != tt.lifts || j.Refused() != (tt.verdict > compat.Compatible && tt.name != "a broken cpuinfo.img") {
+				t.Errorf("%v, force lifts %t, refused %t", j.Verdict, j.OnlyLost(), j.Refused())
+			}
+			var chief compat.Rule
+			if f := j.Chief(); f != nil {
+				chief = f.Rule
+			}
+			if chief != tt.chief {
+				t.Errorf("the chief finding is %q, want %q", chief, tt.chief)
+			}
+			var class compat.Class
+			if p := j.Predict(compat.CapDefault); p.Class != nil {
+				class = *p.Class
+			}
+			if class != tt.class {
+				t.Errorf("CRIU refuses for %q, want %q", class, tt.class)
+			}
+			for i, th := range j.Threads {
+				if got := remedies(th.Findings); th.TID != tt.threads[i].TID || !tt.lifts && strings.Contains(got, "force") {
+					t.Errorf("thread %d: %s", th.TID, got)
+				}
+			}
+		})
+	}
+	foreign := compat.Judge(onHost(haswell), compat.Policy{})
+	foreign.Foreign = true
+	if got := foreign.Predict(compat.CapFPU); got.Outcome != compat.Unknown || got.Class != nil || got.Loses == nil {
+		t.Errorf("of no checkpoint of CRIU's: %+v", got)
 	}
 }
 

@@ -19,45 +19,53 @@ const (
 	CapCPU     Cap = "cpu"
 )
 
-// Caps lists the values of --cpu-cap that [Predictor.Predict] knows.
+// Caps lists the values of --cpu-cap that [Judgement.Predict] knows.
 func Caps() []Cap { return []Cap{CapDefault, CapNone, CapFPU, CapINS, CapCPU} }
 
-// Outcomes of a restore by CRIU.
+// Outcome is how a restore by CRIU ends.
+type Outcome string
+
 const (
-	Restores       = "restores"
-	RestoresLosing = "restores-losing" // exit 0, and components are dropped without a word
-	Refuses        = "refuses"
-	Unknown        = "unknown" // the profile lacks what CRIU compares
+	Restores       Outcome = "restores"
+	RestoresLosing Outcome = "restores-losing" // exit 0, and components are dropped without a word
+	Refuses        Outcome = "refuses"
+	Unknown        Outcome = "unknown" // the profile lacks what CRIU compares
 )
 
-// Classes of refusals.
+// Class is why CRIU refuses.
+type Class string
+
 const (
-	ClassUnparseable = "unparseable"
-	ClassNoFPRegs    = "no-fpregs"
-	ClassNoCPUInfo   = "no-cpuinfo"
-	ClassFPUBits     = "fpu-bits"
-	ClassXFeatures   = "xfeatures"
-	ClassXSaveSize   = "xsave-size"
-	ClassINS         = "ins"
-	ClassCPU         = "cpu"
-	ClassXSaveRecord = "xsave-record"
-	ClassArraySize   = "array-size"
+	ClassUnparseable Class = "unparseable"
+	ClassNoFPRegs    Class = "no-fpregs"
+	ClassNoCPUInfo   Class = "no-cpuinfo"
+	ClassFPUBits     Class = "fpu-bits"
+	ClassXFeatures   Class = "xfeatures"
+	ClassXSaveSize   Class = "xsave-size"
+	ClassINS         Class = "ins"
+	ClassCPU         Class = "cpu"
+	ClassXSaveRecord Class = "xsave-record"
+	ClassArraySize   Class = "array-size"
 )
 
 // Prediction is what CRIU 4.2 does with a checkpoint on a host.
 type Prediction struct {
-	Outcome string   `json:"outcome"`
-	Class   *string  `json:"class"` // of a refusal, else null
+	Outcome Outcome  `json:"outcome"`
+	Class   *Class   `json:"class"` // of a refusal, else null
 	Loses   []string `json:"loses"` // components that are dropped without a word
 	Reason  string   `json:"reason"`
 }
 
-func refuses(class, format string, args ...any) Prediction {
+func refuses(class Class, format string, args ...any) Prediction {
 	return Prediction{Refuses, &class, []string{}, fmt.Sprintf(format, args...)}
 }
 
-// Predictor gathers what CRIU would see in the core images of a checkpoint.
-type Predictor struct {
+func unknown(format string, args ...any) Prediction {
+	return Prediction{Unknown, nil, []string{}, fmt.Sprintf(format, args...)}
+}
+
+// predictor gathers what CRIU would see in the core images of a checkpoint.
+type predictor struct {
 	host *xstate.CPU
 
 	// has is the components that CRIU finds on the host; known is false if the
@@ -70,9 +78,8 @@ type Predictor struct {
 	noXSaveLoss, loss                   xstate.Features // what goes without XSAVE, and with it
 }
 
-// NewPredictor returns a predictor for one host.
-func NewPredictor(host *xstate.CPU) *Predictor {
-	p := &Predictor{host: host}
+func newPredictor(host *xstate.CPU) *predictor {
+	p := &predictor{host: host}
 	// CRIU takes CPUID's word for what the host has, not XCR0's, and knows no
 	// component above PKRU (compel fpu code, compel_fpu_has_feature). Without CPUID
 	// words the usable set is the best there is to go by.
@@ -87,11 +94,8 @@ func NewPredictor(host *xstate.CPU) *Predictor {
 	return p
 }
 
-// AddUnparseable notes an image that CRIU's parser rejects.
-func (p *Predictor) AddUnparseable() { p.unparseable = true }
-
-// Add notes the record of one thread.
-func (p *Predictor) Add(s *xstate.State) {
+// add notes the record of one thread.
+func (p *predictor) add(s *xstate.State) {
 	if s.Format == xstate.FormatNone {
 		p.noFPRegs = true
 		return
@@ -110,8 +114,7 @@ func (p *Predictor) Add(s *xstate.State) {
 	for f, status := range s.Present() {
 		matters := status == xstate.InUse || status == xstate.Lost
 		if f == xstate.PKRU && status == xstate.InUse {
-			sub := subject{state: s}
-			matters = sub.pkruMatters()
+			matters = guards(s)
 		}
 		if !matters || xstate.Legacy.Has(f) {
 			continue
@@ -123,13 +126,13 @@ func (p *Predictor) Add(s *xstate.State) {
 	}
 }
 
-// Predict says what CRIU does for one value of --cpu-cap. source is what the
+// predict says what CRIU does for one value of --cpu-cap. source is what the
 // checkpoint's cpuinfo.img records, nil if there is none.
 //
 // The order is CRIU's: cpuinfo.img is compared before the core images are read
 // (criu/cr-restore.c, criu/arch/x86/cpu.c:cpu_validate_features, then
 // crtools.c:restore_fpu).
-func (p *Predictor) Predict(source *xstate.CPU, cap Cap) Prediction {
+func (p *predictor) predict(source *xstate.CPU, cap Cap) Prediction {
 	if cap != CapDefault && cap != CapNone {
 		if bad, ok := p.validateCPU(source, cap); ok {
 			return bad
@@ -144,20 +147,20 @@ func (p *Predictor) Predict(source *xstate.CPU, cap Cap) Prediction {
 	case p.short:
 		return refuses(ClassArraySize, "st_space or xmm_space is too short")
 	case p.xsave && hostXSave == nil:
-		return Prediction{Unknown, nil, []string{}, "whether the host has XSAVE is not recorded"}
+		return unknown("whether the host has XSAVE is not recorded")
 	case p.xsave && !*hostXSave && cap != CapNone:
 		return refuses(ClassXSaveRecord, "the images hold XSAVE records, and the host has no XSAVE")
 	case p.xsave && !*hostXSave:
 		return p.loses(p.noXSaveLoss)
 	case p.xsave && !p.known && p.oddSize|p.noXSaveLoss != 0:
-		return Prediction{Unknown, nil, []string{}, "the host's components are not recorded"}
+		return unknown("the host's components are not recorded")
 	case p.wrongSize != 0:
 		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.wrongSize)
 	}
 	return p.loses(p.loss)
 }
 
-func (p *Predictor) loses(set xstate.Features) Prediction {
+func (p *predictor) loses(set xstate.Features) Prediction {
 	if set == 0 {
 		return Prediction{Restores, nil, []string{}, ""}
 	}
@@ -167,10 +170,7 @@ func (p *Predictor) loses(set xstate.Features) Prediction {
 // validateCPU is cpu_validate_features: any explicit value of --cpu-cap but none
 // is added to the default, which is fpu and ins, and has cpuinfo.img read. ok
 // reports that the restore ends here.
-func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction, ok bool) {
-	unknown := func(what string) (Prediction, bool) {
-		return Prediction{Unknown, nil, []string{}, "the host's profile does not record " + what}, true
-	}
+func (p *predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction, ok bool) {
 	if source == nil {
 		return refuses(ClassNoCPUInfo, "the checkpoint has no cpuinfo.img"), true
 	}
@@ -180,7 +180,7 @@ func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 	host := p.host
 	words := source.Capability
 	if len(host.Capability) < len(words) {
-		return unknown("its capability words")
+		return unknown("the host's profile does not record its capability words"), true
 	}
 	var missing []string
 	for _, name := range []string{"fpu", "fxsr", "osxsave", "xsaves"} {
@@ -197,7 +197,7 @@ func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 		mask, _ := source.CRIUMask()
 		hostMask, known := host.CRIUMask()
 		if !known {
-			return unknown("its xfeatures_mask")
+			return unknown("the host's profile does not record its xfeatures_mask"), true
 		}
 		if extra := mask &^ hostMask; extra != 0 {
 			return refuses(ClassXFeatures, "xfeatures_mask has bits that the host's lacks: %v (%#x)", xstate.Features(extra), extra), true
@@ -213,7 +213,7 @@ func (p *Predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 		switch {
 		case size.source == nil:
 		case size.host == nil:
-			return unknown("its " + size.field)
+			return unknown("the host's profile does not record its %s", size.field), true
 		case *size.source != *size.host:
 			return refuses(ClassXSaveSize, "%s is %d in cpuinfo.img and %d on the host; CRIU wants them equal", size.field, *size.source, *size.host), true
 		}

@@ -7,35 +7,49 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
-// subject is one thread's state and what its target asks for.
+// subject is what the rules look at: one thread's record, the file that it stands in,
+// or the two machines, and what the target asks for.
 type subject struct {
 	state  *xstate.State   // with INIT in place of zeros that stand for it
 	zeroed xstate.Features // the components where they stood
+
+	file     string // the image
+	trailing int    // bytes after its entry
+
+	source *xstate.CPU // the machine of the checkpoint; nil if unknown
 	target Target
 	force  bool
 
 	to      xstate.Format
 	allowed xstate.Features // what the target holds
 	extend  xstate.Features // what is added when the format goes up to xsave
+
+	rule     *rule // that is being checked
+	findings []Finding
 }
 
-// Decide compares one thread's state with a target. It changes nothing: [Apply]
-// carries the report out.
+// check asks the rules of the given scopes.
+func (sub *subject) check(scopes ...scope) []Finding {
+	for i := range rules {
+		if sub.rule = &rules[i]; slices.Contains(scopes, sub.rule.scope) {
+			sub.rule.check(sub)
+		}
+	}
+	return sub.findings
+}
+
+// Decide compares one thread's state with a target. It changes nothing:
+// [Report.Apply] carries the report out.
 func Decide(s *xstate.State, t Target, p Policy) *Report {
 	sub := &subject{target: t, force: p.Force}
 	sub.state, sub.zeroed = withInit(s)
 	s = sub.state
 	sub.resolve()
 	r := &Report{From: s.Format, To: sub.to, bv: s.BV, fcw: s.FX.FCW(), mxcsr: s.FX.MXCSR(), shadowStack: s.ShadowStack != nil}
-	for _, rule := range rules {
-		if f := rule.check(sub); f != nil {
-			f.Rule = rule.id
-			r.Findings = append(r.Findings, *f)
-		}
-	}
+	r.Findings = sub.check(record, fit)
 	sub.decide(r)
 	if !r.OnlyLost() {
-		r.WithoutCommands()
+		r.withoutForce()
 	}
 	r.Verdict = verdict(r.Findings, len(r.Lost) > 0)
 	if r.Verdict == Damaged {

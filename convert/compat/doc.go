@@ -13,10 +13,15 @@
 //
 // A [Report] gathers every finding, it never stops at the first. Each has the id
 // of its rule, a severity and a reason. Fatal findings decide the [Verdict]; risky
-// ones and notes never do. The rules stand in order in rules.go and machine.go.
+// ones and notes never do. The table of the rules stands in rules.go.
+//
+// [Decide] is about one thread. [Judge] gathers what there is to say of a checkpoint:
+// its threads, the machines, files that cannot be read, the verdict, whether force
+// lifts it, and what CRIU does. Nothing here is text for a shell: what to do about a
+// finding is a [Remedy].
 //
 // # CRIU
 //
-// [Predict] says what CRIU 4.2 does with a checkpoint on a host for each value of
+// [Judgement.Predict] says what CRIU 4.2 does with a checkpoint on a host for each value of
 // its --cpu-cap option. That is advice beside the verdict, not part of it.
 package compat

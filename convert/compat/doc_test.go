@@ -23,9 +23,9 @@ func TestRulesAreDocumented(t *testing.T) {
 		}
 		at += i
 	}
-	for _, class := range []string{compat.ClassUnparseable, compat.ClassNoFPRegs, compat.ClassNoCPUInfo, compat.ClassFPUBits,
+	for _, class := range []compat.Class{compat.ClassUnparseable, compat.ClassNoFPRegs, compat.ClassNoCPUInfo, compat.ClassFPUBits,
 		compat.ClassXFeatures, compat.ClassXSaveSize, compat.ClassINS, compat.ClassCPU, compat.ClassXSaveRecord, compat.ClassArraySize} {
-		if !strings.Contains(string(b), "| `"+class+"` |") {
+		if !strings.Contains(string(b), "| `"+string(class)+"` |") {
 			t.Errorf("class %s is not explained", class)
 		}
 	}

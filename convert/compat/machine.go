@@ -7,31 +7,6 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
-// machineRules are the rules about the two machines, whatever the threads hold.
-// source is nil where the checkpoint does not record it, as most do not.
-var machineRules = [...]struct {
-	id    Rule
-	check func(source, host *xstate.CPU) []*Finding
-}{
-	{ISAMissing, isaMissing},
-	{XSaveSizeDiffers, xsaveSizeDiffers},
-	{VendorDiffers, vendorDiffers},
-}
-
-// Machine compares the machine that a checkpoint was taken on, nil if that is
-// unknown, with the host that it is to go to. None of its findings is fatal: what
-// a program does with the instructions it found at start is in no image.
-func Machine(source, host *xstate.CPU) []Finding {
-	out := []Finding{}
-	for _, rule := range machineRules {
-		for _, f := range rule.check(source, host) {
-			f.Rule = rule.id
-			out = append(out, *f)
-		}
-	}
-	return out
-}
-
 func hostName(host *xstate.CPU) string {
 	if host.Name != "" {
 		return host.Name
@@ -49,42 +24,34 @@ func recorded(c *xstate.CPU, f xstate.Flag) bool {
 	return c.Layout != nil
 }
 
-func isaMissing(source, host *xstate.CPU) []*Finding {
-	if source == nil || source.Flags == nil {
-		return []*Finding{finding(Note, 0, "instruction sets not checked: the checkpoint does not record the CPU that it was taken on").
-			hint("criu dump --cpu-cap=cpu records it")}
+// What a program does with the instructions that it found at start is in no image, so
+// none of the rules about the machines finds what is fatal. The source is nil where the
+// checkpoint does not record it, as most do not.
+func (sub *subject) isaMissing() {
+	source, host := sub.source, sub.target.Host
+	switch {
+	case source == nil || source.Flags == nil:
+		sub.find(0, "instruction sets not checked: the checkpoint does not record the CPU that it was taken on").as(Note).
+			mend(Remedy{Kind: RecordCPU})
+		return
+	case host.Flags == nil:
+		sub.find(0, "instruction sets not checked: %s does not list its own", hostName(host)).as(Note)
+		return
 	}
-	if host.Flags == nil {
-		return []*Finding{finding(Note, 0, "instruction sets not checked: %s does not list its own", hostName(host))}
-	}
-	isa, other := MissingFlags(source, host)
-	var out []*Finding
+	isa, other := missingFlags(source, host)
 	if len(isa) > 0 {
-		f := finding(Risky, 0, "the source had instruction sets that %s lacks: %s; a program that chose such code when it started dies of SIGILL",
-			hostName(host), strings.Join(isa, " ")).hint("restore on a host %s, or start such programs anew", withFlags(isa))
-		f.Features = isa
-		out = append(out, f)
+		sub.find(0, "the source had instruction sets that %s lacks: %s; a program that chose such code when it started dies of SIGILL",
+			hostName(host), strings.Join(isa, " ")).about(isa...).mend(Remedy{HostWith, isa}, Remedy{Kind: StartAnew})
 	}
 	if len(other) > 0 {
-		f := finding(Note, 0, "hints and kernel-side features of the source that %s lacks, which no program faults on: %s",
-			hostName(host), strings.Join(other, " "))
-		f.Features = other
-		out = append(out, f)
+		sub.find(0, "hints and kernel-side features of the source that %s lacks, which no program faults on: %s",
+			hostName(host), strings.Join(other, " ")).as(Note).about(other...)
 	}
-	return out
 }
 
-// withFlags says what a host should have, for hints.
-func withFlags(names []string) string {
-	if len(names) > 4 {
-		return "that has them"
-	}
-	return "with " + strings.Join(names, " ")
-}
-
-// MissingFlags returns the flags of the source that the host lacks, by Linux name:
+// missingFlags returns the flags of the source that the host lacks, by Linux name:
 // first the instruction sets of user mode, then the rest.
-func MissingFlags(source, host *xstate.CPU) (isa, other []string) {
+func missingFlags(source, host *xstate.CPU) (isa, other []string) {
 	for _, name := range source.Flags {
 		f, ok := xstate.LookupFlag(name)
 		if has, _ := host.HasFlag(name); !ok || has || !recorded(host, f) {
@@ -132,72 +99,58 @@ func bufferEnd(c *xstate.CPU) (end int, known bool) {
 // from the source's CPUID. With XSAVEC the area depends on what is in use and the
 // buffer suffices; with plain XSAVE the host's CPU writes up to the end of its
 // highest component and overruns it.
-func xsaveSizeDiffers(source, host *xstate.CPU) []*Finding {
+func (sub *subject) xsaveSizeDiffers() {
+	source, host := sub.source, sub.target.Host
+	note := func(format string, args ...any) { sub.find(0, format, args...).as(Note) }
 	if source == nil || source.XSave == nil {
-		return []*Finding{finding(Note, 0, "XSAVE area size not checked: the checkpoint does not record the CPU that it was taken on")}
+		note("XSAVE area size not checked: the checkpoint does not record the CPU that it was taken on")
+		return
 	}
 	if !*source.XSave {
-		if host.XSave == nil || !*host.XSave {
-			return nil
+		if host.XSave != nil && *host.XSave {
+			note("the source has no XSAVE, %s has: harmless, since programs started there save their state with FXSAVE", hostName(host))
 		}
-		return []*Finding{finding(Note, 0, "the source has no XSAVE, %s has: harmless, since programs started there save their state with FXSAVE", hostName(host))}
+		return
 	}
 	from, ok := bufferEnd(source)
 	to, ok2 := componentsEnd(host)
 	if !ok || !ok2 || host.XSave == nil {
-		return []*Finding{finding(Note, 0, "XSAVE area size not checked: it is not recorded for both machines")}
+		note("XSAVE area size not checked: it is not recorded for both machines")
+		return
 	}
 	sizes := "the XSAVE area"
 	if source.XSaveSize != nil && host.XSaveSize != nil {
 		if *source.XSaveSize == *host.XSaveSize && from >= to {
-			return nil
+			return
 		}
 		sizes = fmt.Sprintf("the XSAVE area has %d bytes on the source and %d on %s", *source.XSaveSize, *host.XSaveSize, hostName(host))
 	} else if from >= to {
-		return nil
+		return
 	} else {
 		sizes += fmt.Sprintf(" ends at %d on the source and at %d on %s", from, to, hostName(host))
 	}
 	xsavec, _ := source.HasFlag("xsavec")
 	switch {
 	case !*host.XSave:
-		return []*Finding{finding(Note, 0, "%s, which has no XSAVE: no buffer can be overrun", sizes)}
+		note("%s, which has no XSAVE: no buffer can be overrun", sizes)
 	case !xsavec && to > from:
-		return []*Finding{finding(Risky, 0, "%s, and the source lacks XSAVEC: glibc's lazy symbol resolver, and any program that sized "+
+		sub.find(0, "%s, and the source lacks XSAVEC: glibc's lazy symbol resolver, and any program that sized "+
 			"an XSAVE buffer at start, has room up to byte %d and the host writes up to byte %d; the first lazily bound call "+
-			"then overwrites the stack", sizes, from, to).
-			hint("restore on a host whose XSAVE area is no larger, or start the program with LD_BIND_NOW=1 before the checkpoint")}
+			"then overwrites the stack", sizes, from, to).mend(Remedy{Kind: HostSmaller}, Remedy{Kind: BindNow})
 	case to > from:
-		return []*Finding{finding(Note, 0, "%s; harmless, since the source has XSAVEC: its programs save only what is in use, and the larger "+
-			"components stay in INIT", sizes)}
+		note("%s; harmless, since the source has XSAVEC: its programs save only what is in use, and the larger "+
+			"components stay in INIT", sizes)
+	default:
+		note("%s; harmless, since the components end no later there: a buffer sized at start is long enough", sizes)
 	}
-	return []*Finding{finding(Note, 0, "%s; harmless, since the components end no later there: a buffer sized at start is long enough", sizes)}
 }
 
-func vendorDiffers(source, host *xstate.CPU) []*Finding {
+func (sub *subject) vendorDiffers() {
+	source, host := sub.source, sub.target.Host
 	if source == nil || source.Vendor == "" || host.Vendor == "" || source.Vendor == host.Vendor ||
 		source.Vendor == "amd" && host.Vendor == "hygon" { // CRIU stores Hygon as AMD
-		return nil
+		return
 	}
-	return []*Finding{finding(Note, 0, "taken on a CPU of %s, %s is of %s; CRIU does not compare vendors, and images hold no vendor's layout",
-		source.Vendor, hostName(host), host.Vendor)}
-}
-
-// Erased is the finding about a cpuinfo.img that no longer records what the source
-// had: before is the machine that it described, after what it describes now.
-func Erased(before, after *xstate.CPU) Finding {
-	isa, _ := MissingFlags(before, after)
-	f := finding(Risky, 0, "cpuinfo.img no longer records what the source had, so CRIU cannot refuse on account of it")
-	if len(isa) > 0 {
-		f.Reason += "; it drops the instruction sets " + strings.Join(isa, " ") + ", and a program that chose such code when it started dies of SIGILL where they are missing"
-	} else {
-		f.Severity = Note
-		f.Reason += "; no instruction set is dropped"
-	}
-	f.Rule, f.Features = ISAMissing, isa
-	if isa == nil {
-		f.Features = []string{}
-	}
-	f.Hint = "--keep-cpuinfo leaves the file alone"
-	return *f
+	sub.find(0, "taken on a CPU of %s, %s is of %s; CRIU does not compare vendors, and images hold no vendor's layout",
+		source.Vendor, hostName(host), host.Vendor)
 }

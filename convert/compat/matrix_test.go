@@ -23,7 +23,10 @@ var hostImage = map[string]string{
 }
 
 // logClasses maps CRIU's decisive log line to the class of the refusal.
-var logClasses = []struct{ text, class string }{
+var logClasses = []struct {
+	text  string
+	class compat.Class
+}{
 	{"FPU xsave area present, but host cpu doesn't support it", compat.ClassXSaveRecord},
 	{"FPU feature required by image is not supported on host", compat.ClassFPUBits},
 	{"CPU xfeatures has unsupported bits", compat.ClassXFeatures},
@@ -66,21 +69,18 @@ func TestMatrix(t *testing.T) {
 		if ckpt.CPUInfo != nil {
 			source = ckpt.CPUInfo.CPU()
 		}
-		p := compat.NewPredictor(host)
-		findings := compat.Machine(source, host)
-		verdict := compat.Compatible
+		j := compat.Judge(onHost(host), compat.Policy{})
+		j.Taken(source)
+		findings := j.Findings
 		var set xstate.Features
 		for th, err := range ckpt.Threads() {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.Add(&th.Core.State)
-			r := compat.Decide(&th.Core.State, compat.Target{Host: host}, compat.Policy{})
-			verdict = max(verdict, r.Verdict)
-			findings = append(findings, r.Findings...)
+			findings = append(findings, j.Thread(compat.Thread{State: &th.Core.State}).Findings...)
 			set |= th.Core.State.BV
 		}
-		got := p.Predict(source, cap)
+		got, verdict := j.Predict(cap), j.Verdict
 		where := strings.Join(col[:3], " ")
 
 		if refused := rc != "0"; refused != (got.Outcome == compat.Refuses) {
@@ -88,7 +88,7 @@ func TestMatrix(t *testing.T) {
 			continue
 		}
 		if rc != "0" {
-			want := ""
+			var want compat.Class
 			for _, c := range logClasses {
 				if strings.Contains(log, c.text) {
 					want = c.class

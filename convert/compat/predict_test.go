@@ -84,7 +84,7 @@ func TestXSaveSize(t *testing.T) {
 		}
 		t.Run(name+" to "+tt.host.Name, func(t *testing.T) {
 			var got []compat.Finding
-			for _, f := range compat.Machine(tt.source, tt.host) {
+			for _, f := range compared(tt.source, tt.host) {
 				if f.Rule == compat.XSaveSizeDiffers {
 					got = append(got, f)
 				}
@@ -95,8 +95,8 @@ func TestXSaveSize(t *testing.T) {
 				t.Errorf("%d findings, %+v, want %q", len(got), got, tt.reason)
 			case got[0].Severity != tt.severity || !strings.Contains(got[0].Reason, tt.reason):
 				t.Errorf("%v %q, want %v with %q", got[0].Severity, got[0].Reason, tt.severity, tt.reason)
-			case tt.severity == compat.Risky && got[0].Hint == "":
-				t.Error("no hint")
+			case tt.severity == compat.Risky && got[0].Remedies == nil:
+				t.Error("no remedy")
 			}
 		})
 	}
@@ -162,18 +162,19 @@ func TestPredict(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := compat.NewPredictor(tt.host)
-			p.Add(tt.state)
+			j := compat.Judge(onHost(tt.host), compat.Policy{})
+			j.Taken(tt.source)
+			j.Thread(compat.Thread{State: tt.state})
 			var got []string
 			for _, c := range compat.Caps() {
-				r := p.Predict(tt.source, c)
+				r := j.Predict(c)
 				switch {
 				case r.Class != nil:
-					got = append(got, *r.Class)
+					got = append(got, string(*r.Class))
 				case r.Outcome == compat.RestoresLosing:
 					got = append(got, "losing:"+strings.Join(r.Loses, ","))
 				default:
-					got = append(got, r.Outcome)
+					got = append(got, string(r.Outcome))
 				}
 				if r.Loses == nil || (r.Outcome != compat.Restores) != (r.Reason != "") || (r.Outcome == compat.Refuses) != (r.Class != nil) {
 					t.Errorf("%s: %+v", c, r)
@@ -190,14 +191,18 @@ func TestPredict(t *testing.T) {
 // compared.
 func TestUnparseable(t *testing.T) {
 	haswell := openImage(t, hostImage["haswell"]).CPUInfo.CPU()
-	p := compat.NewPredictor(haswell)
-	p.AddUnparseable()
+	judged := func(source *xstate.CPU) *compat.Judgement {
+		j := compat.Judge(onHost(haswell), compat.Policy{})
+		j.Taken(source)
+		j.Damage(compat.Images)
+		return j
+	}
 	for _, c := range compat.Caps() {
-		if r := p.Predict(haswell, c); r.Class == nil || *r.Class != compat.ClassUnparseable {
+		if r := judged(haswell).Predict(c); r.Class == nil || *r.Class != compat.ClassUnparseable {
 			t.Errorf("%s: %+v", c, r)
 		}
 	}
-	if r := p.Predict(nil, compat.CapFPU); r.Class == nil || *r.Class != compat.ClassNoCPUInfo {
+	if r := judged(nil).Predict(compat.CapFPU); r.Class == nil || *r.Class != compat.ClassNoCPUInfo {
 		t.Errorf("fpu without cpuinfo.img: %+v", r)
 	}
 }
@@ -240,17 +245,21 @@ func FuzzDecide(f *testing.F) {
 			host.MXCSRMask, host.Flags = &hostMask, []string{"fxsr", "xsave"}
 			host.Capability = slices.Repeat([]uint32{mxcsr ^ pkru}, xstate.CapabilityWords)
 		}
-		target := compat.Target{Host: host, Command: "fpuimg convert"}
+		target := compat.Target{Host: host}
 		if to < 3 {
 			target.Format = new(xstate.Format(to))
 		}
-		compat.Machine(host, &xstate.CPU{})
-		compat.Machine(&xstate.CPU{}, host)
-		p := compat.NewPredictor(host)
-		p.Add(s)
-		for _, c := range compat.Caps() {
-			p.Predict(host, c)
-			p.Predict(&xstate.CPU{Vendor: "intel", Capability: make([]uint32, 12)}, c)
+		compared(host, &xstate.CPU{})
+		for _, source := range []*xstate.CPU{nil, {}, host, {Vendor: "intel", Capability: make([]uint32, 12)}} {
+			j := compat.Judge(target, compat.Policy{Force: true})
+			j.Taken(source)
+			j.Thread(compat.Thread{State: s})
+			for _, c := range compat.Caps() {
+				j.Predict(c)
+			}
+			if source != nil {
+				j.Adapt(xstate.CPURecord{Capability: source.Capability, XFeaturesMask: &usable})
+			}
 		}
 		plain, forced := compat.Decide(s, target, compat.Policy{}), compat.Decide(s, target, compat.Policy{Force: true})
 		if plain.Verdict != forced.Verdict {

@@ -13,13 +13,6 @@ import (
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
-// Judged is a thread and what the policy says of it: what check prints and convert
-// carries out.
-type Judged struct {
-	TID int
-	*compat.Report
-}
-
 // LossDoc is the loss of one component in JSON.
 type LossDoc struct {
 	Component string   `json:"component"`
@@ -36,9 +29,9 @@ func LossDocs(lost []compat.Loss) []LossDoc {
 }
 
 // Fold groups threads by key, in the order in which the keys first occur.
-func Fold(ts []Judged, key func(Judged) string) [][]Judged {
+func Fold(ts []compat.Judged, key func(compat.Judged) string) [][]compat.Judged {
 	var order []string
-	groups := map[string][]Judged{}
+	groups := map[string][]compat.Judged{}
 	for _, t := range ts {
 		k := key(t)
 		if groups[k] == nil {
@@ -46,7 +39,7 @@ func Fold(ts []Judged, key func(Judged) string) [][]Judged {
 		}
 		groups[k] = append(groups[k], t)
 	}
-	out := make([][]Judged, len(order))
+	out := make([][]compat.Judged, len(order))
 	for i, k := range order {
 		out[i] = groups[k]
 	}
@@ -54,7 +47,7 @@ func Fold(ts []Judged, key func(Judged) string) [][]Judged {
 }
 
 // TIDs names the threads of a group: one, or the range and how many.
-func TIDs(ts []Judged) string {
+func TIDs(ts []compat.Judged) string {
 	list := make([]int, len(ts))
 	for i, t := range ts {
 		list[i] = t.TID
@@ -88,19 +81,22 @@ const maxTold = 10
 
 // Findings prints the findings of all threads, equal ones once, then those
 // of the checkpoint. Those of a rule after the tenth are counted.
-func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
+func Findings(s *cli.IO, ts []compat.Judged, checkpoint []compat.Finding, a Advice) {
 	type placed struct {
-		finding compat.Finding
-		tids    []int
+		finding    *compat.Finding
+		tids       []int
+		hint, line string
 	}
 	var all []*placed
 	byKey := map[string]*placed{}
 	for _, t := range ts {
-		for _, f := range t.Findings {
+		for i := range t.Findings {
+			f := &t.Findings[i]
 			key := string(f.Rule) + f.Reason
 			p := byKey[key]
 			if p == nil {
 				p = &placed{finding: f}
+				p.hint, p.line = a.hint(f)
 				byKey[key] = p
 				all = append(all, p)
 			}
@@ -113,20 +109,21 @@ func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
 		told[f.Rule]++
 		return told[f.Rule] <= maxTold
 	}
-	all = slices.DeleteFunc(all, func(p *placed) bool { return !tell(&p.finding) })
+	all = slices.DeleteFunc(all, func(p *placed) bool { return !tell(p.finding) })
 	for i, p := range all {
-		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.finding.Hint == p.finding.Hint }) {
-			p.finding.Hint = "" // said once, below
+		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.hint == p.hint && o.line == p.line }) {
+			p.hint, p.line = "", "" // said once, below
 		}
 		where := Threads(len(p.tids)) + " " + Range(p.tids)
 		if Range(p.tids) == "?" { // a core image whose name does not tell
 			where = "this thread"
 		}
-		Finding(s, where, &p.finding)
+		printFinding(s, where, p.finding, p.hint, p.line)
 	}
 	for i := range checkpoint {
-		if tell(&checkpoint[i]) {
-			Finding(s, "checkpoint", &checkpoint[i])
+		if f := &checkpoint[i]; tell(f) {
+			hint, line := a.hint(f)
+			printFinding(s, "checkpoint", f, hint, line)
 		}
 	}
 	for _, rule := range slices.Sorted(maps.Keys(told)) {
@@ -138,7 +135,7 @@ func Findings(s *cli.IO, ts []Judged, checkpoint []compat.Finding) {
 
 // AllFindings returns the findings of a checkpoint and of its threads, equal ones
 // once.
-func AllFindings(ts []Judged, checkpoint []compat.Finding) []compat.Finding {
+func AllFindings(ts []compat.Judged, checkpoint []compat.Finding) []compat.Finding {
 	out := append([]compat.Finding{}, checkpoint...)
 	seen := map[string]bool{}
 	for _, t := range ts {
@@ -180,9 +177,9 @@ func ActionLines(r *compat.Report) [][2]string {
 	return lines
 }
 
-// Finding prints one finding: severity, rule and place first, then the reason
-// in words, and the hint.
-func Finding(s *cli.IO, where string, f *compat.Finding) {
+// printFinding prints one finding: severity, rule and place first, then the reason in
+// words, and the hint, with its command on a line of its own to copy.
+func printFinding(s *cli.IO, where string, f *compat.Finding, hint, command string) {
 	style := map[compat.Severity]*color.Color{
 		compat.Note:  s.OutStyle(color.Faint),
 		compat.Risky: s.OutStyle(color.FgYellow, color.Bold),
@@ -199,16 +196,9 @@ func Finding(s *cli.IO, where string, f *compat.Finding) {
 		}
 	}
 	paragraph(f.Reason)
-	if f.Hint == "" {
-		return
+	if hint != "" {
+		paragraph("hint: " + hint)
 	}
-	hint, command := f.Hint, ""
-	for _, program := range []string{"fpuimg ", "fpurestore -t"} {
-		if i := strings.Index(hint, program); i > 0 { // on a line of its own, to copy
-			hint, command = hint[:i], hint[i:]
-		}
-	}
-	paragraph("hint: " + hint)
 	if command != "" {
 		fmt.Fprintln(s.Out, "        "+cli.Printable(command))
 	}
@@ -232,9 +222,9 @@ func ActionDocs(r *compat.Report) []ActionDoc {
 
 // Actions prints a table of what happens to each thread, those of the same fate in
 // one row.
-func Actions(s *cli.IO, ts []Judged) {
+func Actions(s *cli.IO, ts []compat.Judged) {
 	var rows [][]string
-	for _, group := range Fold(ts, func(t Judged) string { return fmt.Sprint(t.From, t.To, ActionLines(t.Report)) }) {
+	for _, group := range Fold(ts, func(t compat.Judged) string { return fmt.Sprint(t.From, t.To, ActionLines(t.Report)) }) {
 		r := group[0].Report
 		first := []string{TIDs(group), r.From.String(), r.To.String()}
 		for _, l := range ActionLines(r) {
@@ -253,8 +243,8 @@ func Actions(s *cli.IO, ts []Judged) {
 // Losses warns of every loss that force lets happen, and says what it means for the
 // process. prefix names the checkpoint or process; planned tells that nothing is
 // lost yet.
-func Losses(s *cli.IO, prefix string, planned bool, ts []Judged) {
-	groups := Fold(ts, func(t Judged) string { return fmt.Sprint(t.Lost, t.Stripped()) })
+func Losses(s *cli.IO, prefix string, planned bool, ts []compat.Judged) {
+	groups := Fold(ts, func(t compat.Judged) string { return fmt.Sprint(t.Lost, t.Stripped()) })
 	if n := len(groups) - maxTold; n > 0 {
 		defer s.Warnf("%s: and %d more losses", prefix, n)
 		groups = groups[:maxTold]
@@ -305,18 +295,4 @@ func Path(path string) string {
 		path = "./" + path
 	}
 	return Quote(path)
-}
-
-// LostNames names the registers whose values are lost, or would be, over all
-// threads.
-func LostNames(ts []Judged) []string {
-	var names []string
-	for _, t := range ts {
-		for _, name := range compat.LossNames(t.Lost) {
-			if !slices.Contains(names, name) {
-				names = append(names, name)
-			}
-		}
-	}
-	return names
 }

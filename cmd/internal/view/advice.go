@@ -1,0 +1,95 @@
+package view
+
+import (
+	"strings"
+
+	"github.com/fpuimg/fpuimg/convert/compat"
+)
+
+// Advice is what a command has to offer to somebody with a finding. The zero value
+// names no command.
+type Advice struct {
+	Force   string // the command that goes ahead where force is needed; "" is none
+	Convert string // the checkpoint, as a word of fpuimg convert; "" if it takes none
+	General bool   // say what fpuimg convert could do, without naming the checkpoint
+}
+
+// hint makes text of the remedies of a finding: words, and the command that they end in.
+func (a Advice) hint(f *compat.Finding) (text, command string) {
+	for _, r := range f.Remedies {
+		join, way, line := ", or ", "", ""
+		switch r.Kind {
+		case compat.TakeAgain:
+			way = "the image is damaged: take the checkpoint again, or use an earlier one"
+		case compat.Force:
+			if way, line = "force it: ", a.Force; line == "" {
+				continue
+			}
+		case compat.ClearBits:
+			if way = "if the process can do without these values, "; text != "" {
+				join, way = "; or, ", "if it sets up its tiles anew, "
+			}
+			way += "convert with --force, which clears the bits"
+			if line = a.Force; line != "" {
+				way += ": "
+			}
+		case compat.AddRecord:
+			switch {
+			case a.Convert != "":
+				way, line = "give the thread the INIT state: ", "fpuimg convert --to=fxsave "+a.Convert
+			case a.General:
+				way = "fpuimg convert --to=fxsave gives the thread the INIT state"
+			}
+		case compat.WriteInit:
+			switch {
+			case a.Convert != "":
+				way, line = "any conversion writes INIT: ", "fpuimg convert --to=xsave "+a.Convert
+			case a.General:
+				way = "fpuimg convert --to=xsave writes INIT, as any conversion does"
+			}
+		case compat.WithoutTiles:
+			way = "checkpoint the process while it uses no AMX tiles"
+		case compat.HostWith:
+			way = "restore on a host that has them"
+			if len(r.Flags) <= 4 {
+				way = "restore on a host with " + strings.Join(r.Flags, " ")
+			}
+		case compat.HostSmaller:
+			way = "restore on a host whose XSAVE area is no larger"
+		case compat.StartAnew:
+			way = "start such programs anew"
+		case compat.BindNow:
+			way = "start the program with LD_BIND_NOW=1 before the checkpoint"
+		case compat.RecordCPU:
+			way = "criu dump --cpu-cap=cpu records it"
+		case compat.KeepCPUInfo:
+			way = "--keep-cpuinfo leaves the file alone"
+		}
+		if text != "" && way != "" {
+			text += join
+		}
+		text, command = text+way, line
+	}
+	return text, command
+}
+
+// FindingDoc is a finding in JSON.
+type FindingDoc struct {
+	Rule       compat.Rule     `json:"rule"`
+	Severity   compat.Severity `json:"severity"`
+	Components []string        `json:"components"`
+	Features   []string        `json:"features"`
+	Reason     string          `json:"reason"`
+	Hint       string          `json:"hint"` // what to do, "" if nothing
+}
+
+// FindingDocs returns the findings for JSON; never nil.
+func (a Advice) FindingDocs(fs []compat.Finding) []FindingDoc {
+	out := []FindingDoc{}
+	for i := range fs {
+		f := &fs[i]
+		hint, command := a.hint(f)
+		out = append(out, FindingDoc{f.Rule, f.Severity, f.Components, f.Features, f.Reason, hint + command})
+	}
+	return out
+}

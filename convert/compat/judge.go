@@ -1,0 +1,243 @@
+package compat
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Thread is what a judgement is told of one thread of a checkpoint.
+type Thread struct {
+	PID, TID int
+	File     string // the core image
+	Trailing int    // bytes after its entry
+	// Unparseable tells that CRIU's parser rejects the image, though it could be read.
+	Unparseable bool
+	State       *xstate.State
+}
+
+// Judged is a thread and what the policy says of it.
+type Judged struct {
+	PID, TID int
+	File     string // the core image
+	*Report
+}
+
+// Judgement is everything there is to say about one checkpoint and a target. It is
+// made by [Judge] and grows with what it is told.
+type Judgement struct {
+	// Findings are those about the machines and the files.
+	Findings []Finding
+	Threads  []Judged // in the order in which they were told
+	Verdict  Verdict  // the worst of the threads; Damaged if a file is
+	Foreign  bool     // set by the caller: this is no checkpoint of CRIU's
+
+	target    Target
+	policy    Policy
+	source    *xstate.CPU
+	predictor *predictor
+	refused   bool
+	beyond    bool // force lifts nothing
+}
+
+// Judge begins the judgement of a checkpoint.
+func Judge(t Target, p Policy) *Judgement {
+	j := &Judgement{Findings: []Finding{}, target: t, policy: p}
+	if t.Host != nil {
+		j.predictor = newPredictor(t.Host)
+	}
+	return j
+}
+
+// Taken tells the machine that the checkpoint was taken on, nil if it is unknown, and
+// compares it with the target's host.
+func (j *Judgement) Taken(source *xstate.CPU) {
+	j.source = source
+	if j.target.Host != nil {
+		j.Findings = append(j.Findings, (&subject{source: source, target: j.target}).check(machines)...)
+	}
+}
+
+// Thread tells of a thread, and returns the decision about it.
+func (j *Judgement) Thread(th Thread) *Report {
+	r := Decide(th.State, j.target, j.policy)
+	j.Threads = append(j.Threads, Judged{th.PID, th.TID, th.File, r})
+	j.Findings = append(j.Findings, (&subject{file: th.File, trailing: th.Trailing}).check(file)...)
+	j.Verdict = max(j.Verdict, r.Verdict)
+	j.refused = j.refused || r.Refused
+	if j.predictor != nil {
+		j.predictor.add(th.State)
+		j.predictor.unparseable = j.predictor.unparseable || th.Unparseable
+	}
+	switch {
+	case j.beyond:
+		r.withoutForce()
+	case !r.OnlyLost():
+		j.beyondForce()
+	}
+	return r
+}
+
+// Part is a part of a checkpoint.
+type Part uint8
+
+const (
+	Images  Part = iota // what CRIU reads in every restore
+	CPUInfo             // cpuinfo.img, which it reads if --cpu-cap asks for it
+)
+
+// Damage tells that a part of the checkpoint cannot be read.
+func (j *Judgement) Damage(part Part) {
+	j.Verdict = Damaged
+	if j.predictor != nil && part == Images {
+		j.predictor.unparseable = true
+	}
+	j.beyondForce()
+}
+
+// beyondForce takes all remedies out that need a conversion: none takes a checkpoint
+// in part.
+func (j *Judgement) beyondForce() {
+	if j.beyond {
+		return
+	}
+	j.beyond = true
+	for _, t := range j.Threads {
+		t.withoutForce()
+	}
+}
+
+// Refused reports whether the policy forbids the conversion of any thread. Then none
+// is converted.
+func (j *Judgement) Refused() bool { return j.refused }
+
+// OnlyLost reports whether a forced conversion may go ahead even if the checkpoint is
+// damaged (see [Report.OnlyLost]).
+func (j *Judgement) OnlyLost() bool { return !j.beyond }
+
+// Predict says what CRIU does with the checkpoint on the target's host, for one value
+// of --cpu-cap.
+func (j *Judgement) Predict(cap Cap) Prediction {
+	if j.Foreign {
+		return unknown("this is no CRIU checkpoint")
+	}
+	return j.predictor.predict(j.source, cap)
+}
+
+// Chief returns the gravest finding, nil if there is nothing but notes.
+func (j *Judgement) Chief() *Finding {
+	var best *Finding
+	consider := func(f *Finding) {
+		if f.Severity > Note && (best == nil || f.Severity > best.Severity ||
+			f.Severity == best.Severity && f.Integrity() && !best.Integrity()) {
+			best = f
+		}
+	}
+	for _, t := range j.Threads {
+		for i := range t.Findings {
+			if f := &t.Findings[i]; f.Rule != FormatXSave || t.Verdict != DowngradeLossy {
+				consider(f)
+			}
+		}
+	}
+	for i := range j.Findings {
+		consider(&j.Findings[i])
+	}
+	return best
+}
+
+// LostNames names the registers whose values are lost, or would be, over all
+// threads.
+func LostNames(threads []Judged) []string {
+	var names []string
+	for _, t := range threads {
+		for _, name := range LossNames(t.Lost) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// Adapt returns what cpuinfo.img is to record so that CRIU accepts the converted
+// checkpoint where it compares that file (criu/arch/x86/cpu.c:cpu_validate_features).
+// All threads must have been told before.
+func (j *Judgement) Adapt(r xstate.CPURecord) xstate.CPURecord {
+	if j.policy.KeepCPUInfo || j.refused {
+		return r
+	}
+	if f := j.target.Format; f != nil && *f != xstate.FormatXSave {
+		r = withoutXSave(r)
+	}
+	if j.target.Host != nil && j.policy.Force {
+		r = satisfiedBy(r, j.target.Host)
+	}
+	return r
+}
+
+// withoutXSave clears the capability bits of XSAVE and of all that depends on it,
+// and removes the fields about the XSAVE area. CRIU takes the host's values for
+// fields that are absent.
+func withoutXSave(r xstate.CPURecord) xstate.CPURecord {
+	gone := append(xstate.DependentsOf("xsave"), "xsave")
+	return xstate.CPURecord{Capability: withoutFlags(r.Capability, gone)}
+}
+
+// satisfiedBy makes the record what the host satisfies: the words have no bit that
+// the host lacks, the mask no component, and the sizes are the host's, since CRIU
+// wants them equal. What is not known of the host is left out, and CRIU takes the
+// host's own.
+func satisfiedBy(r xstate.CPURecord, host *xstate.CPU) xstate.CPURecord {
+	switch {
+	case len(host.Capability) >= len(r.Capability):
+		words := slices.Clone(r.Capability)
+		for i := range words {
+			words[i] &= host.Capability[i]
+		}
+		r.Capability = words
+	case host.Flags != nil:
+		var gone []string
+		for f := range xstate.AllFlags() {
+			if has, _ := host.HasFlag(f.Name); !has {
+				gone = append(gone, f.Name)
+			}
+		}
+		r.Capability = withoutFlags(r.Capability, gone)
+	}
+	mask, known := host.CRIUMask()
+	if r.XFeaturesMask == nil || !known || host.XSaveSize == nil || host.XSaveSizeMax == nil {
+		return xstate.CPURecord{Capability: r.Capability}
+	}
+	r.XFeaturesMask = new(*r.XFeaturesMask & mask)
+	r.XSaveSize, r.XSaveSizeMax = host.XSaveSize, host.XSaveSizeMax
+	return r
+}
+
+func withoutFlags(words []uint32, gone []string) []uint32 {
+	words = slices.Clone(words)
+	for i, mask := range xstate.CapabilityMask(gone...) {
+		if i < len(words) {
+			words[i] &^= mask
+		}
+	}
+	return words
+}
+
+// Erased tells that cpuinfo.img no longer records what the source had: before is the
+// machine that it described, after what it describes now.
+func (j *Judgement) Erased(before, after *xstate.CPU) {
+	isa, _ := missingFlags(before, after)
+	f := Finding{Rule: ISAMissing, Severity: Risky, Components: []string{}, Features: append([]string{}, isa...), Remedies: []Remedy{{Kind: KeepCPUInfo}},
+		Reason: "cpuinfo.img no longer records what the source had, so CRIU cannot refuse on account of it"}
+	if len(isa) > 0 {
+		f.Reason += fmt.Sprintf("; it drops the instruction sets %s, and a program that chose such code when it started dies of SIGILL where they are missing",
+			strings.Join(isa, " "))
+	} else {
+		f.Severity = Note
+		f.Reason += "; no instruction set is dropped"
+	}
+	j.Findings = append(j.Findings, f)
+}
