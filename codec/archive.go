@@ -167,7 +167,7 @@ func (a *archive) walk(tr *rawtar.Reader) error {
 		if err != nil {
 			return a.wrap(err)
 		}
-		if m.Type == rawtar.TypeLink || m.Type == rawtar.TypeSymlink {
+		if m.Type == tar.TypeLink || m.Type == tar.TypeSymlink {
 			if err := a.link(m); err != nil {
 				return err
 			}
@@ -233,7 +233,7 @@ func (a *archive) image(tr *rawtar.Reader, m *rawtar.Member) error {
 	}
 	f := archived{}
 	switch {
-	case m.Type == rawtar.TypeLink:
+	case m.Type == tar.TypeLink:
 		f.err = &FormatError{label, m.Offset, "tar", errHardLink}
 	case !m.Regular() && !m.Sparse:
 		f.err = &FormatError{label, m.Offset, "tar", errIrregular}

@@ -408,7 +408,7 @@ func hugePax(b []byte) []byte {
 	h := buf.Bytes()[:512]
 	h[156] = 'x'
 	sumHeader(h)
-	return append(slices.Clone(h), b...)
+	return slices.Concat(h, make([]byte, 1<<20+512), b)
 }
 
 // sumHeader writes the checksum of a header block.

@@ -1,10 +1,13 @@
 package rawtar
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Resized returns the member's header blocks for data of another size. Only the
@@ -39,6 +42,25 @@ func (m *Member) Resized(size int64) ([]byte, error) {
 	end := m.pax + blockSize + int((n+blockSize-1)&^(blockSize-1))
 	pad := make([]byte, -len(fresh)&(blockSize-1))
 	return slices.Concat(out[:m.pax+blockSize], fresh, pad, out[end:]), nil
+}
+
+var errPax = errors.New("malformed pax header")
+
+// paxRecord reads the first record of b, "LEN KEY=VALUE\n", and returns its length.
+func paxRecord(b []byte) (n int, key, value string, err error) {
+	space := bytes.IndexByte(b, ' ')
+	if space <= 0 || space > 20 {
+		return 0, "", "", errPax
+	}
+	v, err := strconv.ParseUint(string(b[:space]), 10, 31)
+	if err != nil || v < 5 || int(v) > len(b) || int(v) <= space+1 || b[v-1] != '\n' {
+		return 0, "", "", errPax
+	}
+	key, value, ok := strings.Cut(string(b[space+1:v-1]), "=")
+	if !ok || key == "" {
+		return 0, "", "", errPax
+	}
+	return int(v), key, value, nil
 }
 
 // resizePax replaces the size records of a pax header's data.
