@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 
 	"github.com/fpuimg/fpuimg/codec"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
@@ -265,17 +264,14 @@ func compressors(tb testing.TB) map[string]func([]byte) []byte {
 			}
 			return z
 		}),
-		"xz": run(func(w io.Writer) io.WriteCloser {
-			z, err := xz.NewWriter(w)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			return z
-		}),
 	}
-	if path, err := exec.LookPath("bzip2"); err == nil {
-		m["bzip2"] = func(b []byte) []byte {
-			cmd := exec.Command(path, "-c")
+	for _, program := range []string{"bzip2", "xz"} {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			continue
+		}
+		m[program] = func(b []byte) []byte {
+			cmd := exec.Command(path, "-c", "-1")
 			cmd.Stdin = bytes.NewReader(b)
 			out, err := cmd.Output()
 			if err != nil {

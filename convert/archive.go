@@ -18,7 +18,7 @@ var ErrNoWriter = rawtar.ErrNoWriter
 
 // ArchiveOptions are the choices of [WriteArchive] and [CopyArchive].
 type ArchiveOptions struct {
-	// Compression of the result: none, gzip, zstd or xz; "" keeps that of the
+	// Compression of the result: none, gzip or zstd; "" keeps that of the
 	// archive.
 	Compression string
 	// Progress is called with the bytes of the archive that are copied so far; nil

@@ -187,10 +187,7 @@ func TestArchiveBytes(t *testing.T) {
 			// The images themselves must not be sparse; their file system may make
 			// them so.
 			plain := tarOf(t, dir, append(args, names...)...)
-			for _, c := range []rawtar.Compression{rawtar.None, rawtar.Gzip, rawtar.Zstd, rawtar.XZ} {
-				if c == rawtar.XZ && (name != "gnu" || names[0] != ".") {
-					continue // the slowest, and no other bytes
-				}
+			for _, c := range []rawtar.Compression{rawtar.None, rawtar.Gzip, rawtar.Zstd} {
 				t.Run(name+"/"+names[0]+"/"+string(c), func(t *testing.T) {
 					path := writeTemp(t, "a.tar", compress(t, plain, c))
 					out := convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{})
@@ -293,34 +290,34 @@ func TestArchivePodman(t *testing.T) {
 func TestArchiveCompression(t *testing.T) {
 	path := testimg.Path(t, "p-none", "p-none.tar")
 	plain, _ := unpacked(t, convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{}))
-	for _, c := range []rawtar.Compression{rawtar.None, rawtar.Gzip, rawtar.Zstd, rawtar.XZ} {
+	for _, c := range []rawtar.Compression{rawtar.None, rawtar.Gzip, rawtar.Zstd} {
 		got, compression := unpacked(t, convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{Compression: string(c)}))
 		if compression != c || !bytes.Equal(got, plain) {
 			t.Errorf("asked for %s: have %s, the same bytes: %v", c, compression, bytes.Equal(got, plain))
 		}
 	}
-	if bzip2, err := exec.LookPath("bzip2"); err == nil {
-		b, err := exec.Command(bzip2, "-c", path).Output()
+	for _, program := range []string{"bzip2", "xz"} { // that are read only
+		b, err := exec.Command(testcmd.Tool(t, program), "-c", path).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
-		packed := writeTemp(t, "x.tar.bz2", b)
+		packed := writeTemp(t, "x", b)
 		plans := archivePlans(t, packed, forced(xstate.FormatFXSave))
 		out := filepath.Join(filepath.Dir(packed), "out")
 		if err := convert.CanWriteArchive(packed, convert.ArchiveOptions{}); !errors.Is(err, convert.ErrNoWriter) {
-			t.Errorf("error %v, want that bzip2 cannot be written", err)
+			t.Errorf("error %v, want that %s cannot be written", err, program)
 		}
 		if err := convert.CanWriteArchive(packed, convert.ArchiveOptions{Compression: "gzip"}); err != nil {
 			t.Error(err)
 		}
 		if err := convert.WriteArchive(plans, out, convert.ArchiveOptions{}); !errors.Is(err, convert.ErrNoWriter) {
-			t.Errorf("error %v, want that bzip2 cannot be written", err)
+			t.Errorf("error %v, want that %s cannot be written", err, program)
 		}
 		if err := convert.WriteArchive(plans, out, convert.ArchiveOptions{Compression: "none"}); err != nil {
 			t.Error(err)
 		}
 		if got, _ := unpacked(t, out); !bytes.Equal(got, plain) {
-			t.Error("other bytes from the bzip2 archive")
+			t.Errorf("other bytes from the %s archive", program)
 		}
 	}
 }

@@ -138,8 +138,6 @@ func (o *convertOptions) archiveName(path string) string {
 		end = ".tar.gz"
 	case "zstd":
 		end = ".tar.zst"
-	case "xz":
-		end = ".tar.xz"
 	}
 	return filepath.Join(dir, base+"."+o.suffix()+end)
 }

@@ -35,7 +35,7 @@ type convertOptions struct {
 }
 
 // compressions are the values of --compress.
-var compressions = []string{"none", "gzip", "zstd", "xz"}
+var compressions = []string{"none", "gzip", "zstd"}
 
 func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o convertOptions
@@ -48,7 +48,7 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVarP(&o.output, "output", "o", "", "write to this `path` instead of beside the input; - is standard output")
 	fs.BoolVar(&o.inPlace, "in-place", false, "change the checkpoint itself and keep the originals as NAME.orig")
 	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")
-	fs.StringVar(&o.compress, "compress", "", "compress a converted archive by `METHOD`: none, gzip, zstd or xz; as it was if not given")
+	fs.StringVar(&o.compress, "compress", "", "compress a converted archive by `METHOD`: none, gzip or zstd; as it was if not given")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		args = paths(args)

@@ -29,7 +29,7 @@ var edges = []struct {
 	{"codec", "codec/xstate internal/rawtar protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/xstate", ""},
-	{"internal/rawtar", "compress xz xzenc"},
+	{"internal/rawtar", "compress xz"},
 	// For tests only.
 	{"internal/test/sysfault", "sys"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
@@ -53,7 +53,6 @@ var others = map[string]string{
 	"sys":         "golang.org/x/sys",
 	"tablewriter": "github.com/olekukonko/tablewriter",
 	"xz":          "github.com/xi2/xz",
-	"xzenc":       "github.com/ulikunitz/xz",
 }
 
 func TestImports(t *testing.T) {

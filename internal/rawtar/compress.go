@@ -11,7 +11,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	xzenc "github.com/ulikunitz/xz"
 	"github.com/xi2/xz"
 )
 
@@ -213,8 +212,6 @@ func NewEncoder(w io.Writer, c Compression) (io.WriteCloser, error) {
 		return gzip.NewWriterLevel(w, gzip.DefaultCompression)
 	case Zstd:
 		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
-	case XZ:
-		return xzenc.NewWriter(w)
 	}
 	return nil, fmt.Errorf("%s: %w", c, ErrNoWriter)
 }

@@ -95,6 +95,18 @@ func TestGzipPadding(t *testing.T) {
 	}
 }
 
+// pack has a program compress a text.
+func pack(tb testing.TB, program, text string, args ...string) []byte {
+	tb.Helper()
+	cmd := exec.Command(testcmd.Tool(tb, program), append([]string{"-c"}, args...)...)
+	cmd.Stdin = strings.NewReader(text)
+	out, err := cmd.Output()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return out
+}
+
 // TestXZDictionary reads xz files as xz lays them out, and refuses a dictionary of 4 GiB
 // in each of their blocks before it is allocated.
 func TestXZDictionary(t *testing.T) {
@@ -103,13 +115,7 @@ func TestXZDictionary(t *testing.T) {
 	rand.NewChaCha8([32]byte{}).Read(noise)
 	all := string(noise) + text + text
 	pack := func(args ...string) []byte {
-		cmd := exec.Command(testcmd.Tool(t, "xz"), append([]string{"-c", "--block-size=16KiB"}, args...)...)
-		cmd.Stdin = strings.NewReader(all)
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
+		return pack(t, "xz", all, append([]string{"--block-size=16KiB"}, args...)...)
 	}
 	// LZMA2 with its one property, the dictionary that xz takes for -0, -6 and -9.
 	filters := regexp.MustCompile(`\x21\x01[\x0c\x16\x1c]`)
@@ -222,16 +228,10 @@ func decode(tb testing.TB, b []byte) io.ReadCloser {
 // FuzzDecoder decompresses arbitrary bytes: the library must give data or an error.
 func FuzzDecoder(f *testing.F) {
 	text := bytes.Repeat([]byte("some text "), 500)
-	for _, c := range []Compression{Gzip, Zstd, XZ} {
-		var b bytes.Buffer
-		w, err := NewEncoder(&b, c)
-		if err != nil {
-			f.Fatal(err)
-		}
-		w.Write(text)
-		w.Close()
-		f.Add(b.Bytes())
-		f.Add(append(slices.Clone(b.Bytes()), b.Bytes()...))
+	for _, program := range []string{"gzip", "zstd", "xz", "bzip2"} {
+		b := pack(f, program, string(text))
+		f.Add(b)
+		f.Add(slices.Concat(b, b))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, ok := Detect(b)
@@ -284,16 +284,10 @@ func TestBudget(t *testing.T) {
 // TestManyMembers decompresses files of many small parts: the memory for one of them
 // serves for all.
 func TestManyMembers(t *testing.T) {
-	packed := map[Compression][]byte{Bzip2: []byte("BZh9\x17\x72\x45\x38\x50\x90\x00\x00\x00\x00"), Zstd: append([]byte("\x28\xb5\x2f\xfd\x00\x88"), 1, 0, 0)}
-	for _, c := range []Compression{Gzip, XZ} {
-		var b bytes.Buffer
-		w, err := NewEncoder(&b, c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.Close()
-		packed[c] = b.Bytes()
-	}
+	var empty bytes.Buffer
+	gzip.NewWriter(&empty).Close()
+	packed := map[Compression][]byte{Gzip: empty.Bytes(), Bzip2: []byte("BZh9\x17\x72\x45\x38\x50\x90\x00\x00\x00\x00"),
+		Zstd: append([]byte("\x28\xb5\x2f\xfd\x00\x88"), 1, 0, 0), XZ: pack(t, "xz", "one byte or more")}
 	for c, one := range packed {
 		read := func(n int) uint64 {
 			var before, after runtime.MemStats
@@ -303,8 +297,8 @@ func TestManyMembers(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer d.Close()
-			if n, err := io.Copy(io.Discard, d); n != 0 || err != nil {
-				t.Errorf("%s: %d bytes, error %v; want nothing", c, n, err)
+			if _, err := io.Copy(io.Discard, d); err != nil {
+				t.Errorf("%s: %v", c, err)
 			}
 			runtime.ReadMemStats(&after)
 			return after.TotalAlloc - before.TotalAlloc
