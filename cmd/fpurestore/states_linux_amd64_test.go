@@ -576,6 +576,25 @@ func TestOtherUser(t *testing.T) {
 	g.expect(g.states)
 }
 
+// TestUserNamespace meets a process outside, as root of a user namespace.
+func TestUserNamespace(t *testing.T) {
+	g := startTarget(t, targetConfig{})
+	cmd := asProgram("fpurestore", "-t", fmt.Sprint(g.pid), "-D", g.images(g.states, same))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		t.Skipf("no user namespace to be had: %v", err)
+	}
+	r := result{cmd.ProcessState.ExitCode(), "", string(out)}
+	if r.code != 4 {
+		t.Errorf("exit status %d", r.code)
+	}
+	r.says(t, "not permitted", "hint: it lives in another user namespace; ")
+	g.expect(g.states)
+}
+
 // waits is a program that does nothing until its standard input ends.
 const waits = "fpurestore-waits"
 

@@ -268,11 +268,23 @@ func hasCapPtrace() bool {
 	return false
 }
 
-// otherUserNS tells whether a process is known to live in another user
-// namespace than this one.
-func otherUserNS(pid int) bool {
+// initUserNS is the first user namespace (include/linux/proc_ns.h,
+// PROC_USER_INIT_INO).
+const initUserNS = "user:[4026531837]"
+
+// otherUserNS tells whether a process lives in another user namespace than this
+// one. Of one outside, not even the link can be read (fs/proc/namespaces.c:
+// proc_ns_readlink, ptrace_may_access), which CAP_SYS_PTRACE allows in the own
+// namespace and, in the first one, everywhere.
+func otherUserNS(pid int, hasCap bool) bool {
 	var self, other [64]byte
 	n, err := unix.Readlink("/proc/self/ns/user", self[:])
 	m, err2 := unix.Readlink(fmt.Sprintf("/proc/%d/ns/user", pid), other[:])
-	return err == nil && err2 == nil && !bytes.Equal(self[:n], other[:m])
+	switch {
+	case err != nil:
+		return false
+	case err2 == unix.EACCES || err2 == unix.EPERM:
+		return hasCap && string(self[:n]) != initUserNS
+	}
+	return err2 == nil && !bytes.Equal(self[:n], other[:m])
 }

@@ -645,7 +645,7 @@ func (t *Tracer) attachError(pid, tid int, cause error) error {
 	case denied:
 		e.Reason = ErrPermission
 		e.HasCap = hasCapPtrace()
-		e.UserNS = otherUserNS(pid)
+		e.UserNS = otherUserNS(pid, e.HasCap)
 		e.YamaScope = readNumber("/proc/sys/kernel/yama/ptrace_scope")
 	default:
 		e.Reason, e.Err = cause, nil
