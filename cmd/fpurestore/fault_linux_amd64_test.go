@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -74,23 +74,20 @@ func (m *meddler) Detach(tid, sig int) error {
 // restoreThrough runs the program in this process over a meddler.
 func restoreThrough(tb testing.TB, m *meddler, args ...string) result {
 	tb.Helper()
-	m.Backend = ptrace.NewSystem()
 	var out, errs bytes.Buffer
-	s := cli.NewIO("fpurestore", strings.NewReader(""), &out, &errs)
-	opened := func(pids ...int) (*ptrace.Tracer, error) { return ptrace.OpenBackend(m, pids...) }
-	var code cli.Exit
-	var err error
-	done := make(chan bool)
-	go func() { // of its own: its OS thread ends with it if a thread could not be let go
-		defer close(done)
-		code, err = dispatch(s, args, func(s *cli.IO, o *options) (cli.Exit, error) {
-			j := newJob(s, o)
-			j.open = opened
-			return j.live()
-		})
-	}()
-	<-done
-	return result{int(s.Finish(code, err)), out.String(), errs.String()}
+	code := m.restore(&out, &errs, args...)
+	return result{code, out.String(), errs.String()}
+}
+
+func (m *meddler) restore(stdout, stderr io.Writer, args ...string) int {
+	m.Backend = ptrace.NewSystem()
+	s := cli.NewIO("fpurestore", strings.NewReader(""), stdout, stderr)
+	code, err := dispatch(s, args, func(s *cli.IO, o *options) (cli.Exit, error) {
+		j := newJob(s, o)
+		j.open = func(pids ...int) (*ptrace.Tracer, error) { return ptrace.OpenBackend(m, pids...) }
+		return j.live()
+	})
+	return int(s.Finish(code, err))
 }
 
 // TestFailingCalls has each system call of a restore fail, once and for good: every
@@ -221,28 +218,32 @@ func TestTreeKilled(t *testing.T) {
 	}
 }
 
-const deadlyCall = "FPURESTORE_TEST_DEADLY_CALL"
+// meddling tells fpurestore-meddled which signal to send itself before which call: the
+// call's number or name, and the signal's number.
+const meddling = "FPURESTORE_TEST_MEDDLING"
 
 func init() {
-	// The main goroutine keeps the main thread: that one does not end with a
-	// goroutine that is locked to it.
-	runtime.LockOSThread()
-	commands["fpurestore-dies"] = func() {
-		deadly, _ := strconv.Atoi(os.Getenv(deadlyCall))
-		m := &meddler{Backend: ptrace.NewSystem(), before: func(n int, _ string, _ int) error {
-			if n == deadly {
-				unix.Kill(os.Getpid(), unix.SIGKILL)
+	commands["fpurestore-meddled"] = func() {
+		at, number, _ := strings.Cut(os.Getenv(meddling), " ")
+		sig, _ := strconv.Atoi(number)
+		m := &meddler{}
+		m.before = func(n int, name string, _ int) error {
+			if at == name || at == strconv.Itoa(n) {
+				m.before = nil
+				unix.Kill(os.Getpid(), syscall.Signal(sig))
+				time.Sleep(50 * time.Millisecond) // until Go has delivered it
 			}
 			return nil
-		}}
-		s := cli.NewIO("fpurestore", os.Stdin, os.Stdout, os.Stderr)
-		code, err := dispatch(s, os.Args[1:], func(s *cli.IO, o *options) (cli.Exit, error) {
-			j := newJob(s, o)
-			j.open = func(pids ...int) (*ptrace.Tracer, error) { return ptrace.OpenBackend(m, pids...) }
-			return j.live()
-		})
-		os.Exit(int(s.Finish(code, err)))
+		}
+		os.Exit(m.restore(os.Stdout, os.Stderr, os.Args[1:]...))
 	}
+}
+
+// meddled returns a command that sends itself a signal before a call.
+func meddled(at string, sig syscall.Signal, args ...string) *exec.Cmd {
+	cmd := asProgram("fpurestore-meddled", args...)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", meddling, at, int(sig)))
+	return cmd
 }
 
 // asProgram returns a command that is this test binary under another name.
@@ -268,9 +269,7 @@ func TestKilled(t *testing.T) {
 	var none, some, all int
 	for point := range points {
 		call := 1 + point*(m.calls-1)/(points-1)
-		cmd := asProgram("fpurestore-dies", args...)
-		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", deadlyCall, call))
-		out, err := cmd.CombinedOutput()
+		out, err := meddled(strconv.Itoa(call), syscall.SIGKILL, args...).CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 			t.Fatalf("call %d of %d: %v: %s", call, m.calls, err, out)
@@ -303,38 +302,5 @@ func TestKilled(t *testing.T) {
 	t.Logf("killed at %d points of %d calls: new state in no thread %d, in some %d, in all %d times", points, m.calls, none, some, all)
 	if none == 0 || some == 0 || all == 0 {
 		t.Error("the points are not spread over the restore")
-	}
-}
-
-// TestInterrupted sends SIGINT: before the first write nothing is changed, after it
-// the restore is finished.
-func TestInterrupted(t *testing.T) {
-	g := startTarget(t, targetConfig{threads: 4})
-	want := g.others(1, everything)
-	args := []string{"-t", fmt.Sprint(g.pid), "-D", g.images(want, same)}
-	for _, at := range []string{"seize", "set"} {
-		m := &meddler{}
-		m.before = func(_ int, name string, _ int) error {
-			if name == at {
-				m.before = nil
-				unix.Kill(os.Getpid(), unix.SIGINT)
-				time.Sleep(50 * time.Millisecond) // until Go has delivered it
-			}
-			return nil
-		}
-		r := restoreThrough(t, m, args...)
-		g.untraced()
-		if at == "set" {
-			if r.code != 0 {
-				t.Errorf("at %s: exit status %d: %s", at, r.code, r.errors)
-			}
-			g.expect(want)
-			continue
-		}
-		if r.code != 4 {
-			t.Errorf("at %s: exit status %d: %s", at, r.code, r.errors)
-		}
-		r.says(t, "interrupt", "nothing was changed")
-		g.expect(g.states)
 	}
 }

@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
-	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
@@ -36,6 +34,11 @@ type job struct {
 	without map[int]bool // its threads that have no registers: of the kernel's making, or ended
 	plan    []planned
 	doc     restoreDoc
+	tasks   []codec.SavedTask // what --save is to write
+	saved   []savedThread
+	kept    bool          // it has written it
+	unsaved error         // or why not
+	late    []string      // warnings
 	stopped time.Time     // when stopping began
 	window  time.Duration // from there until all ran again
 }
@@ -44,24 +47,40 @@ func newJob(s *cli.IO, o *options) *job {
 	return &job{io: s, o: o, open: ptrace.Open, doc: restoreDoc{Schema: "fpurestore/1", PID: o.pid, Threads: []threadDoc{}}}
 }
 
+// The main goroutine keeps the main thread, so that the one that traces has another:
+// the main thread does not end with a goroutine.
+func init() { runtime.LockOSThread() }
+
 // live carries the options out. The order is fixed: read the images and decide, pin
-// the processes, match threads, stop, read their state, save, write, read back and
-// compare, let go. Until the write nothing has changed.
+// the processes, match threads, stop, read their state, write, read back and compare,
+// let go, save what was read, talk. Until the write nothing has changed. From the stop
+// until all run again nothing is done that could block.
 func live(s *cli.IO, o *options) (cli.Exit, error) { return newJob(s, o).live() }
 
 func (j *job) live() (cli.Exit, error) {
 	code, err := j.run()
-	if err != nil {
-		j.talk(err)
-		j.mark(err)
+	for _, text := range j.late {
+		j.io.Warnf("%s: %s", j.target(), text)
+	}
+	j.report()
+	for _, err := range []error{err, j.unsaved} {
+		if err != nil {
+			j.talk(err)
+			j.mark(err)
+		}
+	}
+	if j.doc.Outcome == "" {
+		j.doc.Outcome = outcomes[code]
 	}
 	if j.o.json {
-		if j.doc.Outcome == "" {
-			j.doc.Outcome = outcomes[code]
-		}
-		return code, j.io.WriteJSON(&j.doc)
+		err = j.io.WriteJSON(&j.doc)
+	} else {
+		err = nil
 	}
-	return code, nil
+	if err == nil {
+		err = j.io.Out.Flush()
+	}
+	return code, err
 }
 
 var outcomes = map[cli.Exit]string{cli.Refused: "refused", cli.Damaged: "unchanged", cli.Unchanged: "unchanged", cli.Broken: "broken"}
@@ -81,56 +100,58 @@ func (j *job) run() (cli.Exit, error) {
 	if j.o.dryRun {
 		return j.dryRun()
 	}
+	var dir *saveDir
 	if j.o.save != "" {
-		if _, err := os.Lstat(j.o.save); err == nil {
-			return cli.Damaged, cli.Hinted(fmt.Errorf("%s: exists already", j.o.save), saveHint)
+		if dir, err = newSaveDir(j.o.save); err != nil {
+			return cli.Damaged, err
 		}
+		defer dir.discard()
 	}
-	// From here on a Ctrl-C must not leave some threads with new state and others
-	// with old: it takes effect before the first write or not at all.
-	ctx, done := interruptible()
-	defer done()
 	// The garbage of this run is small, and the target would wait for the collector.
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	t, code, err := j.stop(ctx)
-	if err != nil {
-		return code, err
-	}
-	tasks, saved, code, err := j.work(ctx, t)
-	if cerr := t.Close(); cerr != nil && err == nil {
-		// What was to be done is done, and the kernel lets go of what this program
-		// could not, at its end.
-		j.io.Warnf("%s: %v", j.target(), cerr)
-	}
-	j.window = time.Since(j.stopped)
-	if err == nil && j.o.save != "" && !j.o.restore {
-		if err := j.writeSave(tasks, saved); err != nil {
-			return cli.Damaged, err
+	ctx, signals := catch()
+	defer signals.release()
+	code, err := j.hold(ctx)
+	signals.held.Store(false)
+	if j.saved != nil && (err == nil || j.o.restore) { // whatever has become of the restore
+		if j.unsaved = dir.fill(j.tasks, j.saved, j.host.Layout); j.unsaved != nil {
+			return cli.Worst(code, cli.Damaged), err
 		}
-		for _, sv := range saved {
-			j.doc.Threads = append(j.doc.Threads, sv.doc())
-		}
+		j.kept = true
 	}
-	if err == nil {
-		j.report()
+	if err == nil && ctx.Err() != nil {
+		j.warn("%v when registers were being written: the restore was finished", context.Cause(ctx))
 	}
 	return code, err
 }
 
-// interruptible returns a context that ends with the signals that end a program.
-func interruptible() (context.Context, context.CancelFunc) {
-	var sigs []os.Signal
-	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		if !signal.Ignored(sig) { // nohup
-			sigs = append(sigs, sig)
+// hold stops the threads, does what needs them stopped, and lets them go. It has an OS
+// thread of its own, which traces: at its end the kernel lets go of what this program
+// could not.
+func (j *job) hold(ctx context.Context) (code cli.Exit, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var t *ptrace.Tracer
+		if t, code, err = j.stop(ctx); err != nil {
+			return
 		}
-	}
-	if sigs == nil { // would mean all signals
-		return context.WithCancel(context.Background())
-	}
-	return signal.NotifyContext(context.Background(), sigs...)
+		defer func() {
+			// What was to be done is done.
+			if cerr := t.Close(); cerr != nil && err == nil {
+				j.warn("%v", cerr)
+			}
+			j.window = time.Since(j.stopped)
+		}()
+		code, err = j.work(ctx, t)
+	}()
+	<-done
+	return code, err
 }
+
+// warn keeps a warning for when no thread is held.
+func (j *job) warn(format string, args ...any) { j.late = append(j.late, fmt.Sprintf(format, args...)) }
 
 // stop pins the target, with its descendants if a tree is wanted, plans, and only
 // then stops the threads: what is refused never stops anything, and what needs no
@@ -176,7 +197,7 @@ func (j *job) tryStop(ctx context.Context) (t *ptrace.Tracer, code cli.Exit, aga
 	}
 	again = again || retry(err)
 	if cerr := t.Close(); cerr != nil {
-		j.io.Warnf("%s: %v", j.target(), cerr)
+		j.warn("%v", cerr)
 	}
 	return nil, code, again, err
 }
@@ -335,59 +356,48 @@ func innermost(st ptrace.Status, tid int) int {
 	return tid
 }
 
-// work does everything that needs the threads stopped. What it gives is still to
-// be saved if there is nothing to restore.
-func (j *job) work(ctx context.Context, t *ptrace.Tracer) ([]codec.SavedTask, []saved, cli.Exit, error) {
+// work does everything that needs the threads stopped.
+func (j *job) work(ctx context.Context, t *ptrace.Tracer) (cli.Exit, error) {
 	areas := make(map[int]ptrace.Area, len(j.plan))
 	for i := range j.plan {
 		if err := j.checkMode(t, &j.plan[i]); err != nil {
-			return nil, nil, cli.Unchanged, err
+			return cli.Unchanged, err
 		}
 		a, err := j.area(t, &j.plan[i])
 		if err != nil {
-			return nil, nil, cli.Unchanged, err
+			return cli.Unchanged, err
 		}
 		areas[j.plan[i].live.tid] = a
 	}
-	var tasks []codec.SavedTask
-	var saved []saved
 	if j.o.save != "" {
-		var err error
-		if tasks, saved, err = j.collect(t); err != nil {
-			return nil, nil, cli.Unchanged, err
+		if err := j.collect(t); err != nil {
+			return cli.Unchanged, err
 		}
-	}
-	if !j.o.restore {
-		return tasks, saved, cli.OK, nil
-	}
-	if j.o.save != "" {
-		if err := j.writeSave(tasks, saved); err != nil {
-			return nil, nil, cli.Damaged, err
-		}
-		j.io.Sayf("%s: live state saved to %s", j.target(), j.o.save)
 	}
 	if ctx.Err() != nil {
-		return nil, nil, cli.Unchanged, fmt.Errorf("%w, nothing was changed", context.Cause(ctx))
+		return cli.Unchanged, fmt.Errorf("%w, nothing was changed", context.Cause(ctx))
+	}
+	if !j.o.restore {
+		return cli.OK, nil
 	}
 	if err := t.Swap(areas); err != nil {
 		var broken *ptrace.RestoreError
 		if errors.As(err, &broken) {
-			return nil, nil, cli.Broken, err
+			return cli.Broken, err
 		}
-		return nil, nil, cli.Unchanged, err
+		return cli.Unchanged, err
 	}
-	return nil, nil, cli.OK, nil
+	j.doc.Outcome = restored
+	return cli.OK, nil
 }
+
+// Outcomes of a run that has done something.
+const (
+	restored = "restored"
+	saved    = "saved"
+)
 
 const saveHint = "--save=DIR makes a new directory, where one can be made"
-
-func (j *job) writeSave(tasks []codec.SavedTask, threads []saved) error {
-	err := writeSave(j.o.save, tasks, threads, j.host.Layout)
-	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		return cli.Hinted(err, saveHint)
-	}
-	return err
-}
 
 // area builds what one stopped thread is to get.
 func (j *job) area(t *ptrace.Tracer, p *planned) (ptrace.Area, error) {
@@ -589,26 +599,26 @@ func (j *job) checkMode(t *ptrace.Tracer, p *planned) error {
 }
 
 // collect reads the state that the threads have now.
-func (j *job) collect(t *ptrace.Tracer) ([]codec.SavedTask, []saved, error) {
-	var out []saved
+func (j *job) collect(t *ptrace.Tracer) error {
+	var out []savedThread
 	var tasks []codec.SavedTask
 	for _, l := range j.threads {
 		a, err := t.Read(l.tid)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		sv := saved{liveThread: l, area: a.Data, xsave: a.Set == ptrace.XState}
+		sv := savedThread{liveThread: l, area: a.Data, xsave: a.Set == ptrace.XState}
 		regs, err := t.ReadRegs(l.tid)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		sv.gp = userRegs(regs)
 		if sv.compat, err = t.Compat(l.tid); err != nil {
-			return nil, nil, err
+			return err
 		}
 		ssp, ok, err := t.ReadShadowStack(l.tid)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		if ok {
 			sv.ssp = &ssp
@@ -620,11 +630,12 @@ func (j *job) collect(t *ptrace.Tracer) ([]codec.SavedTask, []saved, error) {
 		}
 		st, err := ptrace.ReadStatus(l.pid, l.pid)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		tasks = append(tasks, codec.SavedTask{PID: l.pid, PPID: st.PPID, TIDs: []int{l.tid}})
 	}
-	return tasks, out, nil
+	j.tasks, j.saved = tasks, out
+	return nil
 }
 
 // dryRun matches and plans without stopping anything.
@@ -662,12 +673,20 @@ func (j *job) target() string { return fmt.Sprintf("process %d", j.o.pid) }
 // report says what was done.
 func (j *job) report() {
 	s := j.io
-	if !j.o.restore {
-		j.doc.Outcome = "saved"
-		s.Sayf("%s: live state of %d %s saved to %s", j.target(), len(j.threads), view.Threads(len(j.threads)), j.o.save)
+	switch {
+	case !j.kept:
+	case j.o.restore:
+		s.Sayf("%s: live state saved to %s", j.target(), j.o.save)
+	default:
+		j.doc.Outcome = saved
+		for _, sv := range j.saved {
+			j.doc.Threads = append(j.doc.Threads, sv.doc())
+		}
+		s.Sayf("%s: live state of %d %s saved to %s", j.target(), len(j.saved), view.Threads(len(j.saved)), j.o.save)
+	}
+	if j.doc.Outcome != restored {
 		return
 	}
-	j.doc.Outcome = "restored"
 	if !j.o.json {
 		view.Actions(s, j.judged())
 		view.Findings(s, j.judged(), nil, j.advice())
@@ -697,6 +716,7 @@ func (j *job) talk(err error) {
 	var refused *refusedError
 	var damaged *damagedError
 	var load loadError
+	var unsaved *saveError
 	var hinted *cli.HintError
 	if (errors.As(err, &refused) || errors.As(err, &damaged)) && !j.o.json {
 		view.Actions(s, j.judged())
@@ -717,6 +737,8 @@ func (j *job) talk(err error) {
 		s.Hintf("%s", mismatch.hint(j.o))
 	case errors.As(err, &refused), errors.As(err, &damaged) && damaged.force:
 		s.Hintf("to do it all the same: %s", j.command())
+	case errors.As(err, &unsaved):
+		s.Hintf("%s", saveHint)
 	case errors.As(err, &hinted):
 		s.Hintf("%s", hinted.Hint)
 	default:

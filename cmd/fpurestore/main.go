@@ -161,16 +161,19 @@ thread that has used tiles before: the kernel takes them for no other.
 --save writes the state that the process has now as a small images directory,
 which crit decodes and a later run restores. What a core image has no field for,
 AMX tiles and APX registers, is kept beside it as the raw register set
-xstate-TID.bin, and read from there. Together with a restore, the directory is
-there before anything is written, so that the restore can be undone.
+xstate-TID.bin, and read from there. Together with a restore, it is the state from
+before, so that the restore can be undone; it is written when the process runs
+again. Should that fail, the exit status is 3, and the restore is done.
 
 A stop interrupts what the process is doing as SIGSTOP and SIGCONT would: nearly
 every system call is restarted, but epoll_wait and the others that signal(7)
 lists return EINTR. A stopped process stays stopped. A thread that is in a signal
 handler has its registers from before on its stack, and gets those back when the
-handler returns, whatever was restored meanwhile. Ctrl-C takes effect before the
-first thread is written, or not at all. If fpurestore is killed, the kernel lets
-the process run on, and each thread has either its old or its new state.
+handler returns, whatever was restored meanwhile. While a thread is stopped
+nothing is printed and no file is written, so that nobody else can hold the
+process up. Ctrl-C takes effect before the first thread is written, or not at all;
+Ctrl-Z, when the process runs again. If fpurestore is killed, the kernel lets the
+process run on, and each thread has either its old or its new state.
 
     fpurestore -t 4711 -D ckpt
     fpurestore -t 4711 --save before -D ckpt.fxsave

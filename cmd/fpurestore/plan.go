@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -195,78 +194,6 @@ func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
 func (p *planned) fxArea() []byte {
 	fx := p.state.FX
 	return fx[:]
-}
-
-// saved is the live state of one thread, for --save.
-type saved struct {
-	liveThread
-	gp     [27]uint64
-	area   []byte // NT_X86_XSTATE, or the FXSAVE area
-	xsave  bool
-	compat bool
-	ssp    *uint64
-}
-
-// doc tells what a save that restores nothing did with the thread.
-func (t *saved) doc() threadDoc {
-	f := xstate.FormatFXSave
-	if t.xsave {
-		f = xstate.FormatXSave
-	}
-	return threadDoc{ImageTID: t.tid, TID: t.tid, From: f.String(), To: f.String(), Actions: []view.ActionDoc{}, Lost: []view.LossDoc{}}
-}
-
-// writeSave writes a small images directory. It is built under a hidden name and
-// appears by one rename.
-func writeSave(dir string, tasks []codec.SavedTask, threads []saved, layout xstate.Layout) error {
-	if _, err := os.Lstat(dir); err == nil {
-		return &fs.PathError{Op: "create", Path: dir, Err: fs.ErrExist}
-	}
-	stage, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".fpurestore-")
-	if err != nil {
-		return err
-	}
-	err = fillSave(stage, tasks, threads, layout)
-	if err == nil {
-		err = os.Rename(stage, dir)
-	}
-	if err != nil {
-		os.RemoveAll(stage)
-	}
-	return err
-}
-
-func fillSave(dir string, tasks []codec.SavedTask, threads []saved, layout xstate.Layout) error {
-	for _, t := range threads {
-		parse := xstate.ParseFXArea
-		if t.xsave {
-			parse = func(b []byte) (*xstate.State, error) { return xstate.ParseArea(b, layout) }
-		}
-		s, err := parse(t.area)
-		if err != nil {
-			return fmt.Errorf("thread %d: %w", t.tid, err)
-		}
-		s.Compat = t.compat
-		if t.ssp != nil {
-			s.ShadowStack = &xstate.ShadowStack{Status: 1, SSP: *t.ssp}
-		}
-		core, err := codec.MarshalCore(codec.SavedThread{PID: t.pid, TID: t.tid, Comm: t.comm, GPRegs: t.gp, State: s})
-		if err != nil {
-			return fmt.Errorf("thread %d: %w", t.tid, err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("core-%d.img", t.tid)), core, 0o600); err != nil {
-			return err
-		}
-		if s.BV&^(codec.Storable|xstate.Legacy) != 0 {
-			if err := os.WriteFile(filepath.Join(dir, rawName(t.tid)), t.area, 0o600); err != nil {
-				return err
-			}
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "pstree.img"), codec.MarshalPstree(tasks), 0o600); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "inventory.img"), codec.MarshalInventory(), 0o600)
 }
 
 // userRegs decodes NT_PRSTATUS of a 64-bit thread, 27 words, or of a 32-bit one, 17

@@ -250,9 +250,13 @@ func TestSaveRaw(t *testing.T) {
 	cpu := machine(set, xstate.IntelLayout(set))
 	state := filled(set)
 	dir := filepath.Join(t.TempDir(), "saved")
-	err := writeSave(dir, []codec.SavedTask{{PID: 9, TIDs: []int{9}}},
-		[]saved{{liveThread: liveThread{pid: 9, tid: 9, comm: "a\xff b"}, area: oldArea(t, cpu, state), xsave: true}}, cpu.Layout)
+	d, err := newSaveDir(dir)
 	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.discard()
+	if err := d.fill([]codec.SavedTask{{PID: 9, TIDs: []int{9}}},
+		[]savedThread{{liveThread: liveThread{pid: 9, tid: 9, comm: "a\xff b"}, area: oldArea(t, cpu, state), xsave: true}}, cpu.Layout); err != nil {
 		t.Fatal(err)
 	}
 	load := func() *xstate.State {
