@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"runtime"
@@ -79,6 +80,11 @@ func (j *job) live() (cli.Exit, error) {
 	}
 	if err == nil {
 		err = j.io.Out.Flush()
+	}
+	if err != nil && (j.doc.Outcome == restored || j.doc.Outcome == saved) {
+		j.io.Out.Reset(io.Discard)
+		j.io.Warnf("standard output: %v: %s is %s all the same, and only the report is lost", err, j.target(), j.doc.Outcome)
+		err = nil
 	}
 	return code, err
 }

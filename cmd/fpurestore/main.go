@@ -183,7 +183,7 @@ process run on, and each thread has either its old or its new state.
     . <(fpurestore --completion=bash)
 `,
 	Exits: `
-  0  done
+  0  done, even if the report could not be printed
   1  refused: registers would be lost, or threads do not match
   2  the command line makes no sense
   3  damaged or unreadable images, or an I/O error

@@ -48,6 +48,8 @@ func catch() (context.Context, *caught) {
 			signal.Notify(c.ch, s)
 		}
 	}
+	// A write to a closed pipe is an error, and not the end.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	go func() {
 		defer close(c.done)
 		for s := range c.ch {

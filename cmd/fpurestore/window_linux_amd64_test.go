@@ -194,6 +194,63 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestReportLost restores and saves with a standard output that takes nothing.
+func TestReportLost(t *testing.T) {
+	g := startTarget(t, targetConfig{threads: 2})
+	want := g.others(1, everything)
+	images := g.images(want, same)
+	closed := func() *os.File {
+		r, w, err := os.Pipe()
+		must(t, err, r.Close())
+		return w
+	}
+	full := func() *os.File {
+		f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		must(t, err)
+		return f
+	}
+	for name, open := range map[string]func() *os.File{"full": full, "closed pipe": closed} {
+		for _, args := range []string{"restore", "restore --json", "save --json", "restore save", "restore save --json", "dry-run"} {
+			t.Run(name+" "+args, func(t *testing.T) {
+				g.tb = t
+				cmd := asProgram("fpurestore", "-t", fmt.Sprint(g.pid))
+				var words []string
+				if strings.Contains(args, "restore") {
+					cmd.Args = append(cmd.Args, "-D", images)
+					words = append(words, "2 threads restored", "restored all the same, and only the report is lost")
+				}
+				if strings.Contains(args, "save") {
+					cmd.Args = append(cmd.Args, "--save", filepath.Join(t.TempDir(), "saved"))
+					words = append(words, "saved to", "all the same, and only the report is lost")
+				}
+				if strings.Contains(args, "--json") {
+					cmd.Args = append(cmd.Args, "--json")
+				}
+				code := 0
+				if args == "dry-run" { // has done nothing but report
+					if name != "full" {
+						return
+					}
+					cmd.Args, code = append(cmd.Args, "-D", images, "--dry-run"), 3
+				}
+				out := open()
+				defer out.Close()
+				var errs bytes.Buffer
+				cmd.Stdout, cmd.Stderr = out, &errs
+				err := cmd.Run()
+				if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
+					t.Errorf("%v, want exit status %d: %s", err, code, &errs)
+				}
+				result{0, "", errs.String()}.says(t, words...)
+				if strings.Contains(args, "restore") {
+					g.expect(want)
+				}
+				g.load(g.states)
+			})
+		}
+	}
+}
+
 // TestUnsaved restores, and then the state from before cannot be written: both are
 // said, and nothing half-written is left.
 func TestUnsaved(t *testing.T) {
