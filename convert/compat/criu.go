@@ -74,7 +74,7 @@ type predictor struct {
 	known bool
 
 	unparseable, noFPRegs, short, xsave bool
-	oddSize, wrongSize                  xstate.Features // on some host, and on this one
+	shortArrays, longArrays             xstate.Features
 	noXSaveLoss, loss                   xstate.Features // what goes without XSAVE, and with it
 }
 
@@ -106,11 +106,13 @@ func (p *predictor) add(s *xstate.State) {
 	}
 	p.xsave = true
 	for f := range s.Recorded().All() {
-		if n, want := len(s.Data(f)), f.Component().Size; n != want && (n < want || s.BV.Has(f)) {
-			p.oddSize |= f.Mask()
+		switch n, want := len(s.Data(f)), f.Component().Size; {
+		case n < want: // valid_xsave_frame looks whatever the host has
+			p.shortArrays |= f.Mask()
+		case n > want && s.BV.Has(f): // assign_xsave copies only what the host has
+			p.longArrays |= f.Mask()
 		}
 	}
-	p.wrongSize = p.oddSize & p.has
 	for f, status := range s.Present() {
 		matters := status == xstate.InUse || status == xstate.Lost
 		if f == xstate.PKRU && status == xstate.InUse {
@@ -152,10 +154,12 @@ func (p *predictor) predict(source *xstate.CPU, cap Cap) Prediction {
 		return refuses(ClassXSaveRecord, "the images hold XSAVE records, and the host has no XSAVE")
 	case p.xsave && !*hostXSave:
 		return p.loses(p.noXSaveLoss)
-	case p.xsave && !p.known && p.oddSize|p.noXSaveLoss != 0:
+	case p.shortArrays != 0:
+		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.shortArrays|p.longArrays&p.has)
+	case p.xsave && !p.known && p.longArrays|p.noXSaveLoss != 0:
 		return unknown("the host's components are not recorded")
-	case p.wrongSize != 0:
-		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.wrongSize)
+	case p.longArrays&p.has != 0:
+		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.longArrays&p.has)
 	}
 	return p.loses(p.loss)
 }
