@@ -150,23 +150,16 @@ type Target struct {
 }
 
 // Action is what happens to a component.
-type Action uint8
+type Action string
 
 const (
-	Keep   Action = iota // stays as it is
-	Init                 // is written in its INIT state: there was no record, or zeros stood for it
-	Extend               // is added in its INIT state
-	Drop                 // is taken away, and nothing is lost
-	Strip                // is taken away with the values it holds
-	Refuse               // would have to be stripped, and the policy forbids it
+	Keep   Action = "keep"   // stays as it is
+	Init   Action = "init"   // is written in its INIT state: there was no record, or zeros stood for it
+	Extend Action = "extend" // is added in its INIT state
+	Drop   Action = "drop"   // is taken away, and nothing is lost
+	Strip  Action = "strip"  // is taken away with the values it holds
+	Refuse Action = "refuse" // would have to be stripped, and the policy forbids it
 )
-
-func (a Action) String() string {
-	return [...]string{"keep", "init", "extend", "drop", "strip", "refuse"}[a]
-}
-
-// MarshalText makes the action readable in JSON.
-func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // Decision is the action for one component.
 type Decision struct {

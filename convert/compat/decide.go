@@ -147,78 +147,74 @@ func (sub *subject) resolve() {
 // decide chooses the action for each component and what the result holds.
 func (sub *subject) decide(r *Report) {
 	s := sub.state
-	add := func(f xstate.Feature, a Action, lossless bool) {
-		r.Decisions = append(r.Decisions, Decision{f, a, lossless})
+	add := func(f xstate.Feature, a Action) {
+		r.Decisions = append(r.Decisions, Decision{f, a, a != Strip && a != Refuse})
 		r.Changed = r.Changed || a != Keep && a != Refuse
 	}
-	strip := func(f xstate.Feature, registers []string) {
-		a := Refuse
-		if sub.force {
-			a = Strip
-		}
-		add(f, a, false)
+	takeAway := Refuse
+	if sub.force {
+		takeAway = Strip
+	}
+	lose := func(f xstate.Feature, registers ...string) {
+		add(f, takeAway)
 		r.Lost = append(r.Lost, Loss{f, registers})
 	}
 	r.Changed = sub.to != s.Format || sub.zeroed != 0
-	switch {
-	case s.Format == xstate.FormatNone && sub.to != xstate.FormatNone:
-		add(xstate.X87, Init, true)
-		add(xstate.SSE, Init, true)
-		r.fcw, r.mxcsr = xstate.InitFCW, xstate.InitMXCSR
-	default:
-		for f, status := range s.Present() {
-			switch {
-			case status == xstate.Lost:
-				// There is nothing to keep; only the bit can go, and only by force.
-				if sub.force {
-					add(f, Strip, false)
-				} else {
-					add(f, Refuse, false)
-				}
-			case f == xstate.SSE && sub.allowed.Has(f) && sub.badMXCSR() != 0:
-				strip(f, []string{"mxcsr"})
-				r.mxcsr &^= sub.badMXCSR()
-			case sub.zeroed.Has(f) && sub.allowed.Has(f) && status == xstate.Init:
-				add(f, Init, true)
-			case sub.allowed.Has(f):
-				add(f, Keep, true)
-			case status != xstate.InUse || f == xstate.PKRU && !sub.pkruMatters():
-				add(f, Drop, true)
-			default:
-				strip(f, s.Used(f))
-			}
+	for f, status := range s.Present() {
+		switch {
+		case status == xstate.Lost: // there is nothing to keep or to lose, only a bit
+			add(f, takeAway)
+		case f == xstate.SSE && sub.allowed.Has(f) && sub.badMXCSR() != 0:
+			lose(f, "mxcsr")
+			r.mxcsr &^= sub.badMXCSR()
+		case sub.zeroed.Has(f) && sub.allowed.Has(f) && status == xstate.Init:
+			add(f, Init)
+		case sub.allowed.Has(f):
+			add(f, Keep)
+		case status != xstate.InUse || f == xstate.PKRU && !sub.pkruMatters():
+			add(f, Drop)
+		default:
+			lose(f, s.Used(f)...)
 		}
+	}
+	if s.Format == xstate.FormatNone && sub.to != xstate.FormatNone {
+		add(xstate.X87, Init)
+		add(xstate.SSE, Init)
+		r.fcw, r.mxcsr = xstate.InitFCW, xstate.InitMXCSR
 	}
 	if sub.shadowStackGoes() {
-		strip(xstate.CETUser, []string{"ssp"})
+		lose(xstate.CETUser, "ssp")
 		r.shadowStack = false
 	}
-	if sub.to == xstate.FormatXSave {
-		if s.Format != xstate.FormatXSave {
-			r.bv = xstate.Legacy
-			for f := range (sub.extend & xstate.CRIURestores(xstate.NewestCRIU)).All() {
-				add(f, Extend, true)
-			}
-		} else {
-			for _, d := range r.Decisions {
-				if d.Action == Drop || d.Action == Strip {
-					// A stripped MXCSR leaves the XMM registers where they are.
-					r.bv &^= d.Component.Mask() &^ xstate.Legacy
-				}
-			}
-			// AVX's bit spoke for MXCSR too (see withInit); SSE's does now.
-			if s.BV.Has(xstate.AVX) && !r.bv.Has(xstate.AVX) && r.mxcsr != xstate.InitMXCSR {
-				r.bv |= xstate.SSE.Mask()
-			}
-			// Bits without a name have no data to lose.
-			if unknown := r.bv &^ xstate.Known &^ sub.allowed; unknown != 0 {
-				r.bv &^= unknown
-				r.Changed = true
-			}
+	switch {
+	case sub.to != xstate.FormatXSave:
+		r.bv, r.shadowStack = 0, false
+	case s.Format == xstate.FormatXSave:
+		sub.narrow(r)
+	default:
+		r.bv = xstate.Legacy
+		for f := range (sub.extend & xstate.CRIURestores(xstate.NewestCRIU)).All() {
+			add(f, Extend)
 		}
-	} else {
-		r.bv = 0
-		r.shadowStack = false
+	}
+}
+
+// narrow takes the bits of what goes out of XSTATE_BV.
+func (sub *subject) narrow(r *Report) {
+	for _, d := range r.Decisions {
+		if d.Action == Drop || d.Action == Strip {
+			// A stripped MXCSR leaves the XMM registers where they are.
+			r.bv &^= d.Component.Mask() &^ xstate.Legacy
+		}
+	}
+	// AVX's bit spoke for MXCSR too (see withInit); SSE's does now.
+	if sub.state.BV.Has(xstate.AVX) && !r.bv.Has(xstate.AVX) && r.mxcsr != xstate.InitMXCSR {
+		r.bv |= xstate.SSE.Mask()
+	}
+	// Bits without a name have no data to lose.
+	if unknown := r.bv &^ xstate.Known &^ sub.allowed; unknown != 0 {
+		r.bv &^= unknown
+		r.Changed = true
 	}
 }
 

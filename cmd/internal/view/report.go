@@ -171,7 +171,7 @@ func ActionLines(r *compat.Report) [][2]string {
 			}
 		}
 		if set != 0 {
-			lines = append(lines, [2]string{a.String(), strings.Join(set.Names(), " ")})
+			lines = append(lines, [2]string{string(a), strings.Join(set.Names(), " ")})
 		}
 	}
 	return lines
