@@ -261,7 +261,7 @@ func (r *result) predictions(s *cli.IO) {
 			first = ""
 		}
 	}
-	view.Table(s, []string{"--cpu-cap", "WHAT CRIU 4.2 DOES"}, rows)
+	view.Table(s, []string{"--cpu-cap", fmt.Sprintf("WHAT CRIU %v DOES", xstate.NewestCRIU)}, rows)
 }
 
 // checkLines groups the components by what becomes of them on the host, in words

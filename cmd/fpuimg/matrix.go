@@ -79,38 +79,31 @@ var groups = []struct {
 	{xstate.AVX512, "AVX512"}, {xstate.AMX, "AMX"}, {1<<xstate.BNDREGS | 1<<xstate.BNDCSR, "MPX"},
 }
 
+// tags are the reasons that are always the same in a word.
+var tags = map[compat.Rule]string{
+	compat.XSaveSizeDiffers: "size", compat.FormatXSave: "xsave", compat.NoFPURecord: "record",
+	compat.LegacyShort: "array", compat.ComponentShort: "array", compat.ComponentLong: "array",
+	compat.BVUnknown: "bv", compat.ValueTooWide: "width", compat.InitZeroed: "zeros",
+	compat.MXCSRMask: "mxcsr", compat.MXCSRReserved: "mxcsr",
+}
+
 // tagOf spells the reason of a finding in a word: what is missing, if it is one
 // thing that is missing, else what is wrong.
 func tagOf(f *compat.Finding) string {
-	switch f.Rule {
-	case compat.ISAMissing:
+	switch tag := tags[f.Rule]; {
+	case tag != "":
+		return tag
+	case f.Rule == compat.ISAMissing:
 		return strings.TrimSuffix(strings.TrimSuffix(rootFlags(f.Features)[0], "f"), "_tile")
-	case compat.XSaveSizeDiffers:
-		return "size"
-	case compat.FormatXSave:
-		return "xsave"
-	case compat.NoFPURecord:
-		return "record"
-	case compat.LegacyShort, compat.ComponentShort, compat.ComponentLong:
-		return "array"
-	case compat.BVUnknown:
-		return "bv"
-	case compat.ValueTooWide:
-		return "width"
-	case compat.InitZeroed:
-		return "zeros"
-	case compat.MXCSRMask, compat.MXCSRReserved:
-		return "mxcsr"
-	case compat.ComponentMissing, compat.BVWithoutData, compat.PKRUMissing, compat.ShadowStackMissing:
-		names := f.Components
-		for _, g := range groups {
-			if all := g.set.Names(); len(names) > 0 && slices.Contains(all, names[0]) {
-				return g.name
-			}
-		}
-		return names[0]
+	case len(f.Components) == 0:
+		return string(f.Rule)
 	}
-	return string(f.Rule)
+	for _, g := range groups {
+		if slices.Contains(g.set.Names(), f.Components[0]) {
+			return g.name
+		}
+	}
+	return f.Components[0]
 }
 
 // reasonNames names what a finding is about, the most telling first.

@@ -1,7 +1,11 @@
 package xstate
 
+import "fmt"
+
 // Release is a release of CRIU, such as 3.11.
 type Release struct{ Major, Minor int }
+
+func (r Release) String() string { return fmt.Sprintf("%d.%d", r.Major, r.Minor) }
 
 // Before reports whether r is older than o.
 func (r Release) Before(o Release) bool {

@@ -14,61 +14,50 @@ type Advice struct {
 	General bool   // say what fpuimg convert could do, without naming the checkpoint
 }
 
+// ways are the remedies that need no word of the command's.
+var ways = map[compat.RemedyKind]string{
+	compat.TakeAgain:    "the image is damaged: take the checkpoint again, or use an earlier one",
+	compat.WithoutTiles: "checkpoint the process while it uses no AMX tiles",
+	compat.HostSmaller:  "restore on a host whose XSAVE area is no larger",
+	compat.StartAnew:    "start such programs anew",
+	compat.BindNow:      "start the program with LD_BIND_NOW=1 before the checkpoint",
+	compat.RecordCPU:    "criu dump --cpu-cap=cpu records it",
+	compat.KeepCPUInfo:  "--keep-cpuinfo leaves the file alone",
+}
+
 // hint makes text of the remedies of a finding: words, and the command that they end in.
 func (a Advice) hint(f *compat.Finding) (text, command string) {
 	for _, r := range f.Remedies {
-		join, way, line := ", or ", "", ""
-		switch r.Kind {
-		case compat.TakeAgain:
-			way = "the image is damaged: take the checkpoint again, or use an earlier one"
-		case compat.Force:
-			if way, line = "force it: ", a.Force; line == "" {
-				continue
+		join, way, line := ", or ", ways[r.Kind], ""
+		switch {
+		case r.Kind == compat.Force && a.Force != "":
+			way, line = "force it: ", a.Force
+		case r.Kind == compat.ClearBits:
+			way = "if the process can do without these values"
+			if text != "" {
+				join, way = "; or, ", "if it sets up its tiles anew"
 			}
-		case compat.ClearBits:
-			if way = "if the process can do without these values, "; text != "" {
-				join, way = "; or, ", "if it sets up its tiles anew, "
-			}
-			way += "convert with --force, which clears the bits"
+			way += ", convert with --force, which clears the bits"
 			if line = a.Force; line != "" {
 				way += ": "
 			}
-		case compat.AddRecord:
-			switch {
-			case a.Convert != "":
-				way, line = "give the thread the INIT state: ", "fpuimg convert --to=fxsave "+a.Convert
-			case a.General:
-				way = "fpuimg convert --to=fxsave gives the thread the INIT state"
-			}
-		case compat.WriteInit:
-			switch {
-			case a.Convert != "":
-				way, line = "any conversion writes INIT: ", "fpuimg convert --to=xsave "+a.Convert
-			case a.General:
-				way = "fpuimg convert --to=xsave writes INIT, as any conversion does"
-			}
-		case compat.WithoutTiles:
-			way = "checkpoint the process while it uses no AMX tiles"
-		case compat.HostWith:
+		case r.Kind == compat.AddRecord && a.Convert != "":
+			way, line = "give the thread the INIT state: ", "fpuimg convert --to=fxsave "+a.Convert
+		case r.Kind == compat.AddRecord && a.General:
+			way = "fpuimg convert --to=fxsave gives the thread the INIT state"
+		case r.Kind == compat.WriteInit && a.Convert != "":
+			way, line = "any conversion writes INIT: ", "fpuimg convert --to=xsave "+a.Convert
+		case r.Kind == compat.WriteInit && a.General:
+			way = "fpuimg convert --to=xsave writes INIT, as any conversion does"
+		case r.Kind == compat.HostWith && len(r.Flags) > 4:
 			way = "restore on a host that has them"
-			if len(r.Flags) <= 4 {
-				way = "restore on a host with " + strings.Join(r.Flags, " ")
-			}
-		case compat.HostSmaller:
-			way = "restore on a host whose XSAVE area is no larger"
-		case compat.StartAnew:
-			way = "start such programs anew"
-		case compat.BindNow:
-			way = "start the program with LD_BIND_NOW=1 before the checkpoint"
-		case compat.RecordCPU:
-			way = "criu dump --cpu-cap=cpu records it"
-		case compat.KeepCPUInfo:
-			way = "--keep-cpuinfo leaves the file alone"
+		case r.Kind == compat.HostWith:
+			way = "restore on a host with " + strings.Join(r.Flags, " ")
 		}
 		if text != "" && way != "" {
 			text += join
 		}
-		text, command = text+way, line
+		text, command = text+way, command+line
 	}
 	return text, command
 }
