@@ -34,6 +34,7 @@ type job struct {
 	threads []liveThread // of the target, in the tracer's order
 	without map[int]bool // its threads that have no registers: of the kernel's making, or ended
 	plan    []planned
+	judged  *compat.Judgement // of the plan
 	doc     restoreDoc
 	tasks   []codec.SavedTask // what --save is to write
 	saved   []savedThread
@@ -45,7 +46,7 @@ type job struct {
 }
 
 func newJob(s *cli.IO, o *options) *job {
-	return &job{io: s, o: o, open: ptrace.Open, doc: restoreDoc{Schema: "fpurestore/1", PID: o.pid, Threads: []threadDoc{}}}
+	return &job{io: s, o: o, open: ptrace.Open, judged: &compat.Judgement{}, doc: restoreDoc{Schema: "fpurestore/1", PID: o.pid, Threads: []threadDoc{}}}
 }
 
 // The main goroutine keeps the main thread, so that the one that traces has another:
@@ -509,19 +510,19 @@ func (j *job) match() (cli.Exit, error) {
 	}
 	j.plan = plan(m.pairs)
 	j.doc.Threads = j.doc.Threads[:0]
+	j.judged = compat.Judge(compat.Target{Host: j.host}, compat.Policy{Force: j.o.force})
 	for _, p := range j.plan {
+		j.judged.Add(compat.Judged{PID: p.live.pid, TID: p.live.tid, Report: p.Report})
 		j.doc.Threads = append(j.doc.Threads, threadDoc{ImageTID: p.image.tid, TID: p.live.tid,
 			From: p.From.String(), To: p.To.String(), Actions: view.ActionDocs(p.Report), Lost: view.LossDocs(p.Lost)})
 	}
-	for _, p := range j.plan {
-		if p.Refused && p.Verdict == compat.Damaged {
-			return cli.Damaged, &damagedError{p.image.tid, p.OnlyLost(), p.Err()}
+	if j.judged.Refused() {
+		for _, p := range j.plan {
+			if p.Refused && p.Verdict == compat.Damaged {
+				return cli.Damaged, &damagedError{p.image.tid, j.judged.OnlyLost(), p.Err()}
+			}
 		}
-	}
-	for _, p := range j.plan {
-		if p.Refused {
-			return cli.Refused, &refusedError{compat.LostNames(j.judged())}
-		}
+		return cli.Refused, &refusedError{compat.LostNames(j.judged.Threads)}
 	}
 	for i := range j.plan {
 		if err := j.plan[i].unbuilt(); err != nil {
@@ -581,14 +582,6 @@ func (j *job) advice() view.Advice {
 		return view.Advice{}
 	}
 	return view.Advice{Force: j.command()}
-}
-
-func (j *job) judged() []compat.Judged {
-	out := make([]compat.Judged, len(j.plan))
-	for i, p := range j.plan {
-		out[i] = compat.Judged{TID: p.live.tid, Report: p.Report}
-	}
-	return out
 }
 
 // checkMode refuses to mix 32-bit and 64-bit threads: their registers differ in
@@ -666,10 +659,10 @@ func (j *job) dryRun() (cli.Exit, error) {
 		for _, p := range j.plan {
 			fmt.Fprintf(j.io.Out, "image %d -> thread %d %s\n", p.image.tid, p.live.tid, cli.Printable(p.live.comm))
 		}
-		view.Actions(j.io, j.judged())
-		view.Findings(j.io, j.judged(), nil, j.advice())
+		view.Actions(j.io, j.judged.Threads)
+		view.Findings(j.io, j.judged.Threads, nil, j.advice())
 	}
-	view.Losses(j.io, j.target(), true, j.judged())
+	view.Losses(j.io, j.target(), true, j.judged.Threads)
 	j.io.Sayf("%s: dry run, nothing was stopped", j.target())
 	return cli.OK, nil
 }
@@ -694,10 +687,10 @@ func (j *job) report() {
 		return
 	}
 	if !j.o.json {
-		view.Actions(s, j.judged())
-		view.Findings(s, j.judged(), nil, j.advice())
+		view.Actions(s, j.judged.Threads)
+		view.Findings(s, j.judged.Threads, nil, j.advice())
 	}
-	view.Losses(s, j.target(), false, j.judged())
+	view.Losses(s, j.target(), false, j.judged.Threads)
 	s.Sayf("%s: %d %s restored, stopped for %v", j.target(), len(j.plan), view.Threads(len(j.plan)), j.window.Round(10*time.Microsecond))
 }
 
@@ -725,8 +718,8 @@ func (j *job) talk(err error) {
 	var unsaved *saveError
 	var hinted *cli.HintError
 	if (errors.As(err, &refused) || errors.As(err, &damaged)) && !j.o.json {
-		view.Actions(s, j.judged())
-		view.Findings(s, j.judged(), nil, j.advice())
+		view.Actions(s, j.judged.Threads)
+		view.Findings(s, j.judged.Threads, nil, j.advice())
 	}
 	if errors.As(err, &load) {
 		for _, err := range load {

@@ -63,21 +63,27 @@ func (j *Judgement) Taken(source *xstate.CPU) {
 // Thread tells of a thread, and returns the decision about it.
 func (j *Judgement) Thread(th Thread) *Report {
 	r := Decide(th.State, j.target, j.policy)
-	j.Threads = append(j.Threads, Judged{th.PID, th.TID, th.File, r})
+	j.Add(Judged{th.PID, th.TID, th.File, r})
 	j.Findings = append(j.Findings, (&subject{file: th.File, trailing: th.Trailing}).check(file)...)
-	j.Verdict = max(j.Verdict, r.Verdict)
-	j.refused = j.refused || r.Refused
 	if j.predictor != nil {
 		j.predictor.add(th.State)
 		j.predictor.unparseable = j.predictor.unparseable || th.Unparseable
 	}
+	return r
+}
+
+// Add takes in a thread that was decided before, by [Decide] for the same target and
+// policy.
+func (j *Judgement) Add(t Judged) {
+	j.Threads = append(j.Threads, t)
+	j.Verdict = max(j.Verdict, t.Verdict)
+	j.refused = j.refused || t.Refused
 	switch {
 	case j.beyond:
-		r.withoutForce()
-	case !r.OnlyLost():
+		t.withoutForce()
+	case !t.OnlyLost():
 		j.beyondForce()
 	}
-	return r
 }
 
 // Part is a part of a checkpoint.
