@@ -26,6 +26,23 @@ const gpFields = 27
 // 64-bit ones: bx cx dx si di bp ax ds es fs gs orig_ax ip cs flags sp ss.
 var gp32 = [...]int{5, 11, 12, 13, 14, 4, 10, 23, 24, 25, 26, 15, 16, 17, 18, 19, 20}
 
+// ParseGPRegs decodes the general registers of NT_PRSTATUS, of a 64-bit thread (struct
+// user_regs_struct) or a 32-bit one (user_regs_struct32). What b is too short for is 0.
+func ParseGPRegs(b []byte) (regs [gpFields]uint64) {
+	if len(b) >= 8*gpFields {
+		for i := range regs {
+			regs[i] = binary.LittleEndian.Uint64(b[8*i:])
+		}
+		return regs
+	}
+	for i, r := range gp32 {
+		if len(b) >= 4*i+4 {
+			regs[r] = uint64(binary.LittleEndian.Uint32(b[4*i:]))
+		}
+	}
+	return regs
+}
+
 // GPRegs returns the general registers of a thread in the order of struct
 // user_regs_struct. ok is false if the thread does not come from a core image.
 func (c *Core) GPRegs() (regs [27]uint64, ok bool) {

@@ -611,7 +611,7 @@ func (j *job) collect(t *ptrace.Tracer) error {
 		if err != nil {
 			return err
 		}
-		sv.gp = userRegs(regs)
+		sv.gp = codec.ParseGPRegs(regs)
 		if sv.compat, err = t.Compat(l.tid); err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -151,18 +150,13 @@ func (p *planned) unbuilt() error {
 	return fmt.Errorf("thread %d: image %d: %w", p.live.tid, p.image.tid, p.err)
 }
 
-const (
-	offMXCSRMask = 28  // SDM vol. 1, table 10-2
-	offXStateBV  = 512 // SDM vol. 1, 13.4.2
-)
-
 // area completes what was built with the live thread's part, from the register set
 // that it has now: the size, which is the kernel's, the mask of MXCSR, which is
 // the CPU's, and PKRU where the image has none, since INIT would open every key.
 // The error says what the kernel would not take, which it would tell by a bare
 // EINVAL.
 func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
-	if len(old) < offXStateBV+8 {
+	if len(old) < xstate.MinArea {
 		return nil, fmt.Errorf("thread %d: a register set of %d bytes", p.live.tid, len(old))
 	}
 	if len(old) != len(p.built) {
@@ -171,46 +165,23 @@ func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
 			return nil, err
 		}
 	}
-	b := p.built
-	bv := xstate.Features(binary.LittleEndian.Uint64(b[offXStateBV:]))
-	live := xstate.Features(binary.LittleEndian.Uint64(old[offXStateBV:]))
-	copy(b[offMXCSRMask:][:4], old[offMXCSRMask:])
-	if place, ok := layout.Find(xstate.PKRU); ok && p.image.state.Status(xstate.PKRU) == xstate.Absent && place.Offset+place.Size <= len(b) {
-		bv = bv&^xstate.PKRU.Mask() | live&xstate.PKRU.Mask()
-		copy(b[place.Offset:][:place.Size], old[place.Offset:])
-		binary.LittleEndian.PutUint64(b[offXStateBV:], uint64(bv))
+	var keep xstate.Features
+	if p.image.state.Status(xstate.PKRU) == xstate.Absent {
+		keep = xstate.PKRU.Mask()
 	}
+	layout.Keep(p.built, old, keep)
 	// The kernel takes tiles only for a thread that has used them: its buffer is
 	// enlarged at the first tile instruction (arch/x86/kernel/fpu/xstate.c,
 	// __xfd_enable_feature).
-	if bv.Has(xstate.TileData) && !live.Has(xstate.TileData) {
+	if xstate.AreaBV(p.built).Has(xstate.TileData) && !xstate.AreaBV(old).Has(xstate.TileData) {
 		return nil, fmt.Errorf("thread %d: image %d holds AMX tiles, and the thread has not used any yet: "+
 			"the kernel takes tiles only for a thread that has executed a tile instruction", p.live.tid, p.image.tid)
 	}
-	return b, nil
+	return p.built, nil
 }
 
 // fxArea builds the FXSAVE area of a host without XSAVE.
 func (p *planned) fxArea() []byte {
 	fx := p.state.FX
 	return fx[:]
-}
-
-// userRegs decodes NT_PRSTATUS of a 64-bit thread, 27 words, or of a 32-bit one, 17
-// words of 32 bits in another order (arch/x86/include/asm/user_32.h).
-func userRegs(b []byte) (gp [27]uint64) {
-	if len(b) >= 27*8 {
-		for i := range gp {
-			gp[i] = binary.LittleEndian.Uint64(b[8*i:])
-		}
-		return gp
-	}
-	// bx cx dx si di bp ax ds es fs gs orig_ax ip cs flags sp ss
-	order := [17]int{5, 11, 12, 13, 14, 4, 10, 23, 24, 25, 26, 15, 16, 17, 18, 19, 20}
-	for i, to := range order {
-		if len(b) >= 4*i+4 {
-			gp[to] = uint64(binary.LittleEndian.Uint32(b[4*i:]))
-		}
-	}
-	return gp
 }

@@ -172,3 +172,19 @@ func (s *State) MarshalArea(l Layout, size int) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// Keep gives an area what it is to keep of old, the area of the thread that it goes
+// into: MXCSR_MASK, which is the CPU's, and those components of set that the layout
+// has a place for, with their bits. Both are of standard format and at least [MinArea]
+// long.
+func (l Layout) Keep(area, old []byte, set Features) {
+	copy(area[offMXCSRMask:offST], old[offMXCSRMask:])
+	bv := AreaBV(area)
+	for _, p := range l {
+		if set.Has(p.Feature) && p.fits(min(len(area), len(old))) {
+			copy(area[p.Offset:][:p.Size], old[p.Offset:])
+			bv = bv&^p.Feature.Mask() | AreaBV(old)&p.Feature.Mask()
+		}
+	}
+	binary.LittleEndian.PutUint64(area[offXStateBV:], uint64(bv))
+}

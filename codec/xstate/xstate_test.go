@@ -596,3 +596,53 @@ func TestInit(t *testing.T) {
 		t.Error("formats are read without regard to case")
 	}
 }
+
+// TestKeep keeps the live thread's part, whatever the area holds.
+func TestKeep(t *testing.T) {
+	set := AVX.Mask() | PKRU.Mask()
+	layout := AMDLayout(set)
+	size := layout.End(Known)
+	area := func(bv Features, fill byte) []byte {
+		s := NewState(FormatXSave)
+		s.FX.SetMXCSRMask(0x1000 + uint32(fill))
+		for f := range (bv &^ Legacy).All() {
+			s.SetData(f, bytes.Repeat([]byte{fill}, f.Component().Size))
+			s.BV |= f.Mask()
+		}
+		b, err := s.MarshalArea(layout, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, tt := range []struct{ image, live, keep, want Features }{
+		{0, 0, PKRU.Mask(), 0},
+		{0, set, PKRU.Mask(), PKRU.Mask()},
+		{set, set, PKRU.Mask(), set},
+		{set, 0, PKRU.Mask(), AVX.Mask()},
+		{AVX.Mask(), set, 0, AVX.Mask()},
+		{0, set, PKRU.Mask() | Hi16ZMM.Mask(), PKRU.Mask()}, // no place for that
+	} {
+		b, old := area(tt.image, 1), area(tt.live, 2)
+		layout.Keep(b, old, tt.keep)
+		s, err := ParseArea(b, layout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.BV != tt.want|Legacy || s.FX.MXCSRMask() != 0x1002 {
+			t.Errorf("%+v: XSTATE_BV %v, mask %#x", tt, s.BV, s.FX.MXCSRMask())
+		}
+		for f := range tt.want.All() {
+			want := byte(1)
+			if tt.keep.Has(f) {
+				want = 2
+			}
+			if s.Data(f)[0] != want {
+				t.Errorf("%+v: %v is %#x", tt, f, s.Data(f)[0])
+			}
+		}
+	}
+	// Areas that end before the component keep what they can.
+	layout.Keep(make([]byte, MinArea), area(set, 2), set)
+	layout.Keep(area(set, 1), make([]byte, MinArea), set)
+}
