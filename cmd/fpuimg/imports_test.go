@@ -3,8 +3,13 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -116,4 +121,48 @@ func listImports(t *testing.T) map[string][]string {
 		t.Fatalf("go list found %d packages", len(pkgs))
 	}
 	return pkgs
+}
+
+// TestSerial holds the Makefile to its word that what it tests without the race
+// detector starts no goroutine.
+func TestSerial(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(makefile), "\nSERIAL = ")
+	list, _, _ := strings.Cut(rest, "\n")
+	if !ok || list == "" {
+		t.Fatal("the Makefile has no list SERIAL")
+	}
+	cmd := exec.Command("go", append([]string{"list", "-deps", "-f", `{{$d := .Dir}}{{if not .Standard}}{{range .GoFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}{{end}}`}, strings.Fields(list)...)...)
+	cmd.Dir = filepath.Join("..", "..")
+	root, err := filepath.Abs(cmd.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, fset := 0, token.NewFileSet()
+	for path := range strings.FieldsSeq(string(out)) {
+		if !strings.HasPrefix(path, root) { // a library's
+			continue
+		}
+		files++
+		file, err := parser.ParseFile(fset, path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if g, ok := n.(*ast.GoStmt); ok {
+				t.Errorf("%v: a goroutine, in what the Makefile tests without the race detector", fset.Position(g.Pos()))
+			}
+			return true
+		})
+	}
+	if files < 20 {
+		t.Errorf("%d files", files)
+	}
 }

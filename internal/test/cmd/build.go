@@ -1,9 +1,13 @@
 package testcmd
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"testing"
 
@@ -26,29 +30,40 @@ func Build(tb testing.TB, pkg, arch string) string {
 	if dir := os.Getenv(programsEnv); dir != "" {
 		return filepath.Join(dir, filepath.Base(pkg))
 	}
-	built.Lock()
-	defer built.Unlock()
-	if built.dir == "" {
-		dir, err := os.MkdirTemp("", "fpuimg-test-")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		built.dir = dir
-	}
-	out := filepath.Join(built.dir, filepath.Base(pkg))
-	if _, err := os.Stat(out); err == nil {
-		return out
-	}
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("building %s: %v\n%s", pkg, err, msg)
+	out, err := build(pkg, arch)
+	if err != nil {
+		tb.Fatal(err)
 	}
 	return out
 }
 
+func build(pkg, arch string) (string, error) {
+	built.Lock()
+	defer built.Unlock()
+	abs, err := filepath.Abs(pkg)
+	if err == nil && built.dir == "" {
+		built.dir, err = os.MkdirTemp("", "fpuimg-test-")
+	}
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(built.dir, filepath.Base(abs))
+	if _, err := os.Stat(out); err == nil {
+		return out, nil
+	}
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, msg)
+	}
+	return out, nil
+}
+
 // Main runs the tests, or one of the commands if the test binary is called by its
 // name. In the end it removes what Build has built.
+//
+// Tests with the race detector run the package's own command as Build builds it:
+// scripts start it some thousand times, and what could race in it runs in tests too.
 func Main(m *testing.M, commands map[string]func()) { testscript.Main(withCleanup{m}, commands) }
 
 type withCleanup struct{ *testing.M }
@@ -59,5 +74,27 @@ func (m withCleanup) Run() int {
 			os.RemoveAll(built.dir)
 		}
 	}()
+	if err := useBuilt(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.M.Run()
+}
+
+// useBuilt puts the command of this package, if it is one, first into the PATH where
+// the tests have the race detector.
+func useBuilt() error {
+	info, ok := debug.ReadBuildInfo()
+	wd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if !ok || !slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) || filepath.Base(filepath.Dir(wd)) != "cmd" {
+		return nil
+	}
+	program, err := build(".", runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	return os.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"))
 }
