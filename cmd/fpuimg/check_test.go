@@ -270,6 +270,7 @@ func TestOtherJSON(t *testing.T) {
 // verdict is the same, and what would be lost; convert refuses what is not
 // compatible and nothing else; what it forced fits.
 func TestAgree(t *testing.T) {
+	t.Parallel()
 	images := checkpoints(t)
 	for _, machine := range machines(t) {
 		t.Run(filepath.Base(machine), func(t *testing.T) {
@@ -326,6 +327,7 @@ func read(t *testing.T, path string) (*codec.Checkpoint, []codec.Thread) {
 // TestForcedFits: what convert --host=P --force makes is compatible with P, and CRIU
 // restores it there for every --cpu-cap that can be, losing nothing more.
 func TestForcedFits(t *testing.T) {
+	t.Parallel()
 	for _, path := range checkpoints(t) {
 		_, threads := read(t, path)
 		for _, machine := range machines(t) {
@@ -355,6 +357,7 @@ func TestForcedFits(t *testing.T) {
 // TestCommonFits: an image made for what several machines share is compatible with
 // each of them.
 func TestCommonFits(t *testing.T) {
+	t.Parallel()
 	var hosts []*xstate.CPU
 	for _, machine := range machines(t) {
 		h, err := loadHost(machine)
@@ -477,6 +480,7 @@ func TestBadImages(t *testing.T) {
 // TestHintsRun runs the command that each hint ends in: it succeeds, and the result
 // is compatible.
 func TestHintsRun(t *testing.T) {
+	t.Parallel()
 	shell := testcmd.Tool(t, "sh")
 	bin := filepath.Dir(testcmd.Build(t, "../fpuimg", runtime.GOARCH))
 	work := t.TempDir()

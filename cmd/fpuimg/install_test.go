@@ -15,6 +15,7 @@ import (
 // TestInstall installs below a temporary directory, looks at what is there, and runs
 // it.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	testcmd.Tool(t, "install")
 	dest := t.TempDir()
 	cmd := exec.Command(testcmd.Tool(t, "make"), "-C", filepath.Join("..", ".."), "install", "PREFIX=/usr", "DESTDIR="+dest,

@@ -217,6 +217,7 @@ var faults = []fault{
 // system, and lets every one fail: what is left is the old checkpoint, the new one,
 // or one that every verb recognises and the next conversion completes.
 func TestAllOrNothing(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	points, total := map[string]int{}, 0
 	t.Cleanup(func() { t.Logf("%d points: %v", total, points) })

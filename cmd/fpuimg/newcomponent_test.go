@@ -16,6 +16,7 @@ import (
 // it builds fpuimg with one more line in the table, and looks at whether the commands
 // know the component.
 func TestNewComponent(t *testing.T) {
+	t.Parallel()
 	table, err := filepath.Abs(filepath.Join("..", "..", "codec", "xstate", "component.go"))
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 // has testdata/images, and compares what they print. With -update it writes what
 // they print into the README.
 func TestReadme(t *testing.T) {
+	t.Parallel()
 	sh := testcmd.Tool(t, "sh")
 	path, err := filepath.Abs(filepath.Join("..", "..", "README.md"))
 	if err != nil {
