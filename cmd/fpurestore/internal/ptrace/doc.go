@@ -4,7 +4,7 @@
 // may be, is the caller's business.
 //
 // It works on linux/amd64 (64-bit and 32-bit targets). Elsewhere the package
-// holds this documentation and nothing else.
+// holds its types and errors, and nothing that makes them.
 //
 // # Order
 //

@@ -11,23 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Status is what /proc tells about one thread.
-type Status struct {
-	PID   int    // process (thread group) it belongs to
-	TID   int    // the thread
-	PPID  int    // parent process
-	Comm  string // name, unescaped
-	State byte   // R running, S sleeping, D uninterruptible, T stopped, t tracing stop, Z zombie, X dead, I idle
-
-	TracerPID int   // id of the tracing thread, 0 if none
-	NSpid     []int // thread id in each pid namespace, outermost first; nil before Linux 4.1
-	UID       int   // effective user id, -1 if unknown
-
-	KernelThread bool   // runs kernel code only
-	Worker       bool   // kernel-made thread of a user process (io_uring, vhost): has no user registers of its own
-	StartTime    uint64 // clock ticks (sysconf _SC_CLK_TCK) after boot
-}
-
 // Task flags, include/linux/sched.h. PF_KTHREAD never changed. The two worker
 // flags had other meanings before 5.12 and 6.4, so the name, which the kernel
 // gives these threads, has to agree.

@@ -10,32 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Set says which of the kernel's register sets an [Area] is.
-type Set int
-
-const (
-	// XState is NT_X86_XSTATE: the standard-format XSAVE area of this host.
-	XState Set = iota
-	// FP is the 512-byte FXSAVE area: NT_PRFPREG, of 32-bit threads NT_PRXFPREG.
-	FP
-)
-
-func (s Set) String() string {
-	switch s {
-	case XState:
-		return "NT_X86_XSTATE"
-	case FP:
-		return "FXSAVE area"
-	}
-	return fmt.Sprintf("Set(%d)", int(s))
-}
-
-// Area is the FPU state of one thread as the kernel takes it.
-type Area struct {
-	Set  Set
-	Data []byte
-}
-
 // ReadXState reads NT_X86_XSTATE. The length is this host's size of the
 // register set, the only one that WriteXState accepts. Where SSE is not in use
 // but AVX is, the MXCSR in it may be one of long ago: where the kernel keeps

@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Thread is one stopped thread.
-type Thread struct{ PID, TID int }
-
 // Tracer stops the threads of some processes and works on their registers. Its
 // methods must be called from the goroutine that called [Open].
 type Tracer struct {
