@@ -8,10 +8,10 @@
 //
 // # State components
 //
-// One table, [Components], holds what the Intel SDM (vol. 1, chapter 13) and the
+// One table of [Component] holds what the Intel SDM (vol. 1, chapter 13) and the
 // Linux kernel (arch/x86/include/asm/fpu/types.h, enum xfeature) say about each
-// component: its bit in XSTATE_BV, its name, its size and its registers.
-// Everything else ranges over that table.
+// component, its bit in XSTATE_BV, its name, its size and its registers, and which
+// array of a CRIU image holds it. Everything else ranges over that table.
 //
 // # In use, INIT and lost
 //

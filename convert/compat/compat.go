@@ -47,15 +47,6 @@ const (
 	VendorDiffers          Rule = "vendor-differs"
 )
 
-// Rules lists every rule id, in the order in which reports name them.
-func Rules() []Rule {
-	ids := make([]Rule, len(rules))
-	for i := range rules {
-		ids[i] = rules[i].id
-	}
-	return ids
-}
-
 // Finding is one thing that a rule has to say about a thread, a file or a machine.
 type Finding struct {
 	Rule       Rule

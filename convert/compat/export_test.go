@@ -1,0 +1,10 @@
+package compat
+
+// Rules lists every rule id, in the order in which reports name them.
+func Rules() []Rule {
+	ids := make([]Rule, len(rules))
+	for i := range rules {
+		ids[i] = rules[i].id
+	}
+	return ids
+}
