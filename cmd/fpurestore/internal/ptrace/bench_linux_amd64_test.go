@@ -35,7 +35,7 @@ func BenchmarkRestore(b *testing.B) {
 					for j := range 2 { // each is first in every other round
 						begin := cpuTime()
 						if (i+j)%2 == 0 {
-							w, t, err := timeRestore(tids, g.PID)
+							w, t, err := timeRestore(tids, g.PID, flip)
 							if err != nil {
 								b.Fatal(err)
 							}
@@ -62,6 +62,46 @@ func BenchmarkRestore(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkSecondWrite says what it costs that a component goes to INIT below one that
+// stays in use, which takes two writes for each thread (see writesFor): a restore of
+// ZMM_Hi256 without AVX against one of ZMM_Hi256 and an AVX of zeros, in turns and on
+// the same process.
+//
+//	go test -run '^$' -bench SecondWrite -benchtime 40x
+func BenchmarkSecondWrite(b *testing.B) {
+	if hostComponents()[bitZMMHi256].size == 0 {
+		b.Skip("CPUID leaf 0xD lists no ZMM_Hi256 state")
+	}
+	g := start(b, "-n", "1000", "-mode", "futex", "-full")
+	tids := g.tids()
+	avx := hostComponents()[bitAVX]
+	var window, cpu [2][]time.Duration
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for i := 0; b.Loop(); i++ {
+		runtime.GC()
+		for j := range 2 {
+			two := (i + j) % 2
+			begin := cpuTime()
+			w, _, err := timeRestore(tids, g.PID, func(old []byte) []byte {
+				area := flip(old)
+				clear(area[avx.offset:][:avx.size])
+				setBV(area, g.Mask&^uint64(two<<bitAVX))
+				return area
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			window[two], cpu[two] = append(window[two], w), append(cpu[two], cpuTime()-begin)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(window[0]), "one-window-us")
+	b.ReportMetric(median(window[1]), "two-window-us")
+	b.ReportMetric(median(window[1])/median(window[0]), "window-ratio")
+	b.ReportMetric(median(cpu[1])/median(cpu[0]), "cpu-ratio")
 }
 
 func cpuTime() time.Duration {
@@ -91,7 +131,7 @@ func (s *stopwatch) Interrupt(tid int) error {
 	return s.Backend.Interrupt(tid)
 }
 
-func timeRestore(tids []int, pid int) (window, total time.Duration, err error) {
+func timeRestore(tids []int, pid int, edit func([]byte) []byte) (window, total time.Duration, err error) {
 	begin := time.Now()
 	s := &stopwatch{Backend: NewSystem()}
 	t, err := OpenBackend(s, pid)
@@ -110,7 +150,7 @@ func timeRestore(tids []int, pid int) (window, total time.Duration, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		areas[tid] = Area{a.Set, flip(a.Data)}
+		areas[tid] = Area{a.Set, edit(a.Data)}
 	}
 	if err := t.Swap(areas); err != nil {
 		return 0, 0, err

@@ -20,10 +20,11 @@ const (
 
 // Component bits that are treated apart.
 const (
-	bitX87  = 0
-	bitSSE  = 1
-	bitAVX  = 2
-	bitPKRU = 9
+	bitX87      = 0
+	bitSSE      = 1
+	bitAVX      = 2
+	bitZMMHi256 = 6
+	bitPKRU     = 9
 )
 
 const (

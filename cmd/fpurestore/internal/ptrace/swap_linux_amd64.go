@@ -266,7 +266,7 @@ func (t *Tracer) write(th *thread, a Area) error {
 	th.known = nil
 	steps := [][]byte{a.Data}
 	if a.Set == XState {
-		steps = initMXCSRFirst(a.Data)
+		steps = writesFor(a.Data)
 	}
 	for _, data := range steps {
 		err = t.b.SetRegset(th.tid, nt, data)
@@ -280,27 +280,52 @@ func (t *Tracer) write(th *thread, a Area) error {
 	return nil
 }
 
-// initMXCSRFirst gives the writes that it takes to put an area into a thread.
-// Where SSE is not in use, MXCSR is to be 0x1F80. A kernel that keeps the state
-// in standard form, however, leaves it to XRSTOR, which loads MXCSR from memory
-// whatever the bits say (SDM vol. 1, 13.8.1), and changes that memory only if
-// x87, SSE or AVX is in use (copy_uabi_to_xstate). A read shows 0x1F80 all the
-// same. So the value has to be in the area, and if none of the three is in use,
-// in one written before it.
-func initMXCSRFirst(data []byte) [][]byte {
-	const three = 1<<bitX87 | 1<<bitSSE | 1<<bitAVX
-	if len(data) < offHeaderEnd || data[offBV]&(1<<bitSSE|1<<bitAVX) != 0 {
-		return [][]byte{data} // what is in use says which MXCSR: see ambiguous
+// writesFor gives the writes that it takes to put an area into a thread. A component
+// whose bit is clear is INIT, but the kernel leaves its bytes as they were
+// (copy_uabi_to_xstate), and reads back INIT all the same. Where these bytes could come
+// to count, a first write has the bit set and the INIT value for data:
+//
+//   - AVX, and ZMM_Hi256 in use: both are parts of ZMM0-15. No instruction but XRSTOR
+//     has the upper part in use without the lower, and a CPU may track them together:
+//     XSAVES then sets the bit of AVX and writes no bytes, for they were not modified,
+//     and the thread goes on with the old ones. Seen on AMD Zen 4.
+//   - SSE, and AVX or ZMM_Hi256 in use: likewise.
+//   - MXCSR, and none of x87, SSE and AVX in use. It is to be 0x1F80 without SSE. A
+//     kernel that keeps the state in standard form, however, leaves it to XRSTOR, which
+//     loads MXCSR from memory whatever the bits say (SDM vol. 1, 13.8.1), and changes
+//     that memory only if one of the three is in use.
+//
+// Any other component in INIT can be so beside any other in use, while a program runs:
+// the CPU has to tell them apart. Which bits the thread has now does not matter: bytes
+// under a clear one can be older still.
+func writesFor(data []byte) [][]byte {
+	if len(data) < offHeaderEnd {
+		return [][]byte{data} // for the kernel to refuse
 	}
-	data = slices.Clone(data)
-	binary.LittleEndian.PutUint32(data[offMXCSR:], initMXCSR)
-	if data[offBV]&three != 0 {
+	bv := binary.LittleEndian.Uint64(data[offBV:])
+	if bv&(1<<bitSSE|1<<bitAVX) == 0 { // else what is in use says which MXCSR: see ambiguous
+		data = slices.Clone(data)
+		binary.LittleEndian.PutUint32(data[offMXCSR:], initMXCSR)
+	}
+	var first uint64
+	if bv&(1<<bitZMMHi256) != 0 {
+		first = 1<<bitAVX | 1<<bitSSE
+	}
+	if bv&(1<<bitAVX) != 0 || bv&(1<<bitX87|1<<bitSSE|1<<bitAVX) == 0 {
+		first |= 1 << bitSSE
+	}
+	if first &^= bv; first == 0 {
 		return [][]byte{data}
 	}
-	first := slices.Clone(data)
-	first[offBV] |= 1 << bitSSE
-	clear(first[offXMM:offXMMEnd])
-	return [][]byte{first, data}
+	zeros := slices.Clone(data)
+	binary.LittleEndian.PutUint64(zeros[offBV:], bv|first)
+	if first&(1<<bitSSE) != 0 {
+		clear(zeros[offXMM:offXMMEnd])
+	}
+	if c := hostComponents()[bitAVX]; first&(1<<bitAVX) != 0 && c.offset+c.size <= len(data) {
+		clear(zeros[c.offset:][:c.size])
+	}
+	return [][]byte{zeros, data}
 }
 
 func (t *Tracer) noteType(th *thread, set Set) (int, error) {

@@ -1,7 +1,9 @@
 package ptrace
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -468,6 +470,177 @@ func TestDiff(t *testing.T) {
 	for n := range offHeaderEnd {
 		if diffXState(base[:n], base[:n]) == nil {
 			t.Fatalf("%d bytes are taken for an area", n)
+		}
+	}
+}
+
+// TestInitStays gives each thread one of the sets of components that the CPU can have
+// in use, and has it report what it holds at once and again later: a component that
+// went to INIT stays so. What reads back is no proof, for it shows INIT whatever the
+// kernel's buffer holds under a clear bit (copy_xstate_to_uabi_buf), and a CPU may
+// bring that back. The old registers are in the buffer under a set bit, or already
+// under a clear one.
+func TestInitStays(t *testing.T) {
+	for _, mode := range []string{"spin", "yield", "nanosleep"} {
+		for _, before := range []string{"in use", "INIT"} {
+			t.Run(mode+"/"+before, func(t *testing.T) {
+				g := start(t, "-n", "1000", "-mode", mode, "-full")
+				tr := open(t, NewSystem(), g.PID)
+				old := readAll(t, tr, g.tids())
+				sets := subsets(g.Mask &^ (1 << bitPKRU))
+				if before == "INIT" {
+					areas := make(map[int]Area)
+					for tid, b := range old {
+						b = slices.Clone(b)
+						setBV(b, bv(b)&(1<<bitPKRU))
+						areas[tid] = Area{XState, b}
+					}
+					if err := tr.Swap(areas); err != nil {
+						t.Fatal(err)
+					}
+				}
+				areas, want := make(map[int]Area), make(map[int][]byte)
+				for i, tid := range g.tids() {
+					b := scramble(rand.New(rand.NewPCG(1, uint64(tid))), old[tid], g.Mask)
+					setBV(b, sets[i%len(sets)]|bv(b)&(1<<bitPKRU))
+					if ambiguous(Area{XState, b}) {
+						binary.LittleEndian.PutUint32(b[offMXCSR:], initMXCSR)
+					}
+					areas[tid], want[tid] = Area{XState, b}, b
+				}
+				if err := tr.Swap(areas); err != nil {
+					t.Fatal(err)
+				}
+				detach(t, tr)
+				for look := range 3 {
+					wrong := make(map[string]int)
+					for _, th := range g.ask("snap").Threads {
+						if diffHeld(want[th.TID], th.Held) != nil {
+							wrong[fmt.Sprintf("%#x", bv(want[th.TID]))]++
+						}
+					}
+					if len(wrong) > 0 {
+						t.Errorf("look %d: threads with other registers, by XSTATE_BV: %v", look, wrong)
+					}
+					time.Sleep(200 * time.Millisecond)
+				}
+			})
+		}
+	}
+}
+
+// subsets gives all sets of the bits of mask.
+func subsets(mask uint64) []uint64 {
+	sets := []uint64{mask}
+	for s := mask; s != 0; {
+		s = (s - 1) & mask
+		sets = append(sets, s)
+	}
+	return sets
+}
+
+// buffer is a thread's state as the kernel keeps it: of what is written it takes the
+// components in use, and leaves the bytes of the others (copy_uabi_to_xstate).
+type buffer struct {
+	Backend
+	area   []byte
+	writes int
+	fail   bool // the next read
+}
+
+func (k *buffer) SetRegset(_, _ int, b []byte) error {
+	k.writes++
+	k.take(k.area, b)
+	copy(k.area[offBV:offHeaderEnd], b[offBV:])
+	return nil
+}
+
+func (k *buffer) GetRegset(_, _ int, b []byte) (int, error) {
+	if k.fail {
+		k.fail = false
+		return 0, unix.EIO
+	}
+	clear(b[:len(k.area)])
+	l := legacy(b, 0)
+	copy(b, l[:])
+	copy(b[offBV:offHeaderEnd], k.area[offBV:])
+	k.take(b, k.area)
+	return len(k.area), nil
+}
+
+// take copies what is in use.
+func (k *buffer) take(to, from []byte) {
+	l := legacy(from, bv(from))
+	if bv(from)&(1<<bitX87) != 0 {
+		copy(to, l[:offMXCSR])
+		copy(to[offST:], l[offST:offXMM])
+	}
+	if bv(from)&(1<<bitSSE|1<<bitAVX) != 0 {
+		copy(to[offMXCSR:], l[offMXCSR:offMXCSRMask])
+	}
+	if bv(from)&(1<<bitSSE) != 0 {
+		copy(to[offXMM:], l[offXMM:])
+	}
+	for bit, c := range hostComponents() {
+		if bit >= 2 && c.size != 0 && c.offset+c.size <= len(to) && bv(from)&(1<<bit) != 0 {
+			copy(to[c.offset:][:c.size], from[c.offset:])
+		}
+	}
+}
+
+// TestStaleBytes: no old bytes of a part of the registers stay in the kernel's buffer
+// below a part that is in use, whether the bit of the old ones was set or clear, and
+// whether the state is a new one or is put back. Any other set takes one write.
+func TestStaleBytes(t *testing.T) {
+	const mask = 1<<bitX87 | 1<<bitSSE | 1<<bitAVX | 1<<5 | 1<<bitZMMHi256 | 1<<7
+	components := hostComponents()
+	last := components[7]
+	if last.size == 0 {
+		t.Skip("CPUID leaf 0xD lists no AVX-512 state")
+	}
+	for _, set := range subsets(mask) {
+		for _, before := range []uint64{mask, 0, set} {
+			k := &buffer{area: bytes.Repeat([]byte{0xaa}, last.offset+last.size)}
+			clear(k.area[offBV:offHeaderEnd])
+			setBV(k.area, before)
+			binary.LittleEndian.PutUint32(k.area[offMXCSR:], initMXCSR)
+			tr := &Tracer{b: k, threads: map[int]*thread{1: {tid: 1, stopped: true}}, scratch: make([]byte, 64<<10)}
+			area := bytes.Repeat([]byte{0x55}, len(k.area))
+			clear(area[offBV:offHeaderEnd])
+			setBV(area, set)
+			binary.LittleEndian.PutUint32(area[offMXCSR:], initMXCSR)
+			if before == set { // it is put back
+				if _, err := tr.Read(1); err != nil {
+					t.Fatal(err)
+				}
+				setBV(area, mask)
+				k.fail = true
+				if err := tr.Swap(map[int]Area{1: {XState, area}}); err == nil || bv(k.area) != set {
+					t.Fatalf("Swap = %v, and the thread has %#x, want an error and %#x", err, bv(k.area), set)
+				}
+				k.writes--
+			} else if err := tr.Swap(map[int]Area{1: {XState, area}}); err != nil {
+				t.Fatal(err)
+			}
+			wantWrites := 1
+			stale := func(part, above uint64, b []byte) {
+				if set&part != 0 || set&above == 0 {
+					return
+				}
+				wantWrites = 2
+				if !bytes.Equal(b, make([]byte, len(b))) {
+					t.Errorf("from %#x to %#x: old bytes of %#x", before, set, part)
+				}
+			}
+			avx := components[bitAVX]
+			stale(1<<bitSSE, 1<<bitAVX|1<<bitZMMHi256, k.area[offXMM:offXMMEnd])
+			stale(1<<bitAVX, 1<<bitZMMHi256, k.area[avx.offset:][:avx.size])
+			if set&(1<<bitX87|1<<bitSSE|1<<bitAVX) == 0 {
+				wantWrites = 2 // for MXCSR
+			}
+			if k.writes != wantWrites {
+				t.Errorf("from %#x to %#x: %d writes, want %d", before, set, k.writes, wantWrites)
+			}
 		}
 	}
 }
