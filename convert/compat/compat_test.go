@@ -702,6 +702,9 @@ func TestJudge(t *testing.T) {
 	if got := foreign.Predict(compat.CapFPU); got.Outcome != compat.Unknown || got.Class != nil || got.Loses == nil {
 		t.Errorf("of no checkpoint of CRIU's: %+v", got)
 	}
+	if got := compat.Judge(compat.Target{}, compat.Policy{}).Predict(compat.CapFPU); got.Outcome != compat.Unknown {
+		t.Errorf("without a host: %+v", got)
+	}
 }
 
 func TestApplyMXCSR(t *testing.T) {

@@ -126,8 +126,11 @@ func (j *Judgement) OnlyLost() bool { return !j.beyond }
 // Predict says what CRIU does with the checkpoint on the target's host, for one value
 // of --cpu-cap.
 func (j *Judgement) Predict(cap Cap) Prediction {
-	if j.Foreign {
+	switch {
+	case j.Foreign:
 		return unknown("this is no CRIU checkpoint")
+	case j.predictor == nil:
+		return unknown("no host is named")
 	}
 	return j.predictor.predict(j.source, cap)
 }
