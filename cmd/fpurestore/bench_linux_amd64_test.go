@@ -144,9 +144,9 @@ func timed(b ptrace.Backend, args []string) (int, string) {
 	var out, errs bytes.Buffer
 	s := cli.NewIO("fpurestore", strings.NewReader(""), &out, &errs)
 	code, err := dispatch(s, args, func(s *cli.IO, o *options) (cli.Exit, error) {
-		j := newJob(s, o)
-		j.open = func(pids ...int) (*ptrace.Tracer, error) { return ptrace.OpenBackend(b, pids...) }
-		return j.live()
+		through := linux
+		through.open = func(pids ...int) (tracer, error) { return ptrace.OpenBackend(b, pids...) }
+		return restoreOn(through, s, o)
 	})
 	return int(s.Finish(code, err)), errs.String()
 }

@@ -83,9 +83,9 @@ func (m *meddler) restore(stdout, stderr io.Writer, args ...string) int {
 	m.Backend = ptrace.NewSystem()
 	s := cli.NewIO("fpurestore", strings.NewReader(""), stdout, stderr)
 	code, err := dispatch(s, args, func(s *cli.IO, o *options) (cli.Exit, error) {
-		j := newJob(s, o)
-		j.open = func(pids ...int) (*ptrace.Tracer, error) { return ptrace.OpenBackend(m, pids...) }
-		return j.live()
+		through := linux
+		through.open = func(pids ...int) (tracer, error) { return ptrace.OpenBackend(m, pids...) }
+		return restoreOn(through, s, o)
 	})
 	return int(s.Finish(code, err))
 }

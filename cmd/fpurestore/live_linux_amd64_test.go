@@ -225,7 +225,7 @@ func debugger(t *testing.T, cpu *xstate.CPU, pid int, want *xstate.State) {
 // TestDamaged: what force can lift of one image, it cannot of another, and then
 // nothing proposes it.
 func TestDamaged(t *testing.T) {
-	cpu := machine(avx512, xstate.IntelLayout(avx512))
+	cpu := cpuWith(avx512, xstate.IntelLayout(avx512))
 	lost := xstate.NewState(xstate.FormatXSave)
 	lost.BV |= xstate.AVX.Mask()
 	short := filled(avx512)
@@ -234,16 +234,15 @@ func TestDamaged(t *testing.T) {
 		states []*xstate.State
 		force  bool
 	}{{[]*xstate.State{lost}, true}, {[]*xstate.State{lost, short}, false}, {[]*xstate.State{short, lost}, false}} {
-		j := newJob(nil, &options{restore: true})
-		j.host = cpu
+		j := &job{o: &options{restore: true}, cpu: cpu}
 		for i, s := range tt.states {
 			j.images = append(j.images, imageThread{tid: 7 + i, state: s})
 			j.threads = append(j.threads, liveThread{tid: 7 + i, nsTID: 7 + i})
 		}
 		decide(j.images, cpu, j.o)
-		code, err := j.match()
-		if damaged, ok := errors.AsType[*damagedError](err); code != cli.Damaged || !ok || damaged.force != tt.force {
-			t.Errorf("%d images: exit %d, %+v, want force %t", len(tt.states), code, err, tt.force)
+		err := j.match()
+		if damaged, ok := errors.AsType[*damagedError](err); exitCode(err) != cli.Damaged || !ok || damaged.force != tt.force {
+			t.Errorf("%d images: exit %d, %+v, want force %t", len(tt.states), exitCode(err), err, tt.force)
 		}
 		for _, th := range j.judged.Threads {
 			for _, f := range th.Findings {

@@ -2,9 +2,13 @@ package main
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
 // imageThread is one thread of the checkpoint.
@@ -19,6 +23,7 @@ type imageThread struct {
 // liveThread is one thread of the target.
 type liveThread struct {
 	pid, tid int
+	ppid     int
 	nsPID    int // the numbers in the innermost pid namespace
 	nsTID    int
 	comm     string
@@ -150,3 +155,156 @@ func tasksOf(images []imageThread, live []liveThread, mapping map[int]int, by []
 		return !known[img.pid] && img.pid != 0 && !img.named
 	})
 }
+
+// match pairs the threads and heeds what the policy said. An error says that nothing
+// is to be done.
+func (j *job) match() error {
+	if !j.o.restore {
+		return nil
+	}
+	m, err := j.matched()
+	if err != nil {
+		return err
+	}
+	if err := j.mapped(&m); err != nil {
+		return err
+	}
+	if m.missing() > 0 && !j.o.ignoreMissing || len(m.pairs) == 0 {
+		return &mismatchError{m}
+	}
+	j.plan = plan(m.pairs)
+	j.judged = compat.Judge(compat.Target{Host: j.cpu}, compat.Policy{Force: j.o.force})
+	for _, p := range j.plan {
+		j.judged.Add(compat.Judged{PID: p.live.pid, TID: p.live.tid, Report: p.Report})
+	}
+	if j.judged.Refused() {
+		for _, p := range j.plan {
+			if p.Refused && p.Verdict == compat.Damaged {
+				return &damagedError{p.image.tid, j.judged.OnlyLost(), p.Err()}
+			}
+		}
+		return &refusedError{compat.LostNames(j.judged.Threads)}
+	}
+	for i := range j.plan {
+		if err := j.plan[i].unbuilt(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// matched pairs the threads. One that no image is for may be one without registers,
+// and then does not count.
+func (j *job) matched() (matching, error) {
+	m := matchThreads(j.images, j.threads, j.o.mapping, j.o.tree)
+	n := len(j.without)
+	for _, l := range m.missingImage {
+		if _, ok, err := j.registers(l); err != nil {
+			return m, err
+		} else if !ok {
+			j.without[l.tid] = true
+		}
+	}
+	if len(j.without) == n {
+		return m, nil
+	}
+	j.threads = slices.DeleteFunc(j.threads, func(l liveThread) bool { return j.without[l.tid] })
+	return matchThreads(j.images, j.threads, j.o.mapping, j.o.tree), nil
+}
+
+// mapped returns a [*mapError] unless every --map was followed.
+func (j *job) mapped(m *matching) error {
+	for _, from := range slices.Sorted(maps.Keys(j.o.mapping)) {
+		to := j.o.mapping[from]
+		switch {
+		case slices.ContainsFunc(m.pairs, func(p match) bool { return p.image.tid == from && p.live.tid == to }):
+		case !slices.ContainsFunc(j.images, func(t imageThread) bool { return t.tid == from }):
+			return &mapError{fmt.Sprintf("--map=%d=%d: there is no image of a thread %d", from, to, from),
+				"the images are of " + listTIDs(j.images, func(t imageThread) int { return t.tid })}
+		default:
+			hint := "its threads are " + listTIDs(j.threads, func(t liveThread) int { return t.tid })
+			if !j.o.tree {
+				hint += "; --tree takes in those of its descendants"
+			}
+			return &mapError{fmt.Sprintf("--map=%d=%d: %s has no thread %d", from, to, j.target(), to), hint}
+		}
+	}
+	return nil
+}
+
+// mismatchError is threads that only one side has.
+type mismatchError struct{ matching }
+
+func (e *mismatchError) Error() string {
+	var parts []string
+	if n := len(e.missingLive); n > 0 {
+		parts = append(parts, fmt.Sprintf("no live thread for the %s %s", count(n, "image"), listTIDs(e.missingLive, func(t imageThread) int { return t.tid })))
+	}
+	if n := len(e.missingImage); n > 0 {
+		parts = append(parts, fmt.Sprintf("no image for the live %s %s", count(n, "thread"), listTIDs(e.missingImage, func(t liveThread) int { return t.tid })))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
+// listTIDs names up to eight threads.
+func listTIDs[T any](list []T, tid func(T) int) string {
+	var names []string
+	for i, t := range list {
+		if i == 8 {
+			names = append(names, fmt.Sprintf("and %d more", len(list)-i))
+			break
+		}
+		names = append(names, fmt.Sprint(tid(t)))
+	}
+	return strings.Join(names, " ")
+}
+
+// hint names the options that lift the mismatch.
+func (e *mismatchError) hint(o *options) string {
+	var ways []string
+	if len(e.missingLive) > 0 && len(e.missingImage) > 0 {
+		ways = append(ways, "--map=IMGTID=TID pairs threads")
+	}
+	if !o.ignoreMissing && (len(e.pairs) > 0 || ways != nil) {
+		ways = append(ways, "--ignore-missing leaves the others alone")
+	}
+	if !o.tree && len(e.missingLive) > 0 {
+		ways = append(ways, "--tree takes in descendants")
+	}
+	if ways == nil {
+		return "-t names another process, -D another checkpoint"
+	}
+	return strings.Join(ways, ", ")
+}
+
+// mapError is a --map that was not followed. The hint names what could have stood there.
+type mapError struct{ text, hint string }
+
+func (e *mapError) Error() string { return e.text }
+
+// refusedError is a plan that the policy refuses.
+type refusedError struct{ names []string }
+
+func (e *refusedError) Error() string {
+	if len(e.names) == 0 {
+		return "refused, nothing was changed: no register value would be lost, but nobody knows what the program does next"
+	}
+	return "refused, nothing was changed: it would lose " + strings.Join(e.names, ", ")
+}
+
+// damagedError is an image that the policy calls damaged.
+type damagedError struct {
+	tid   int
+	force bool // --force would lift it
+	err   error
+}
+
+func (e *damagedError) Error() string { return fmt.Sprintf("image %d: %v", e.tid, e.err) }
+func (e *damagedError) Unwrap() error { return e.err }

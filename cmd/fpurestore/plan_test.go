@@ -20,8 +20,8 @@ const (
 	avx512       = xstate.Features(1<<xstate.AVX) | xstate.AVX512
 )
 
-// machine is one that places components as Intel or AMD does.
-func machine(set xstate.Features, layout xstate.Layout) *xstate.CPU {
+// cpuWith is one that places components as Intel or AMD does.
+func cpuWith(set xstate.Features, layout xstate.Layout) *xstate.CPU {
 	set |= xstate.Legacy
 	return &xstate.CPU{Name: "test", FXSave: new(true), XSave: new(true), XFeatures: &set, Layout: layout,
 		XSaveSize: new(uint32(layout.End(set))), MXCSRMask: new(uint32(0xffff)), Flags: []string{}}
@@ -77,7 +77,7 @@ func TestAreaLayout(t *testing.T) {
 		"amd":   {xstate.AVX: 576, xstate.Opmask: 832, xstate.ZMMHi256: 896, xstate.Hi16ZMM: 1408, xstate.PKRU: 2432},
 	}
 	for name, layout := range map[string]xstate.Layout{"intel": xstate.IntelLayout(set), "amd": xstate.AMDLayout(set)} {
-		cpu := machine(set, layout)
+		cpu := cpuWith(set, layout)
 		image := filled(set)
 		image.FX.SetMXCSR(0x1fa0)
 		b, err := areaFor(t, cpu, image, xstate.NewState(xstate.FormatXSave), false)
@@ -110,7 +110,7 @@ func TestAreaLayout(t *testing.T) {
 // TestAreaZeroed has INIT put in where the image holds zeros for it, and a word that a
 // thread had loaded stays.
 func TestAreaZeroed(t *testing.T) {
-	cpu := machine(avx512, xstate.IntelLayout(avx512))
+	cpu := cpuWith(avx512, xstate.IntelLayout(avx512))
 	for name, tt := range map[string]struct {
 		bv         xstate.Features
 		fcw, mxcsr uint32
@@ -141,7 +141,7 @@ func TestAreaZeroed(t *testing.T) {
 // TestAreaInit has components that the image lacks become INIT, but not PKRU.
 func TestAreaInit(t *testing.T) {
 	set := avx512 | xstate.PKRU.Mask()
-	cpu := machine(set, xstate.AMDLayout(set))
+	cpu := cpuWith(set, xstate.AMDLayout(set))
 	live := filled(set)
 	for name, image := range map[string]*xstate.State{
 		"fxsave": xstate.NewState(xstate.FormatFXSave), "none": {}, "xsave": xstate.NewState(xstate.FormatXSave),
@@ -191,8 +191,8 @@ func TestAreaInit(t *testing.T) {
 // TestAreaRefused finds what the kernel would not take.
 func TestAreaRefused(t *testing.T) {
 	set := avx512
-	cpu := machine(set, xstate.AMDLayout(set))
-	withTiles := machine(set|tileSet, xstate.IntelLayout(set|tileSet))
+	cpu := cpuWith(set, xstate.AMDLayout(set))
+	withTiles := cpuWith(set|tileSet, xstate.IntelLayout(set|tileSet))
 	mxcsr := xstate.NewState(xstate.FormatXSave)
 	mxcsr.FX.SetMXCSR(0x21f80)
 	mxcsr.FX.SetMXCSRMask(0x2ffff)
@@ -249,7 +249,7 @@ const tileSet = xstate.Features(1<<xstate.TileCfg | 1<<xstate.TileData)
 // converted.
 func TestSaveRaw(t *testing.T) {
 	set := avx512 | tileSet
-	cpu := machine(set, xstate.IntelLayout(set))
+	cpu := cpuWith(set, xstate.IntelLayout(set))
 	state := filled(set)
 	dir := filepath.Join(t.TempDir(), "saved")
 	d, err := newSaveDir(dir)

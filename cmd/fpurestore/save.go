@@ -101,7 +101,7 @@ func (d *saveDir) failed(err error) error {
 }
 
 // fill writes a small images directory, which is there as a whole or not at all. The
-// error is a [*saveError], or about the state of a thread.
+// error is a [*saveError].
 func (d *saveDir) fill(tasks []codec.SavedTask, threads []savedThread, layout xstate.Layout) error {
 	for i := range threads {
 		if err := d.thread(&threads[i], layout); err != nil {
@@ -133,7 +133,7 @@ func (d *saveDir) thread(t *savedThread, layout xstate.Layout) error {
 	}
 	s, err := parse(t.area)
 	if err != nil {
-		return fmt.Errorf("thread %d: %w", t.tid, err)
+		return d.failed(fmt.Errorf("thread %d: %w", t.tid, err))
 	}
 	s.Compat = t.compat
 	if t.ssp != nil {
@@ -141,7 +141,7 @@ func (d *saveDir) thread(t *savedThread, layout xstate.Layout) error {
 	}
 	core, err := codec.MarshalCore(codec.SavedThread{PID: t.pid, TID: t.tid, Comm: t.comm, GPRegs: t.gp, State: s})
 	if err != nil {
-		return fmt.Errorf("thread %d: %w", t.tid, err)
+		return d.failed(fmt.Errorf("thread %d: %w", t.tid, err))
 	}
 	if err := d.write(fmt.Sprintf("core-%d.img", t.tid), core); err != nil {
 		return err

@@ -32,8 +32,9 @@ type caught struct {
 }
 
 // catch catches signals. The context ends with the first that is to end the program;
-// a second one does so once no thread is held.
-func catch() (context.Context, *caught) {
+// a second one does so once no thread is held, which running tells. release gives the
+// signals back their effect.
+func catch() (ctx context.Context, running, release func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := &caught{ch: make(chan os.Signal, 8), done: make(chan struct{}), old: map[syscall.Signal]*action{}}
 	c.held.Store(true)
@@ -64,7 +65,7 @@ func catch() (context.Context, *caught) {
 			}
 		}
 	}()
-	return ctx, c
+	return ctx, func() { c.held.Store(false) }, c.release
 }
 
 // release gives the signals back their effect. What was to stop the program does so
