@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 
 	"github.com/fpuimg/fpuimg/internal/rawtar"
 )
@@ -35,53 +34,39 @@ type ArchiveOptions struct {
 // appears by one rename once it is durable; on any failure nothing is left.
 //
 // The error is a [*codec.FormatError] if the archive is not the one that was
-// planned, a [*BusyError], or from the file system.
+// planned, a [*ChangedError], a [*BusyError], [ErrStage] or from the file system.
 func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
-	archive, _ := plans[0].Checkpoint.Archive()
-	out = filepath.Clean(out)
-	if err := free(out); err != nil {
-		return err
-	}
-	stage := stageName(out)
-	f, err := createLocked(stage)
+	src, err := openArchive(plans)
 	if err != nil {
 		return err
 	}
-	err = CopyArchive(plans, f, o)
-	if err == nil {
-		err = copyMeta(stage, resolved(archive))
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	for _, p := range plans {
-		if err == nil {
-			err = p.stale()
+	defer src.Close()
+	return build(out, func(s *stage) error {
+		f, err := create(s.dir, result)
+		if err != nil {
+			return err
 		}
-	}
-	if err == nil {
-		err = renameNoReplace(stage, out)
-	}
-	if err != nil {
-		os.Remove(stage)
-		return err
-	}
-	return syncDir(filepath.Dir(out))
+		defer f.Close()
+		if err := copyArchive(plans, f, src, o); err != nil {
+			return err
+		}
+		if err := copyMeta(f, src, true); err != nil {
+			return err
+		}
+		return f.Sync()
+	})
 }
 
-// resolved returns the file that a path leads to.
-func resolved(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
-	}
-	return path
+// openArchive opens the one archive of all plans.
+func openArchive(plans []*Plan) (*os.File, error) {
+	archive, _ := plans[0].Checkpoint.Archive()
+	return openPath(archive)
 }
 
 // CanWriteArchive returns the error, [ErrNoWriter], with which every conversion of an
 // archive would fail for want of a compressor.
 func CanWriteArchive(archive string, o ArchiveOptions) error {
-	f, err := os.Open(archive)
+	f, err := openPath(archive)
 	if err != nil {
 		return err
 	}
@@ -118,12 +103,16 @@ func newEncoder(archive string, w io.Writer, c rawtar.Compression) (io.WriteClos
 
 // CopyArchive writes the converted archive to w. See [WriteArchive].
 func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
-	archive, _ := plans[0].Checkpoint.Archive()
-	f, err := os.Open(archive)
+	src, err := openArchive(plans)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer src.Close()
+	return copyArchive(plans, w, src, o)
+}
+
+func copyArchive(plans []*Plan, w io.Writer, f *os.File, o ArchiveOptions) error {
+	archive := f.Name()
 	in := bufio.NewReaderSize(f, 64<<10)
 	from, to, err := o.compressions(archive, in)
 	if err != nil {
@@ -144,7 +133,7 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 		_, dir := p.Checkpoint.Archive()
 		for base, content := range p.files {
 			c.files[path.Join(dir, base)] = content
-			c.was[path.Join(dir, base)] = p.read[archive+":"+dir+"/"+base]
+			c.was[path.Join(dir, base)] = p.read[base]
 		}
 	}
 	if err := c.copy(); err != nil {
@@ -153,7 +142,15 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 	if err := enc.Close(); err != nil {
 		return err
 	}
-	return out.Flush()
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	// The images that are replaced were compared; of the rest, what can be.
+	now, err := f.Stat()
+	if was := plans[0].archive; err == nil && (!os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime())) {
+		err = &ChangedError{archive}
+	}
+	return err
 }
 
 // maxImage is the size of the largest image that codec reads.
@@ -215,7 +212,7 @@ func (c *archiveCopier) member(m *rawtar.Member) error {
 		return err
 	}
 	if hash(old) != c.was[name] {
-		return changedError(name)
+		return &ChangedError{name}
 	}
 	header, err := m.Resized(int64(len(content)))
 	if err != nil {

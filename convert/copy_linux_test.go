@@ -309,21 +309,31 @@ func TestSpecialFiles(t *testing.T) {
 	must(t, plan(t, dir, forced(xstate.FormatFXSave)).InPlace())
 }
 
+const nobody = 65534
+
+// asNobody makes the rest of a test, on this goroutine, the work of a user whom modes
+// bind. Only this thread's rights on files change (setfsuid(2)), and the thread ends
+// with the goroutine, since it is not unlocked.
+func asNobody(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	runtime.LockOSThread()
+	must(t, unix.Setfsgid(nobody))
+	must(t, unix.Setfsuid(nobody))
+	t.Cleanup(func() { unix.Setfsuid(0); unix.Setfsgid(0) })
+	if old, _ := unix.SetfsuidRetUid(-1); old != nobody {
+		t.Skip("no other user to be")
+	}
+}
+
 // TestReadOnly converts what its owner has made read-only, as a user whom modes
 // bind: neither a failure nor a stage that was left behind is in the way.
 func TestReadOnly(t *testing.T) {
 	base := scratch(t)
 	must(t, os.Chmod(base, 0o777))
-	if os.Geteuid() == 0 {
-		// Only this thread's rights on files change (setfsuid(2)), and the thread ends
-		// with the goroutine, since it is not unlocked.
-		runtime.LockOSThread()
-		must(t, unix.Setfsuid(65534))
-		t.Cleanup(func() { unix.Setfsuid(0) })
-		if old, _ := unix.SetfsuidRetUid(-1); old != 65534 {
-			t.Skip("no other user to be")
-		}
-	}
+	asNobody(t)
 	make := func(dir string) {
 		t.Helper()
 		must(t, os.MkdirAll(filepath.Join(dir, "sub"), 0o755))
@@ -343,17 +353,22 @@ func TestReadOnly(t *testing.T) {
 		}
 	})
 	p := plan(t, dir, forced(xstate.FormatFXSave))
-	make(filepath.Join(base, ".out.fpuimg-stage"))
+	left := func(stage string) string {
+		t.Helper()
+		must(t, os.Mkdir(filepath.Join(base, stage), 0o700))
+		return filepath.Join(base, stage, "fpuimg-result")
+	}
+	make(left(".out.fpuimg-stage"))
 	must(t, p.WriteDir(out, convert.DirOptions{}))
 	if got, want := meta(t, filepath.Join(out, "sub")), meta(t, filepath.Join(dir, "sub")); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	must(t, os.WriteFile(filepath.Join(base, ".one.img.fpuimg-stage"), []byte("half"), 0o400))
+	must(t, os.WriteFile(left(".one.img.fpuimg-stage"), []byte("half"), 0o400))
 	must(t, plan(t, filepath.Join(dir, "core-20600.img"), forced(xstate.FormatFXSave)).WriteFile(filepath.Join(base, "one.img")))
 
 	// What is left of a long name too: its stage, shorter, is the same each time.
 	long := strings.Repeat("é", 127)
-	make(filepath.Join(base, "."+strings.Repeat("é", 23)+"-899ecbc2d052dd19.fpuimg-stage"))
+	make(left("." + strings.Repeat("é", 23) + "-899ecbc2d052dd19.fpuimg-stage"))
 	must(t, p.WriteDir(filepath.Join(base, long), convert.DirOptions{}))
 	must(t, os.Chmod(filepath.Join(base, long), 0o755))
 	must(t, os.Chmod(filepath.Join(base, long, "sub"), 0o755))

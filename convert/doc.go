@@ -11,12 +11,23 @@
 //
 // # All or nothing
 //
-// A new directory is built under a hidden name beside its place and appears by one
-// rename. In place, the new files are made durable first, then one commit record
+// A new file or directory is built in a hidden directory beside its place, the stage,
+// and appears by one rename. In place, the new files are made durable first, then one commit record
 // is; from there on every reader reports the checkpoint as interrupted until the
 // renames are done, and [Recover], which every conversion calls first, does them.
 // A process that is killed leaves the old checkpoint, the new one or one that the
 // next conversion completes.
+//
+// Locks of flock(2) keep conversions apart; they are advisory, and other programs are
+// noticed by what they change.
+//
+// # Files of others
+//
+// Root may convert what another user owns and changes meanwhile. Every name is looked
+// up once, in a directory that is open already, and what it names is used through its
+// descriptor. The stage belongs to the user who converts, and nobody else can enter
+// it; one that anybody else may have made is refused. No file gets a right that its
+// original did not have, see [Plan.WriteDir].
 //
 // # What stays
 //

@@ -5,22 +5,26 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	noFollow = unix.O_NOFOLLOW
-	onlyDir  = unix.O_DIRECTORY
-)
+// nonBlock keeps an open from waiting: for the other end of a FIFO, or for the holder
+// of a lease.
+const nonBlock = unix.O_NONBLOCK
 
 // lock takes an exclusive lock that ends with the process.
 func lock(f *os.File) error { return flock(f, unix.LOCK_EX) }
 
 // lockShared takes a lock that keeps exclusive ones away.
 func lockShared(f *os.File) error { return flock(f, unix.LOCK_SH) }
+
+func unlock(f *os.File) { unix.Flock(int(f.Fd()), unix.LOCK_UN) }
 
 // flock goes without a lock where the file system has none. NFS, which makes a
 // byte range lock of it, has none for directories: that would need a descriptor
@@ -29,7 +33,7 @@ func flock(f *os.File, how int) error {
 	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return &BusyError{f.Name()}
+		return &BusyError{filepath.Clean(f.Name())}
 	case errors.Is(err, unix.EBADF), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP),
 		errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
 		return nil
@@ -39,29 +43,65 @@ func flock(f *os.File, how int) error {
 	return nil
 }
 
-// renameNoReplace renames if the new name is free. File systems without the flag
-// (EINVAL) get a check and a plain rename.
-func renameNoReplace(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	switch {
-	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS):
-		if _, err := os.Lstat(to); err == nil {
-			return existsError(to)
+// renameNoReplace renames from one directory to another if the new name is free, out
+// as the user gave it. File systems without the flag (EINVAL) get a check and a plain
+// rename.
+func renameNoReplace(from *os.File, old string, to *os.File, name, out string) error {
+	err := unix.Renameat2(int(from.Fd()), old, int(to.Fd()), name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		var st unix.Stat_t
+		if unix.Fstatat(int(to.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+			return existsError(out)
 		}
-		return os.Rename(from, to)
+		err = unix.Renameat(int(from.Fd()), old, int(to.Fd()), name)
+	}
+	switch {
 	case errors.Is(err, unix.EEXIST):
-		return existsError(to)
+		return existsError(out)
 	case err != nil:
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+		return &os.LinkError{Op: "rename", Old: filepath.Join(from.Name(), old), New: out, Err: err}
 	}
 	return nil
+}
+
+// rmdir removes an empty directory.
+func rmdir(d *os.File, name string) error {
+	if err := unix.Unlinkat(int(d.Fd()), name, unix.AT_REMOVEDIR); err != nil {
+		return &fs.PathError{Op: "rmdir", Path: filepath.Join(d.Name(), name), Err: err}
+	}
+	return nil
+}
+
+// movable asks the kernel whether a file may be renamed, by a rename that it refuses:
+// onto a directory. That comes last (EISDIR, fs/namei.c:vfs_rename, may_delete); what
+// an immutable file, an append-only one or a sticky directory forbids comes before. A
+// mount point is refused later yet, and seen by its attribute.
+func movable(d *os.File, name, dir string) error {
+	fd := int(d.Fd())
+	switch err := unix.Renameat(fd, name, fd, dir); {
+	case err == nil: // somebody took the directory away meanwhile
+		return errors.Join(unix.EBUSY, unix.Renameat(fd, dir, fd, name))
+	case !errors.Is(err, unix.EISDIR):
+		return err
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW, 0, &st); err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		return unix.EBUSY
+	}
+	return nil
+}
+
+// appendOnly reports whether names can be added to a directory, and never taken away.
+func appendOnly(d *os.File) bool {
+	var st unix.Statx_t
+	return unix.Statx(int(d.Fd()), "", unix.AT_EMPTY_PATH, 0, &st) == nil && st.Attributes&unix.STATX_ATTR_APPEND != 0
 }
 
 // syncTree makes everything on d's file system durable: one call instead of one
 // per file. Since Linux 5.8 it reports write errors.
 func syncTree(d *os.File) error {
 	if err := unix.Syncfs(int(d.Fd())); err != nil {
-		return &fs.PathError{Op: "syncfs", Path: d.Name(), Err: err}
+		return &fs.PathError{Op: "syncfs", Path: filepath.Clean(d.Name()), Err: err}
 	}
 	return nil
 }
@@ -78,22 +118,22 @@ func linkID(info fs.FileInfo) (fileID, bool) {
 	return fileID{uint64(st.Dev), st.Ino}, st.Nlink > 1
 }
 
-// cloneFile copies the content of src to the new file dst: by reflink where the
-// file system can, else the data between the holes, in the kernel.
-func cloneFile(dst, src string) error {
-	in, err := os.OpenFile(src, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
+func owner(info fs.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Uid }
+
+// self is the user to whom new files belong: that of setfsuid(2), which is nearly
+// always the effective one.
+func self() uint32 {
+	me, _ := unix.SetfsuidRetUid(-1) // changes nothing
+	return uint32(me)
+}
+
+// clone copies the content of src to the new file dst: by reflink where the file
+// system can, else the data between the holes, in the kernel.
+func clone(dst, src *os.File) error {
+	if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
+		return nil
 	}
-	defer in.Close()
-	out, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	if err = unix.IoctlFileClone(int(out.Fd()), int(in.Fd())); err != nil {
-		err = copyData(out, in)
-	}
-	return errors.Join(err, out.Close())
+	return copyData(dst, src)
 }
 
 // copyData copies the extents that hold data and leaves holes as holes.
@@ -133,77 +173,140 @@ func copyData(out, in *os.File) error {
 	return nil
 }
 
-// copyMeta gives dst the owner, mode, extended attributes and times of src.
-func copyMeta(dst, src string) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(src, &st); err != nil {
-		return &fs.PathError{Op: "stat", Path: src, Err: err}
-	}
-	if err := copyOwner(dst, &st); err != nil {
-		return err
-	}
-	if err := copyXattrs(dst, src); err != nil {
-		return err
-	}
-	if err := unix.Chmod(dst, st.Mode&0o7777); err != nil {
-		return &fs.PathError{Op: "chmod", Path: dst, Err: err}
-	}
-	return copyTimes(dst, &st)
-}
+// Extended attributes that decide who may do what. An access list narrows or widens
+// what the mode says.
+const (
+	capability = "security.capability"
+	accessACL  = "system.posix_acl_access"
+	defaultACL = "system.posix_acl_default"
+)
 
-// copyLinkMeta is copyMeta for a symbolic link, which has no mode.
-func copyLinkMeta(dst, src string) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(src, &st); err != nil {
-		return &fs.PathError{Op: "stat", Path: src, Err: err}
-	}
-	if err := copyOwner(dst, &st); err != nil {
-		return err
-	}
-	return copyTimes(dst, &st)
-}
-
-// copyOwner keeps the owner if this process may: like cp, it leaves its own where
-// it may not (EPERM).
-func copyOwner(dst string, st *unix.Stat_t) error {
-	if err := unix.Lchown(dst, int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, unix.EPERM) {
-		return &fs.PathError{Op: "chown", Path: dst, Err: err}
+// dropACL takes away what a new file or directory inherited: a mode that is set later
+// would open it to those whom the lists name.
+func dropACL(f *os.File) error {
+	for _, name := range []string{accessACL, defaultACL} {
+		err := unix.Fremovexattr(int(f.Fd()), name)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EACCES) {
+			return &fs.PathError{Op: "removexattr " + name, Path: filepath.Clean(f.Name()), Err: err}
+		}
 	}
 	return nil
 }
 
-func copyTimes(dst string, st *unix.Stat_t) error {
-	times := []unix.Timespec{st.Atim, st.Mtim}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, dst, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &fs.PathError{Op: "utimensat", Path: dst, Err: err}
+// copyMeta gives dst the owner, mode, extended attributes and times of src, and no
+// right that src does not give. Set-id bits and capabilities are kept of a file whose
+// content and owner are, and only where they had an effect; a group that is not the
+// old one has no more than others had.
+func copyMeta(dst, src *os.File, rewritten bool) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: src.Name(), Err: err}
+	}
+	user, group, err := copyOwner(dst, &st)
+	if err != nil {
+		return err
+	}
+	trusted := user && group && !rewritten && (nosuid(dst) || !nosuid(src))
+	lists, err := copyXattrs(dst, src, func(name string) bool {
+		return trusted && name == capability || group && (name == accessACL || name == defaultACL) ||
+			name != capability && name != accessACL && name != defaultACL
+	})
+	if err != nil {
+		return err
+	}
+	mode := st.Mode & 0o7777
+	if !trusted {
+		mode &^= unix.S_ISUID | unix.S_ISGID
+	}
+	if !group || !lists {
+		mode &= mode<<3 | ^uint32(0o070)
+	}
+	if err := unix.Fchmod(int(dst.Fd()), mode); err != nil {
+		return &fs.PathError{Op: "chmod", Path: dst.Name(), Err: err}
+	}
+	return copyTimes(dst, &st)
+}
+
+// nosuid reports whether set-id bits have no effect where a file lies.
+func nosuid(f *os.File) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(int(f.Fd()), &st) == nil && st.Flags&unix.ST_NOSUID != 0
+}
+
+// copyOwner keeps owner and group if this process may: like cp, it leaves its own
+// where it may not (EPERM), or where they have no number in its user namespace
+// (EINVAL). It reports which are kept.
+func copyOwner(dst *os.File, st *unix.Stat_t) (user, group bool, err error) {
+	refused := func(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) }
+	fd := int(dst.Fd())
+	err = unix.Fchown(fd, int(st.Uid), int(st.Gid))
+	if refused(err) {
+		err = unix.Fchown(fd, -1, int(st.Gid))
+	}
+	if err != nil && !refused(err) {
+		return false, false, &fs.PathError{Op: "chown", Path: dst.Name(), Err: err}
+	}
+	var now unix.Stat_t
+	if err := unix.Fstat(fd, &now); err != nil {
+		return false, false, &fs.PathError{Op: "stat", Path: dst.Name(), Err: err}
+	}
+	return now.Uid == st.Uid, now.Gid == st.Gid, nil
+}
+
+// copyTimes is futimens(3), which is utimensat without a path.
+func copyTimes(dst *os.File, st *unix.Stat_t) error {
+	times := [2]unix.Timespec{st.Atim, st.Mtim}
+	if _, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, dst.Fd(), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0); errno != 0 {
+		return &fs.PathError{Op: "utimensat", Path: dst.Name(), Err: errno}
 	}
 	return nil
 }
 
-// copyXattrs copies extended attributes. ENOTSUP: the file system has none. Those
-// outside the user namespace may need a privilege (EPERM), or be the file system's
-// own, and are then left out.
-func copyXattrs(dst, src string) error {
-	n, err := unix.Llistxattr(src, nil)
-	if n == 0 || errors.Is(err, unix.ENOTSUP) {
-		return nil
+// copyLinkMeta is copyMeta for a symbolic link in a stage: a link has no mode.
+func copyLinkMeta(s *stage, name string, info fs.FileInfo) error {
+	st, fd := info.Sys().(*syscall.Stat_t), int(s.lock.Fd())
+	err := unix.Fchownat(fd, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
+		times := []unix.Timespec{unix.Timespec(st.Atim), unix.Timespec(st.Mtim)}
+		err = unix.UtimesNanoAt(fd, name, times, unix.AT_SYMLINK_NOFOLLOW)
 	}
 	if err != nil {
-		return &fs.PathError{Op: "listxattr", Path: src, Err: err}
-	}
-	list := make([]byte, n)
-	if n, err = unix.Llistxattr(src, list); err != nil {
-		return &fs.PathError{Op: "listxattr", Path: src, Err: err}
-	}
-	for name := range strings.SplitSeq(strings.TrimRight(string(list[:n]), "\x00"), "\x00") {
-		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-		n, err := unix.Lgetxattr(src, name, value)
-		if err == nil {
-			err = unix.Lsetxattr(dst, name, value[:n], 0)
-		}
-		if err != nil && (strings.HasPrefix(name, "user.") || !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP)) {
-			return &fs.PathError{Op: "setxattr " + name, Path: dst, Err: err}
-		}
+		return &fs.PathError{Op: "utimensat", Path: filepath.Join(s.lock.Name(), name), Err: err}
 	}
 	return nil
+}
+
+// copyXattrs copies the extended attributes that are wanted. ENOTSUP: the file system
+// has none. Those outside the user namespace may need a privilege (EPERM), or be the
+// file system's own, and are then left out; lists reports that no access list was.
+func copyXattrs(dst, src *os.File, wanted func(name string) bool) (lists bool, err error) {
+	from, to := int(src.Fd()), int(dst.Fd())
+	n, err := unix.Flistxattr(from, nil)
+	if n == 0 || errors.Is(err, unix.ENOTSUP) {
+		return true, nil
+	}
+	names, value := make([]byte, 64<<10), make([]byte, 64<<10) // XATTR_LIST_MAX, XATTR_SIZE_MAX
+	if err == nil {
+		n, err = unix.Flistxattr(from, names)
+	}
+	if err != nil {
+		return false, &fs.PathError{Op: "listxattr", Path: src.Name(), Err: err}
+	}
+	lists = true
+	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
+		err := error(unix.EPERM)
+		if wanted(name) {
+			if n, err = unix.Fgetxattr(from, name, value); err == nil {
+				err = unix.Fsetxattr(to, name, value[:n], 0)
+			}
+		}
+		switch {
+		case err == nil:
+		case strings.HasPrefix(name, "user.") || !slices.ContainsFunc([]error{unix.EPERM, unix.ENOTSUP}, func(e error) bool { return errors.Is(err, e) }):
+			return false, &fs.PathError{Op: "setxattr " + name, Path: dst.Name(), Err: err}
+		case name == accessACL:
+			lists = false
+		}
+	}
+	return lists, nil
 }

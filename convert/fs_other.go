@@ -7,23 +7,28 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
-const (
-	noFollow = 0
-	onlyDir  = 0
-)
+const nonBlock = 0
 
-// lock and lockShared do nothing: conversions are kept apart on Linux only.
+// Conversions are kept apart on Linux only.
 func lock(*os.File) error       { return nil }
 func lockShared(*os.File) error { return nil }
+func unlock(*os.File)           {}
 
-func renameNoReplace(from, to string) error {
-	if _, err := os.Lstat(to); err == nil {
-		return existsError(to)
+func renameNoReplace(from *os.File, old string, to *os.File, name, out string) error {
+	if _, err := os.Lstat(out); err == nil {
+		return existsError(out)
 	}
-	return os.Rename(from, to)
+	return os.Rename(filepath.Join(from.Name(), old), filepath.Join(to.Name(), name))
 }
+
+func rmdir(d *os.File, name string) error { return os.Remove(filepath.Join(d.Name(), name)) }
+
+func movable(*os.File, string, string) error { return nil }
+
+func appendOnly(*os.File) bool { return false }
 
 // syncTree makes the files of a directory durable, one after the other.
 func syncTree(d *os.File) error {
@@ -44,31 +49,28 @@ type fileID struct{}
 // linkID knows of no hard links here: each name becomes a file of its own.
 func linkID(fs.FileInfo) (fileID, bool) { return fileID{}, false }
 
-func cloneFile(dst, src string) error {
-	in, err := os.Open(src)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+// Owners are known on Linux only.
+func owner(fs.FileInfo) uint32 { return 0 }
+func self() uint32             { return 0 }
+
+func clone(dst, src *os.File) error {
+	_, err := io.Copy(dst, src)
+	return err
 }
+
+func dropACL(*os.File) error { return nil }
 
 // copyMeta keeps mode and times; owners and extended attributes are kept on Linux
 // only.
-func copyMeta(dst, src string) error {
-	info, err := os.Stat(src)
+func copyMeta(dst, src *os.File, _ bool) error {
+	info, err := src.Stat()
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(dst, info.Mode().Perm()); err != nil {
+	if err := dst.Chmod(info.Mode().Perm()); err != nil {
 		return err
 	}
-	return os.Chtimes(dst, info.ModTime(), info.ModTime())
+	return os.Chtimes(dst.Name(), info.ModTime(), info.ModTime())
 }
 
-func copyLinkMeta(dst, src string) error { return nil }
+func copyLinkMeta(*stage, string, fs.FileInfo) error { return nil }

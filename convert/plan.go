@@ -27,13 +27,12 @@ type Plan struct {
 
 	// files are the new contents, by the name of the file in the directory.
 	files map[string][]byte
-	// read are hashes of the files that the plan was made from, by path, to notice
+	// read are hashes of the files that the plan was made from, by name, to notice
 	// that another program changes them meanwhile.
 	read map[string]uint64
-	// archive is the one that the plan was made from, and what it was then; too
-	// large to be hashed.
-	archive     string
-	archiveInfo fs.FileInfo
+	// archive is what the archive was from which the plan was made: too large to be
+	// hashed.
+	archive fs.FileInfo
 }
 
 // FieldChange is one changed field of cpuinfo.img. From or To is "" where the field
@@ -62,19 +61,18 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		return nil, &KindError{c.Path, c.Kind}
 	}
 	if archive, _ := c.Archive(); archive != "" {
-		p.archive = resolved(archive)
-		info, err := os.Stat(p.archive)
+		info, err := os.Stat(archive)
 		if err != nil {
 			return nil, err
 		}
-		p.archiveInfo = info
+		p.archive = info
 	}
 	for th, err := range c.Threads() {
 		if err != nil {
 			errs = codec.AppendFault(errs, err)
 			continue
 		}
-		p.read[th.Core.Path] = hash(th.Core.Raw())
+		p.read[filepath.Base(th.Core.Path)] = hash(th.Core.Raw())
 		r := p.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing, State: &th.Core.State})
 		if r.Refused || !r.Changed {
 			continue
@@ -87,7 +85,7 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 		p.files[filepath.Base(th.Core.Path)] = b
 	}
 	if len(errs) == 0 && c.CPUInfo != nil {
-		p.read[c.CPUInfo.Path] = hash(c.CPUInfo.Encode(c.CPUInfo))
+		p.read["cpuinfo.img"] = hash(c.CPUInfo.Encode(c.CPUInfo))
 		p.planCPUInfo(c.CPUInfo)
 	}
 	for _, name := range p.sortedNames() {
@@ -105,35 +103,6 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 var seed = maphash.MakeSeed()
 
 func hash(b []byte) uint64 { return maphash.Bytes(seed, b) }
-
-// changedError is a file that is not the one that a plan was made from.
-func changedError(path string) error {
-	return fmt.Errorf("%s: another program changed it meanwhile; nothing was converted", path)
-}
-
-// stale returns an error if a file is not the one that the plan was made from.
-func (p *Plan) stale() error {
-	if was := p.archiveInfo; was != nil {
-		now, err := os.Stat(p.archive)
-		if err != nil {
-			return err
-		}
-		if !os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
-			return changedError(p.archive) // the images in it are compared where they are copied
-		}
-		return nil
-	}
-	for path, was := range p.read {
-		b, err := codec.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if hash(b) != was {
-			return changedError(path)
-		}
-	}
-	return nil
-}
 
 // Changed reports whether any file would change.
 func (p *Plan) Changed() bool { return len(p.files) > 0 }

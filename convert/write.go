@@ -4,45 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 )
-
-// stageSuffix ends the hidden name under which an output is built.
-const stageSuffix = ".fpuimg-stage"
-
-// stageName is the same each time, so that the next run finds what a killed one has
-// left. Where an output's name fits, its stage's does.
-func stageName(out string) string {
-	dir, base := filepath.Split(out)
-	const long = 64
-	if len(base) > long {
-		sum := fnv.New64a()
-		sum.Write([]byte(base))
-		base = fmt.Sprintf("%s-%016x", strings.ToValidUTF8(base[:long-17], ""), sum.Sum64())
-	}
-	return filepath.Join(dir, "."+base+stageSuffix)
-}
-
-// free returns an error if an output is there already, or cannot be.
-func free(out string) error {
-	switch _, err := os.Lstat(out); {
-	case err == nil:
-		return existsError(out)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	return nil
-}
-
-// existsError refuses an output that is there already.
-func existsError(out string) error {
-	return &fs.PathError{Op: "create", Path: out, Err: fs.ErrExist}
-}
 
 // What a checkpoint cannot be copied for.
 var (
@@ -50,38 +18,37 @@ var (
 	ErrSpecial = errors.New("neither a file nor a directory nor a link")
 )
 
-// BusyError is a checkpoint or an output that another conversion is working on.
-type BusyError struct{ Path string }
-
-func (e *BusyError) Error() string {
-	return fmt.Sprintf("%s: another conversion is at work on it", e.Path)
-}
-
-// WriteFile writes the one core image of the plan to out, which must not exist.
-// The errors are from the file system.
+// WriteFile writes the one core image of the plan to out, which must not exist. The
+// errors are from the file system, a [*BusyError], a [*ChangedError] or [ErrStage].
 func (p *Plan) WriteFile(out string) error {
 	content, err := p.Bytes()
 	if err != nil {
 		return err
 	}
-	out = filepath.Clean(out)
-	if err := free(out); err != nil {
-		return err
-	}
-	stage := stageName(out)
-	f, err := createLocked(stage)
-	if err != nil {
-		return err
-	}
-	err = writeDurable(f, content, p.Checkpoint.Path)
-	if err == nil {
-		err = renameNoReplace(stage, out)
-	}
-	if err != nil {
-		os.Remove(stage)
-		return err
-	}
-	return syncDir(filepath.Dir(out))
+	return build(out, func(s *stage) error {
+		f, err := create(s.dir, result)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := f.Write(content); err != nil {
+			return err
+		}
+		if p.Checkpoint.Path != "-" {
+			src, err := openPath(p.Checkpoint.Path)
+			if err != nil {
+				return err
+			}
+			defer src.Close()
+			if err := p.check(src, filepath.Base(p.Checkpoint.Path)); err != nil {
+				return err
+			}
+			if err := copyMeta(f, src, p.Changed()); err != nil {
+				return err
+			}
+		}
+		return f.Sync()
+	})
 }
 
 // Bytes returns the one core image of the plan, converted; or as it was, if the
@@ -97,43 +64,31 @@ func (p *Plan) Bytes() ([]byte, error) {
 	return core.Raw(), nil
 }
 
-// createLocked makes a staging file and locks it. One that a killed conversion
-// left behind is not locked, and is removed; it may be read-only already.
-func createLocked(path string) (*os.File, error) {
-	if left, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0); err == nil {
-		err = lock(left)
-		if err == nil {
-			err = os.Remove(path)
-		}
-		if err = errors.Join(err, left.Close()); err != nil {
-			return nil, err
-		}
+// check returns a [*ChangedError] if a file does not have the content from which the
+// plan was made.
+func (p *Plan) check(f *os.File, name string) error {
+	b, err := io.ReadAll(io.LimitReader(f, maxImage+1))
+	if err == nil && hash(b) != p.read[name] {
+		err = &ChangedError{filepath.Clean(f.Name())}
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := lock(f); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return err
 }
 
-// writeDurable fills a file, gives it the metadata of like, which may be "-" for
-// none, makes it durable and closes it.
-func writeDurable(f *os.File, content []byte, like string) error {
-	err := f.Truncate(0)
-	if err == nil {
-		_, err = f.Write(content)
+// stale returns a [*ChangedError] if a file in the directory does not have the
+// content from which the plan was made.
+func (p *Plan) stale(dir *os.Root) error {
+	for name := range p.read {
+		f, err := openFile(dir, name)
+		if err != nil {
+			return err
+		}
+		err = p.check(f, name)
+		f.Close()
+		if err != nil {
+			return err
+		}
 	}
-	if err == nil && like != "-" {
-		err = copyMeta(f.Name(), like)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return nil
 }
 
 // DirOptions are the choices of [Plan.WriteDir].
@@ -146,223 +101,191 @@ type DirOptions struct {
 
 // WriteDir writes the converted checkpoint to the new directory out, which must not
 // exist. It appears by one rename once all of it is durable; on any failure before
-// that nothing is left. The errors are from the file system, a [*BusyError],
-// [ErrInside] or [ErrSpecial].
+// that nothing is left.
+//
+// Set-id bits and file capabilities are not kept where the owner cannot be, nor where
+// they had no effect (nosuid); a group that cannot be kept leaves the new one what
+// others had.
+//
+// The errors are from the file system, a [*BusyError], a [*ChangedError], [ErrInside],
+// [ErrSpecial] or [ErrStage].
 func (p *Plan) WriteDir(out string, o DirOptions) error {
-	out = filepath.Clean(out)
-	// The directory itself, not a link to it, has the metadata to keep.
-	src, err := filepath.EvalSymlinks(p.Checkpoint.Path)
+	src, err := openDir(p.Checkpoint.Path)
 	if err != nil {
 		return err
 	}
-	if err := outside(src, out); err != nil {
-		return err
-	}
-	if err := free(out); err != nil {
-		return err
-	}
-	from, err := lockSource(src)
+	defer src.Close()
+	lock, err := lockDir(src, lockShared)
 	if err != nil {
 		return err
 	}
-	defer from.Close()
-	stage := stageName(out)
-	dir, err := claimStage(stage)
+	defer lock.Close()
+	if err := committed(src); err != nil {
+		return err
+	}
+	c := &cloner{plan: p, opts: o, links: map[fileID]string{}}
+	if c.from, err = realPath(p.Checkpoint.Path); err != nil {
+		return err
+	}
+	parent, err := realPath(filepath.Dir(filepath.Clean(out)))
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	c := &cloner{plan: p, from: src, to: stage, final: out, opts: o, links: map[fileID]string{}}
-	err = c.tree(".")
-	if err == nil {
-		err = syncTree(dir)
+	c.final = filepath.Join(parent, filepath.Base(out))
+	if within(parent, c.from) {
+		return fmt.Errorf("%s: %w %s", out, ErrInside, p.Checkpoint.Path)
 	}
-	if err == nil {
-		err = p.stale()
-	}
-	if err == nil {
-		err = renameNoReplace(stage, out)
-	}
-	if err != nil {
-		removeTree(stage)
-		return err
-	}
-	return syncDir(filepath.Dir(out))
-}
-
-// lockSource keeps conversions in place away from a checkpoint while it is copied.
-func lockSource(src string) (*os.File, error) {
-	d, err := os.Open(src)
-	if err != nil {
-		return nil, err
-	}
-	if err = lockShared(d); err == nil {
-		err = committed(src)
-	}
-	if err != nil {
-		d.Close()
-		return nil, err
-	}
-	return d, nil
-}
-
-// outside refuses an output inside the checkpoint, which would hold itself.
-func outside(src, out string) error {
-	a, err := filepath.EvalSymlinks(src)
-	if err != nil {
-		return err
-	}
-	b, err := filepath.EvalSymlinks(filepath.Dir(out))
-	if err != nil {
-		return err
-	}
-	a, err = filepath.Abs(a)
-	if err != nil {
-		return err
-	}
-	b, err = filepath.Abs(b)
-	if err != nil {
-		return err
-	}
-	if rel, err := filepath.Rel(a, b); err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
-		return fmt.Errorf("%s: %w %s", out, ErrInside, src)
-	}
-	return nil
-}
-
-// claimStage makes the staging directory and locks it, after it has removed one
-// that a killed conversion left behind.
-func claimStage(stage string) (*os.File, error) {
-	err := os.Mkdir(stage, 0o700)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
-	left := err != nil
-	f, err := os.OpenFile(stage, os.O_RDONLY|noFollow|onlyDir, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := lock(f); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if left {
-		if err := emptyDir(f, stage); err != nil {
-			f.Close()
-			return nil, err
-		}
-	}
-	return f, nil
-}
-
-func emptyDir(f *os.File, path string) error {
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	if err := f.Chmod(0o700); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := removeTree(filepath.Join(path, name)); err != nil {
+	return build(out, func(s *stage) error {
+		c.stage = s
+		if err := c.tree(src, "."); err != nil {
 			return err
 		}
-	}
-	return nil
+		if err := syncTree(s.lock.File); err != nil {
+			return err
+		}
+		return p.stale(src)
+	})
 }
 
-// removeTree is os.RemoveAll for what a conversion made, where a directory may
-// have the mode of a read-only original.
-func removeTree(path string) error {
-	err := os.RemoveAll(path)
-	if !errors.Is(err, fs.ErrPermission) {
-		return err
+// realPath is an absolute path without links.
+func realPath(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
 	}
-	filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() {
-			err = os.Chmod(path, 0o700)
-		}
-		return err
-	})
-	return os.RemoveAll(path)
+	return filepath.Abs(real)
+}
+
+// within reports whether a path is a directory or lies in it.
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // cloner copies a checkpoint directory, with the plan's files in place of the old
 // ones.
 type cloner struct {
-	plan     *Plan
-	from, to string
-	final    string // where to will be in the end
-	opts     DirOptions
-	links    map[fileID]string // hard links: a copied name of each file with several
-	done     int64
+	plan        *Plan
+	from, final string // the checkpoint, and the place of the copy; for links alone
+	stage       *stage
+	opts        DirOptions
+	links       map[fileID]string // hard links: a copied name of each file with several
+	done        int64
 }
 
+// place is the name in the stage of what has the name rel in the checkpoint.
+func place(rel string) string { return path.Join(result, rel) }
+
 // tree copies one directory, then gives it the metadata of the original.
-func (c *cloner) tree(rel string) error {
-	entries, err := os.ReadDir(filepath.Join(c.from, rel))
+func (c *cloner) tree(from *os.Root, rel string) error {
+	to := c.stage.dir
+	if err := to.Mkdir(place(rel), 0o700); err != nil {
+		return named(to, err)
+	}
+	src, err := from.Open(".")
+	if err != nil {
+		return named(from, err)
+	}
+	defer src.Close()
+	names, err := src.Readdirnames(-1)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if rel == "." && isLeftover(e.Name()) {
+	slices.Sort(names)
+	for _, name := range names {
+		if rel == "." && isLeftover(name) {
 			continue
 		}
-		if err := c.entry(filepath.Join(rel, e.Name())); err != nil {
+		if err := c.entry(from, name, path.Join(rel, name)); err != nil {
 			return err
 		}
 	}
-	return copyMeta(filepath.Join(c.to, rel), filepath.Join(c.from, rel))
+	dst, err := to.Open(place(rel))
+	if err != nil {
+		return named(to, err)
+	}
+	defer dst.Close()
+	return copyMeta(dst, src, false)
 }
 
-func (c *cloner) entry(rel string) error {
-	src, dst := filepath.Join(c.from, rel), filepath.Join(c.to, rel)
-	info, err := os.Lstat(src)
+func (c *cloner) entry(from *os.Root, name, rel string) error {
+	info, err := from.Lstat(name)
 	if err != nil {
-		return err
+		return named(from, err)
 	}
 	switch info.Mode().Type() {
 	case fs.ModeDir:
-		if err := os.Mkdir(dst, 0o700); err != nil {
+		if c.stage.lock.is(info) {
+			return fmt.Errorf("%s: %w %s", c.stage.out, ErrInside, c.plan.Checkpoint.Path)
+		}
+		sub, err := openSub(from, name, info)
+		if err != nil {
 			return err
 		}
-		return c.tree(rel)
+		defer sub.Close()
+		return c.tree(sub, rel)
 	case fs.ModeSymlink:
-		return c.symlink(rel, src, dst)
+		return c.symlink(from, name, rel, info)
 	case 0:
-		return c.file(rel, src, dst, info)
+		return c.file(from, name, rel)
 	}
-	return &fs.PathError{Op: "copy", Path: src, Err: ErrSpecial}
+	return &fs.PathError{Op: "copy", Path: filepath.Join(from.Name(), name), Err: ErrSpecial}
 }
 
-func (c *cloner) file(rel, src, dst string, info fs.FileInfo) error {
+func (c *cloner) file(from *os.Root, name, rel string) error {
+	src, err := openFile(from, name)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
 	content, changed := c.plan.files[rel]
 	// Names of one file stay names of one file, unless only one is converted.
 	if id, many := linkID(info); many {
 		if first, ok := c.links[id]; ok && bytes.Equal(c.plan.files[first], content) {
-			return os.Link(filepath.Join(c.to, first), dst)
+			return named(c.stage.dir, c.stage.dir.Link(place(first), place(rel)))
 		}
 		c.links[id] = rel
 	}
-	if changed {
-		return writeLike(dst, content, src)
+	dst, err := create(c.stage.dir, place(rel))
+	if err != nil {
+		return err
 	}
-	if err := cloneFile(dst, src); err != nil {
+	defer dst.Close()
+	if changed {
+		return c.plan.rewrite(dst, src, rel)
+	}
+	if err := clone(dst, src); err != nil {
 		return err
 	}
 	c.done += info.Size()
 	if c.opts.Progress != nil {
 		c.opts.Progress(c.done)
 	}
-	return copyMeta(dst, src)
+	return copyMeta(dst, src, false)
+}
+
+// rewrite fills a file with what the plan makes of src, and gives it the metadata of
+// src.
+func (p *Plan) rewrite(dst, src *os.File, name string) error {
+	if err := p.check(src, name); err != nil {
+		return err
+	}
+	if _, err := dst.Write(p.files[name]); err != nil {
+		return err
+	}
+	return copyMeta(dst, src, true)
 }
 
 // symlink copies a link. A relative one that would lead elsewhere from the new
 // place, as CRIU's parent may, is rewritten to lead to the same place.
-func (c *cloner) symlink(rel, src, dst string) error {
-	target, err := os.Readlink(src)
+func (c *cloner) symlink(from *os.Root, name, rel string, info fs.FileInfo) error {
+	target, err := from.Readlink(name)
 	if err != nil {
-		return err
+		return named(from, err)
 	}
 	if !filepath.IsAbs(target) {
 		moved, err := c.relink(rel, target)
@@ -374,40 +297,24 @@ func (c *cloner) symlink(rel, src, dst string) error {
 		}
 		target = moved
 	}
-	if err := os.Symlink(target, dst); err != nil {
-		return err
+	if err := c.stage.dir.Symlink(target, place(rel)); err != nil {
+		return named(c.stage.dir, err)
 	}
-	return copyLinkMeta(dst, src)
+	return copyLinkMeta(c.stage, place(rel), info)
 }
 
 // relink returns what a relative link must read in the final place. Links that
 // stay inside the checkpoint are kept as they are.
 func (c *cloner) relink(rel, target string) (string, error) {
-	from, err := realDir(filepath.Join(c.from, filepath.Dir(rel)))
-	if err != nil {
-		return "", err
-	}
-	if filepath.IsLocal(filepath.Join(filepath.Dir(rel), target)) {
+	dir := filepath.Dir(filepath.FromSlash(rel))
+	if filepath.IsLocal(filepath.Join(dir, target)) {
 		return target, nil
 	}
-	place := filepath.Join(from, target)
-	parent, err := realDir(filepath.Dir(c.final))
-	if err != nil {
-		return "", err
-	}
-	to := filepath.Join(parent, filepath.Base(c.final), filepath.Dir(rel))
-	if filepath.Join(to, target) == place {
+	to, leads := filepath.Join(c.final, dir), filepath.Join(c.from, dir, target)
+	if filepath.Join(to, target) == leads {
 		return target, nil
 	}
-	return filepath.Rel(to, place)
-}
-
-func realDir(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(real)
+	return filepath.Rel(to, leads)
 }
 
 // sortedNames returns the names of the plan's files.

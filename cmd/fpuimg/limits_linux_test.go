@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -34,20 +35,21 @@ func limited(t *testing.T, ulimit string, args ...string) (stderr string, code i
 	return errs.String(), 0
 }
 
-// contents describes the files of a directory.
+// contents describes what is in a directory.
 func contents(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
-	entries, err := os.ReadDir(dir)
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			fmt.Fprintln(&b, path)
+			return err
+		}
+		content, err := os.ReadFile(path)
+		fmt.Fprintf(&b, "%s %x\n", path, sha256.Sum256(content))
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, e := range entries {
-		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&b, "%s %x\n", e.Name(), content)
 	}
 	return b.String()
 }
@@ -151,14 +153,38 @@ func TestWriteLimits(t *testing.T) {
 	})
 	t.Run("descriptors", func(t *testing.T) {
 		parent := t.TempDir()
-		checkpoint(t, parent)
-		// The runtime has four of its own, the rest is for the program.
-		errs, code := limited(t, "-n 4", "convert", "--to=fxsave", "--force", filepath.Join(parent, "ckpt"))
-		if code == 0 || strings.Contains(errs, "panic") {
-			t.Errorf("exit code %d: %s", code, errs)
+		dir := checkpoint(t, parent)
+		if err := os.MkdirAll(filepath.Join(dir, "a", "b", "c"), 0o700); err != nil {
+			t.Fatal(err)
 		}
-		if entries, _ := os.ReadDir(parent); len(entries) != 1 {
-			t.Errorf("left in the directory: %v", entries)
+		archive := filepath.Join(parent, "ckpt.tar")
+		if err := os.WriteFile(archive, testimg.Read(t, "p-none", "p-none.tar"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cores, _ := filepath.Glob(filepath.Join(dir, "core-*.img"))
+		before := contents(t, parent)
+		failed := 0
+		for _, args := range [][]string{{dir}, {cores[0]}, {archive}, {"--in-place", dir}} {
+			// The runtime takes some, and dies where it cannot; the rest is the program's.
+			for n := 4; n < 20; n++ {
+				errs, code := limited(t, fmt.Sprintf("-n %d", n), append([]string{"convert", "--to=fxsave", "--force"}, args...)...)
+				if strings.Contains(errs, "panic: ") {
+					t.Errorf("%d descriptors, %v: exit code %d: %s", n, args, code, errs)
+				}
+				if code == 0 {
+					break
+				}
+				failed++
+				if after := contents(t, parent); after != before {
+					t.Errorf("%d descriptors, %v: exit code %d, and the directory holds %s, want %s", n, args, code, after, before)
+				}
+			}
+			for _, out := range []string{dir + ".fxsave", strings.TrimSuffix(cores[0], ".img") + ".fxsave.img", filepath.Join(parent, "ckpt.fxsave.tar")} {
+				os.RemoveAll(out)
+			}
+		}
+		if failed < 8 {
+			t.Errorf("only %d conversions failed", failed)
 		}
 	})
 	t.Run("read-only", func(t *testing.T) {
