@@ -190,8 +190,15 @@ func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage,
 	failed := func(err error) (cli.Exit, []convertImage, error) {
 		return cli.Damaged, []convertImage{newConvertImage(path)}, err
 	}
+	var lock *convert.Lock // in place it is held from here on
 	if path != "-" && !o.dryRun {
-		completed, err := convert.Recover(path)
+		completed, err := false, error(nil)
+		if !o.inPlace {
+			completed, err = convert.Recover(path)
+		} else if lock, err = convert.NewLock(path); err == nil {
+			defer lock.Close()
+			completed, err = lock.Recover()
+		}
 		if err != nil {
 			return failed(err)
 		}
@@ -213,7 +220,7 @@ func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage,
 	if err != nil {
 		return failed(err)
 	}
-	c, img, err := o.one(s, ckpt)
+	c, img, err := o.one(s, ckpt, lock)
 	return c, []convertImage{img}, err
 }
 
@@ -227,7 +234,7 @@ func (o *convertOptions) plan(ckpt *codec.Checkpoint) (*convert.Plan, error) {
 }
 
 // one converts one checkpoint that is not in an archive.
-func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint) (cli.Exit, convertImage, error) {
+func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint, lock *convert.Lock) (cli.Exit, convertImage, error) {
 	path := ckpt.Path
 	img := newConvertImage(path)
 	plan, err := o.plan(ckpt)
@@ -260,7 +267,7 @@ func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint) (cli.Exit, conve
 	case o.dryRun:
 		s.Sayf("%s: dry run, nothing was written", path)
 	default:
-		out, err := o.write(s, path, plan)
+		out, err := o.write(s, path, plan, lock)
 		if err != nil {
 			return cli.Damaged, img, err
 		}
@@ -293,9 +300,9 @@ func (o *convertOptions) refuse(s *cli.IO, path string, plan *convert.Plan) cli.
 }
 
 // write carries the plan out and returns where the result is.
-func (o *convertOptions) write(s *cli.IO, path string, plan *convert.Plan) (string, error) {
+func (o *convertOptions) write(s *cli.IO, path string, plan *convert.Plan, lock *convert.Lock) (string, error) {
 	if o.inPlace {
-		return path, plan.InPlace()
+		return path, lock.InPlace(plan)
 	}
 	out := o.output
 	if out == "" {

@@ -112,8 +112,14 @@ func (o *convertOptions) hint(path string, err error) string {
 	var interrupted *codec.InterruptedError
 	var kind *convert.KindError
 	switch {
-	case errors.As(err, &interrupted):
+	case errors.As(err, &interrupted) && o.dryRun:
 		return "run the conversion again without --dry-run: it completes the interrupted one first"
+	case errors.As(err, &interrupted):
+		return "once the cause is mended, run the conversion again: it completes this one first"
+	case errors.Is(err, convert.ErrFixed):
+		return "lsattr shows an immutable or append-only file; -o PATH writes a new checkpoint instead"
+	case errors.Is(err, convert.ErrStage), errors.Is(err, convert.ErrForeign):
+		return "look at it, and remove it"
 	case errors.As(err, &kind):
 		return "fpuimg show and fpuimg check read it"
 	case errors.Is(err, os.ErrExist):
