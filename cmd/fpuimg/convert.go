@@ -290,11 +290,7 @@ func (o *convertOptions) refuse(s *cli.IO, path string, plan *convert.Plan) cli.
 		}
 		return cli.Damaged
 	}
-	what := "no register value would be lost, but nobody knows what the program does next"
-	if names := compat.LostNames(plan.Threads); len(names) > 0 {
-		what = "it would lose " + strings.Join(names, ", ")
-	}
-	s.Errorf("%s: refused, nothing was written: %s", path, what)
+	s.Errorf("%s: refused, nothing was written: %s", path, view.Price(plan.Threads))
 	s.Hintf("to do it all the same: %s", o.command(path))
 	return cli.Refused
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
@@ -183,7 +184,7 @@ func (j *job) match() error {
 				return &damagedError{p.image.tid, j.judged.OnlyLost(), p.Err()}
 			}
 		}
-		return &refusedError{compat.LostNames(j.judged.Threads)}
+		return &refusedError{view.Price(j.judged.Threads)}
 	}
 	for i := range j.plan {
 		if err := j.plan[i].unbuilt(); err != nil {
@@ -290,14 +291,9 @@ type mapError struct{ text, hint string }
 func (e *mapError) Error() string { return e.text }
 
 // refusedError is a plan that the policy refuses.
-type refusedError struct{ names []string }
+type refusedError struct{ price string }
 
-func (e *refusedError) Error() string {
-	if len(e.names) == 0 {
-		return "refused, nothing was changed: no register value would be lost, but nobody knows what the program does next"
-	}
-	return "refused, nothing was changed: it would lose " + strings.Join(e.names, ", ")
-}
+func (e *refusedError) Error() string { return "refused, nothing was changed: " + e.price }
 
 // damagedError is an image that the policy calls damaged.
 type damagedError struct {

@@ -267,6 +267,14 @@ func Losses(s *cli.IO, prefix string, planned bool, ts []compat.Judged) {
 	}
 }
 
+// Price says what force would cost.
+func Price(ts []compat.Judged) string {
+	if names := compat.LostNames(ts); len(names) > 0 {
+		return "it would lose " + strings.Join(names, ", ")
+	}
+	return "no register value would be lost, but nobody knows what the program does next"
+}
+
 // Quote makes a word safe to paste into a shell.
 func Quote(word string) string {
 	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
