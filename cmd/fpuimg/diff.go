@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/fatih/color"
@@ -66,16 +68,14 @@ func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	if args[0] == "-" && args[1] == "-" {
 		return 0, &cli.UsageError{Err: errors.New("only one of the two can be standard input"), Hint: "save the other to a file"}
 	}
-	a, err := o.openSide(s, args[0])
-	if err != nil {
-		return 0, cli.Hinted(err, inputHint(args[0], err))
+	var sides [2]side
+	for i, path := range args {
+		ckpt, err := o.open(s, path)
+		if err != nil {
+			return 0, cli.Hinted(err, inputHint(path, err))
+		}
+		sides[i] = side{path, ckpt.Threads()}
 	}
-	defer a.stop()
-	b, err := o.openSide(s, args[1])
-	if err != nil {
-		return 0, cli.Hinted(err, inputHint(args[1], err))
-	}
-	defer b.stop()
 	doc := diffDoc{Schema: "fpuimg.diff/1", A: args[0], B: args[1], Threads: []diffThread{}}
 	stream := &jsonStream{s: s}
 	if o.json {
@@ -84,11 +84,13 @@ func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		}
 	}
 	code := cli.OK
-	for _, p := range pairThreads(a.tids, b.tids) {
-		d, err := compareAt(a, b, p)
+	var failed error
+	for p, err := range pairThreads(sides[0], sides[1]) {
 		if err != nil {
-			return code, err
+			failed = err
+			break
 		}
+		d := p.compare()
 		if d.A == nil || d.B == nil || len(d.Differences) > 0 {
 			code = cli.Refused
 		}
@@ -99,116 +101,102 @@ func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		}
 	}
 	if o.json {
-		return code, stream.close()
+		failed = errors.Join(failed, stream.close(nil))
 	}
-	return code, nil
+	return code, failed
 }
 
-// side is one of the two checkpoints. Its threads are read twice: once to see that
-// all of them can be, and again one by one, since there may be many.
-type side struct {
-	path   string
-	tids   []int
-	next   func() (codec.Thread, error, bool)
-	stop   func()
-	at     int                  // the place of the thread that next gives
-	passed map[int]codec.Thread // those on the way to the last one asked for
-}
-
-// openSide opens a checkpoint whose threads can all be read.
-func (o *diffOptions) openSide(s *cli.IO, path string) (*side, error) {
+// open reads one of the two checkpoints.
+func (o *diffOptions) open(s *cli.IO, path string) (*codec.Checkpoint, error) {
 	input := codec.Options{Machine: o.machine, XSaveArea: o.area && path == "-"}
 	ckpt, err := open(s, path, input)
 	if o.area && noImage(err) {
 		input.XSaveArea = true
 		ckpt, err = open(s, path, input)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil && len(ckpt.Problems) > 0 {
+		err = ckpt.Problems[0]
 	}
-	if len(ckpt.Problems) > 0 {
-		return nil, ckpt.Problems[0]
-	}
-	d := &side{path: path, passed: map[int]codec.Thread{}}
-	for th, err := range ckpt.Threads() {
-		if err != nil {
-			return nil, err
-		}
-		d.tids = append(d.tids, th.TID)
-	}
-	d.next, d.stop = iter.Pull2(ckpt.Threads())
-	return d, nil
+	return ckpt, err
 }
 
-// thread gives the thread at a place, each one once; nil for the place of none.
-func (d *side) thread(place int) (*codec.Thread, error) {
-	if place == none {
-		return nil, nil
-	}
-	for ; d.at <= place; d.at++ {
-		th, err, ok := d.next()
-		if err != nil {
-			return nil, err
-		}
-		if !ok || th.TID != d.tids[d.at] {
-			return nil, fmt.Errorf("%s: another program changed it while it was read", d.path)
-		}
-		d.passed[d.at] = th
-	}
-	th := d.passed[place]
-	delete(d.passed, place)
-	return &th, nil
+// side is one of the two checkpoints.
+type side struct {
+	path    string
+	threads iter.Seq2[codec.Thread, error]
 }
 
-// none is the place of a thread that a side lacks.
-const none = -1
-
-// places are where two threads to compare are on their sides.
-type places struct{ a, b int }
-
-// pairThreads matches threads of the same number first, the rest in their order.
-func pairThreads(a, b []int) []places {
-	byTID := map[int][]int{} // a damaged pstree.img may repeat a number
-	for i, tid := range b {
-		byTID[tid] = append(byTID[tid], i)
-	}
-	pairs := make([]places, len(a))
-	used := make([]bool, len(b))
-	for i, tid := range a {
-		pairs[i] = places{i, none}
-		if at := byTID[tid]; len(at) > 0 {
-			pairs[i].b, byTID[tid] = at[0], at[1:]
-			used[at[0]] = true
+// pull returns what gives the next thread, nil after the last one.
+func (d side) pull() (next func() (*codec.Thread, error), stop func()) {
+	pull, stop := iter.Pull2(d.threads)
+	return func() (*codec.Thread, error) {
+		th, err, ok := pull()
+		if !ok || err != nil {
+			return nil, cli.Hinted(err, inputHint(d.path, err))
 		}
-	}
-	var rest []int
-	for i := range b {
-		if !used[i] {
-			rest = append(rest, i)
-		}
-	}
-	for i := range pairs {
-		if pairs[i].b == none && len(rest) > 0 {
-			pairs[i].b, rest = rest[0], rest[1:]
-		}
-	}
-	for _, at := range rest {
-		pairs = append(pairs, places{none, at})
-	}
-	return pairs
+		return &th, nil
+	}, stop
 }
 
-// compareAt compares the threads at two places.
-func compareAt(a, b *side, at places) (diffThread, error) {
-	ta, err := a.thread(at.a)
-	if err != nil {
-		return diffThread{}, err
+// pairThreads matches threads of the same number, and of what is left the first with
+// the first, in the order of a. It reads both sides at once, and holds what waits for
+// its match: one thread where both have the same order.
+func pairThreads(a, b side) iter.Seq2[*pair, error] {
+	return func(yield func(*pair, error) bool) {
+		nextA, stopA := a.pull()
+		defer stopA()
+		nextB, stopB := b.pull()
+		defer stopB()
+		var waiting, rest []*pair                            // threads of a with or without one of b; of b alone
+		singleA, singleB := map[int]*pair{}, map[int]*pair{} // those of them that may be matched yet
+		for {
+			ta, errA := nextA()
+			tb, errB := nextB()
+			if err := cmp.Or(errA, errB); err != nil {
+				yield(nil, err)
+				return
+			}
+			if ta == nil && tb == nil {
+				break
+			}
+			if ta != nil {
+				p := &pair{a: ta}
+				if other := singleB[ta.TID]; other != nil {
+					p.b, other.b = other.b, nil
+					delete(singleB, ta.TID)
+				} else {
+					singleA[ta.TID] = p
+				}
+				waiting = append(waiting, p)
+			}
+			if tb != nil {
+				if p := singleA[tb.TID]; p != nil {
+					p.b = tb
+					delete(singleA, tb.TID)
+				} else {
+					singleB[tb.TID] = &pair{b: tb}
+					rest = append(rest, singleB[tb.TID])
+				}
+			}
+			for len(waiting) > 0 && waiting[0].b != nil {
+				if !yield(waiting[0], nil) {
+					return
+				}
+				waiting = waiting[1:]
+			}
+		}
+		rest = slices.DeleteFunc(rest, func(p *pair) bool { return p.b == nil })
+		for _, p := range waiting {
+			if p.b == nil && len(rest) > 0 {
+				p.b, rest = rest[0].b, rest[1:]
+			}
+		}
+		for _, p := range append(waiting, rest...) {
+			if !yield(p, nil) {
+				return
+			}
+		}
 	}
-	tb, err := b.thread(at.b)
-	if err != nil {
-		return diffThread{}, err
-	}
-	return pair{ta, tb}.compare(), nil
 }
 
 // pair is two threads to compare; one may be missing.
@@ -217,7 +205,7 @@ type pair struct{ a, b *codec.Thread }
 // compare lists what differs. A component that one side's record lacks counts as
 // INIT there, which is what a restored process would see; one that is lost has no
 // value.
-func (p pair) compare() diffThread {
+func (p *pair) compare() diffThread {
 	d := diffThread{Differences: []difference{}}
 	if p.a != nil {
 		d.A = &p.a.TID

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,18 +62,50 @@ func TestDiffOrder(t *testing.T) {
 }
 
 func TestPairThreads(t *testing.T) {
+	threads := func(tids []int) side {
+		return side{"side", func(yield func(codec.Thread, error) bool) {
+			for _, tid := range tids {
+				var err error
+				if tid == 0 {
+					err = errors.New("damaged")
+				}
+				if !yield(codec.Thread{TID: tid}, err) {
+					return
+				}
+			}
+		}}
+	}
 	for _, tt := range []struct {
 		a, b []int
-		want []places
+		want string
 	}{
-		{[]int{1, 2, 3}, []int{1, 3, 2}, []places{{0, 0}, {1, 2}, {2, 1}}},
-		{[]int{1, 2}, []int{1, 5}, []places{{0, 0}, {1, 1}}},
-		{[]int{1, 2}, []int{1}, []places{{0, 0}, {1, none}}},
-		{[]int{1}, []int{2, 1}, []places{{0, 1}, {none, 0}}},
-		{[]int{7, 7, 7}, []int{7, 7, 7}, []places{{0, 0}, {1, 1}, {2, 2}}},
+		{[]int{1, 2, 3}, []int{1, 3, 2}, "1:1 2:2 3:3"},
+		{[]int{1, 2, 3, 4}, []int{4, 3, 2, 1}, "1:1 2:2 3:3 4:4"},
+		{[]int{1, 2}, []int{1, 5}, "1:1 2:5"},
+		{[]int{1, 2}, []int{1}, "1:1 2:-"},
+		{[]int{1}, []int{2, 1}, "1:1 -:2"},
+		{[]int{8, 1, 9}, []int{1, 5, 6, 7}, "8:5 1:1 9:6 -:7"},
+		{[]int{7, 7, 7}, []int{7, 7, 7}, "7:7 7:7 7:7"},
+		{nil, []int{1}, "-:1"},
+		{[]int{1, 2}, []int{1, 0}, "1:1 damaged"},
+		{[]int{0}, []int{1}, "damaged"},
 	} {
-		if got := pairThreads(tt.a, tt.b); !slices.Equal(got, tt.want) {
-			t.Errorf("%v and %v: got %v, want %v", tt.a, tt.b, got, tt.want)
+		var got []string
+		for p, err := range pairThreads(threads(tt.a), threads(tt.b)) {
+			word := func(t *codec.Thread) string {
+				if t == nil {
+					return "-"
+				}
+				return fmt.Sprint(t.TID)
+			}
+			if err != nil {
+				got = append(got, err.Error())
+			} else {
+				got = append(got, word(p.a)+":"+word(p.b))
+			}
+		}
+		if got := strings.Join(got, " "); got != tt.want {
+			t.Errorf("%v and %v: %s, want %s", tt.a, tt.b, got, tt.want)
 		}
 	}
 }

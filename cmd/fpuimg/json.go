@@ -18,7 +18,7 @@ type jsonStream struct {
 	full []bool // the lists that are open, outermost first: does it have an element?
 }
 
-// open writes an object whose last field is a list, empty in v, and leaves the list
+// open writes the fields of an object up to a list, empty in v, and leaves the list
 // open for the elements that follow.
 func (w *jsonStream) open(v any) error {
 	b, err := w.encode(v)
@@ -56,20 +56,31 @@ func (w *jsonStream) encode(v any) ([]byte, error) {
 	return append([]byte(start), b...), nil
 }
 
-// close ends the innermost list and its object.
-func (w *jsonStream) close() error {
+// close ends the innermost list and its object. rest are the fields of the object that
+// follow the list, nil if there are none.
+func (w *jsonStream) close(rest any) error {
 	last := len(w.full) - 1
-	indent := strings.Repeat(" ", 4*last)
-	var end string
+	column := 4 * last
+	indent := "\n" + strings.Repeat(" ", column)
+	var end []byte
 	if w.full[last] {
-		end = "\n" + indent + "  "
+		end = append(end, indent+"  "...)
 	}
-	end += "]\n" + indent + "}"
+	end = append(end, ']')
+	if rest != nil {
+		b, err := cli.EncodeJSON(rest, column)
+		if err != nil {
+			return err
+		}
+		end = append(append(end, ','), bytes.TrimPrefix(b, []byte("{"))...)
+	} else {
+		end = append(end, indent+"}"...)
+	}
 	if last == 0 {
-		end += "\n"
+		end = append(end, '\n')
 	}
 	w.full = w.full[:last]
-	_, err := w.s.Out.WriteString(end)
+	_, err := w.s.Out.Write(end)
 	return err
 }
 

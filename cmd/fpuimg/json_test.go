@@ -11,19 +11,30 @@ import (
 // TestJSONStream compares a document that is written piece by piece with the same
 // one written at once.
 func TestJSONStream(t *testing.T) {
-	type inner struct {
+	type head struct {
 		Name string   `json:"name"`
 		List []string `json:"list"`
+	}
+	type end struct {
+		Last []string `json:"last"`
+		Null *int     `json:"null"`
+	}
+	type inner struct {
+		head
+		end
 	}
 	type outer struct {
 		Empty []string `json:"empty"`
 		List  []inner  `json:"list"`
 	}
+	in := func(name string, list ...string) inner {
+		return inner{head{name, append([]string{}, list...)}, end{Last: append([]string{"[]"}, list...)}}
+	}
 	tests := []outer{
 		{List: []inner{}},
-		{List: []inner{{"a", []string{}}}},
-		{List: []inner{{"a", []string{"<x>"}}}},
-		{List: []inner{{"a", []string{"x", "[]"}}, {"[]", []string{}}, {"b", []string{"y"}}}},
+		{List: []inner{in("a")}},
+		{List: []inner{in("a", "<x>")}},
+		{List: []inner{in("a", "x", "[]"), in("[]"), in("b", "y")}},
 	}
 	for _, doc := range tests {
 		doc.Empty = []string{}
@@ -43,13 +54,13 @@ func TestJSONStream(t *testing.T) {
 		}
 		check(w.open(outer{Empty: []string{}, List: []inner{}}))
 		for _, in := range doc.List {
-			check(w.open(inner{in.Name, []string{}}))
+			check(w.open(head{in.Name, []string{}}))
 			for _, v := range in.List {
 				check(w.element(v))
 			}
-			check(w.close())
+			check(w.close(in.end))
 		}
-		check(w.close())
+		check(w.close(nil))
 		s.Finish(0, nil)
 		if !bytes.Equal(got.Bytes(), want.Bytes()) {
 			t.Errorf("got\n%s\nwant\n%s", &got, &want)

@@ -4,11 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"iter"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/fatih/color"
 	"github.com/spf13/pflag"
@@ -97,17 +95,16 @@ func parseComponents(names []string) (xstate.Features, error) {
 	return set, nil
 }
 
-// shown is one image after it was read.
+// shown is one image. What is about its threads is there once they were read.
 type shown struct {
 	path    string
 	ckpt    *codec.Checkpoint // nil if it cannot be read
 	cpu     *xstate.CPU
 	threads int          // how many; there may be too many to keep them
 	tasks   map[int]bool // that they belong to, 0 if unknown
-	groups  []group      // that they fall into; not with --json
+	groups  []group      // that they fall into, for a table
 	tids    map[group][]int
 	export  []codec.Thread // with --elf-core
-	seen    uint64         // digest of all that was read
 	errs    []error
 
 	*compat.Judgement // without a target; only threads with findings, none with --json
@@ -124,6 +121,13 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	printed := false
 	var export []codec.Thread
 	for img := range o.images(s, paths) {
+		if o.json {
+			if err := o.document(doc, img); err != nil {
+				return code, err
+			}
+		} else {
+			o.read(img, nil)
+		}
 		export = append(export, img.export...)
 		for _, err := range img.errs {
 			s.Error(err)
@@ -136,12 +140,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			code = cli.Worst(code, cli.Damaged)
 		}
 		switch {
-		case o.json:
-			if err := o.document(doc, img); err != nil {
-				return code, err
-			}
-			continue
-		case o.elfCore == "-":
+		case o.json, o.elfCore == "-":
 			continue
 		case img.threads == 0 && (len(img.errs) > 0 || len(o.tid) > 0):
 			continue
@@ -155,7 +154,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		printed = true
 	}
 	if o.json {
-		if err := doc.close(); err != nil {
+		if err := doc.close(nil); err != nil {
 			return code, err
 		}
 	}
@@ -176,11 +175,25 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	return code, nil
 }
 
-// images reads what the paths hold, one after the other.
+// images opens what the paths hold, one after the other.
 func (o *showOptions) images(s *cli.IO, paths []string) iter.Seq[*shown] {
 	return func(yield func(*shown) bool) {
 		for _, path := range paths {
-			for _, img := range o.load(s, path) {
+			all, err := openAll(s, path, o.input)
+			if err == nil && o.elfCore != "" { // threads of two checkpoints may have the same number
+				_, err = codec.Only(path, all)
+			}
+			if err != nil {
+				if !yield(&shown{path: path, errs: []error{err}}) {
+					return
+				}
+				continue
+			}
+			for _, ckpt := range all {
+				img := &shown{path: ckpt.Path, ckpt: ckpt, errs: slices.Clone(ckpt.Problems)}
+				if ckpt.CPUInfo != nil {
+					img.cpu = ckpt.CPUInfo.CPU()
+				}
 				if !yield(img) {
 					return
 				}
@@ -189,33 +202,16 @@ func (o *showOptions) images(s *cli.IO, paths []string) iter.Seq[*shown] {
 	}
 }
 
-// load reads what a path holds.
-func (o *showOptions) load(s *cli.IO, path string) []*shown {
-	all, err := openAll(s, path, o.input)
-	if err == nil && o.elfCore != "" { // threads of two checkpoints may have the same number
-		_, err = codec.Only(path, all)
+// read reads the threads of an image and judges each by itself, without a target.
+// do, if any, gets one at a time.
+func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) error) error {
+	if img.ckpt == nil {
+		return nil
 	}
-	if err != nil {
-		return []*shown{{path: path, errs: []error{err}}}
-	}
-	var out []*shown
-	for _, ckpt := range all {
-		out = append(out, o.read(ckpt))
-	}
-	return out
-}
-
-// read reads one image and judges each thread by itself, without a target.
-func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
-	img := &shown{path: ckpt.Path, ckpt: ckpt, tasks: map[int]bool{}, tids: map[group][]int{}, Judgement: compat.Judge(compat.Target{}, compat.Policy{})}
-	seen := newDigest()
-	img.errs = append(img.errs, ckpt.Problems...)
-	if ckpt.CPUInfo != nil {
-		img.cpu = ckpt.CPUInfo.CPU()
-	}
-	for th, err := range o.threads(ckpt) {
+	img.tasks, img.tids = map[int]bool{}, map[group][]int{}
+	img.Judgement = compat.Judge(compat.Target{}, compat.Policy{})
+	for th, err := range o.threads(img.ckpt) {
 		o.unseen[th.TID] = false
-		seen.add(th, err)
 		if err != nil {
 			img.errs = codec.AppendFault(img.errs, err)
 			continue
@@ -226,58 +222,21 @@ func (o *showOptions) read(ckpt *codec.Checkpoint) *shown {
 			img.export = append(img.export, th)
 		}
 		r := img.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing, State: &th.Core.State})
-		if o.json || len(r.Findings) == 0 { // there may be too many to keep them
+		if o.json || len(r.Findings) == 0 {
 			img.Threads = img.Threads[:len(img.Threads)-1]
 		}
-		if o.json {
+		r.Findings = o.findings(r.Findings)
+		if do != nil {
+			if err := do(th, r); err != nil {
+				return err
+			}
 			continue
 		}
-		r.Findings = o.findings(r.Findings)
 		g := o.group(th.Core)
 		if img.tids[g] == nil {
 			img.groups = append(img.groups, g)
 		}
 		img.tids[g] = append(img.tids[g], th.TID)
-	}
-	img.seen = seen.Sum64()
-	return img
-}
-
-// digest tells whether two passes over threads have read the same.
-type digest struct{ maphash.Hash }
-
-var digestSeed = sync.OnceValue(maphash.MakeSeed)
-
-func newDigest() *digest {
-	d := &digest{}
-	d.SetSeed(digestSeed())
-	return d
-}
-
-func (d *digest) add(th codec.Thread, err error) {
-	fmt.Fprintln(d, th.PID, th.TID, err)
-	if err == nil {
-		d.Write(th.Core.Raw())
-	}
-}
-
-// again reads the threads a second time, one by one, where all of each is wanted.
-func (o *showOptions) again(img *shown, do func(codec.Thread) error) error {
-	if img.ckpt == nil {
-		return nil
-	}
-	seen := newDigest()
-	for th, err := range o.threads(img.ckpt) {
-		seen.add(th, err)
-		if err != nil {
-			continue // told before
-		}
-		if err := do(th); err != nil {
-			return err
-		}
-	}
-	if seen.Sum64() != img.seen {
-		return fmt.Errorf("%s: another program changed it while it was read", img.path)
 	}
 	return nil
 }
@@ -327,7 +286,9 @@ func (o *showOptions) components(s *xstate.State) (out []componentDoc) {
 	return out
 }
 
-// text prints an image as a table of threads, then what there is to say.
+// text prints an image as a table of threads, then what there is to say. The table
+// stands first, and there may be too many threads to keep them: registers below it are
+// read again. The error says that they are not those of the table.
 func (o *showOptions) text(s *cli.IO, img *shown) error {
 	o.title(s, img)
 	if img.threads > 0 {
@@ -336,13 +297,22 @@ func (o *showOptions) text(s *cli.IO, img *shown) error {
 	if img.Judgement != nil {
 		view.Findings(s, img.Threads, o.findings(img.Findings), showAdvice)
 	}
-	if !o.regs {
+	if !o.regs || img.ckpt == nil {
 		return nil
 	}
-	return o.again(img, func(t codec.Thread) error {
-		o.registers(s, &t)
-		return nil
-	})
+	again := map[group]int{}
+	for th, err := range o.threads(img.ckpt) {
+		if err == nil { // else it is told
+			again[o.group(th.Core)]++
+			o.registers(s, &th)
+		}
+	}
+	for g, tids := range img.tids {
+		if again[g] != len(tids) {
+			return fmt.Errorf("%s: another program changed it while it was read", img.path)
+		}
+	}
+	return nil
 }
 
 // title says what was read. The CPU has a line of its own where it must.
@@ -459,14 +429,18 @@ type showDoc struct {
 }
 
 type showImage struct {
-	Path  string    `json:"path"`
-	Kind  string    `json:"kind"`
-	Error *errorDoc `json:"error"`
+	Path string `json:"path"`
+	Kind string `json:"kind"`
 	// Container is there for what an engine packed or left a description of.
-	Container *containerDoc     `json:"container,omitempty"`
-	CPU       json.RawMessage   `json:"cpu"`
-	Findings  []view.FindingDoc `json:"findings"`
-	Threads   []showThread      `json:"threads"`
+	Container *containerDoc   `json:"container,omitempty"`
+	CPU       json.RawMessage `json:"cpu"`
+	Threads   []showThread    `json:"threads"`
+}
+
+// showImageEnd is the rest of a showImage: what is known when its threads were read.
+type showImageEnd struct {
+	Findings []view.FindingDoc `json:"findings"`
+	Error    *errorDoc         `json:"error"`
 }
 
 type containerDoc struct {
@@ -496,17 +470,12 @@ type componentDoc struct {
 	Size  int    `json:"size"`
 }
 
-// document writes an image. Its threads come last: what precedes them is about all of
-// them.
+// document reads an image and writes it.
 func (o *showOptions) document(doc *jsonStream, img *shown) error {
-	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Findings: []view.FindingDoc{}, Threads: []showThread{}}
+	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Threads: []showThread{}}
 	if img.ckpt != nil {
 		d.Kind = string(img.ckpt.Kind)
 		d.Container = (*containerDoc)(img.ckpt.Container)
-		d.Findings = showAdvice.FindingDocs(o.findings(img.Findings))
-	}
-	if len(img.errs) > 0 {
-		d.Error = newErrorDoc(img.path, img.errs[0])
 	}
 	var err error
 	if d.CPU, err = profileJSON(img.cpu); err != nil {
@@ -515,17 +484,24 @@ func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	if err := doc.open(d); err != nil {
 		return err
 	}
-	if err := o.again(img, func(t codec.Thread) error { return doc.element(o.threadDoc(t)) }); err != nil {
+	if err := o.read(img, func(t codec.Thread, r *compat.Report) error { return doc.element(o.threadDoc(t, r.Findings)) }); err != nil {
 		return err
 	}
-	return doc.close()
+	end := showImageEnd{Findings: []view.FindingDoc{}}
+	if img.Judgement != nil {
+		end.Findings = showAdvice.FindingDocs(o.findings(img.Findings))
+	}
+	if len(img.errs) > 0 {
+		end.Error = newErrorDoc(img.path, img.errs[0])
+	}
+	return doc.close(end)
 }
 
-func (o *showOptions) threadDoc(t codec.Thread) showThread {
+func (o *showOptions) threadDoc(t codec.Thread, findings []compat.Finding) showThread {
 	st := &t.Core.State
 	d := showThread{PID: t.PID, TID: t.TID, Comm: t.Core.Comm, File: baseName(t.Core.Path), Mode: "native",
 		Format: st.Format.String(), XStateBV: hex(uint64(st.BV)),
-		Components: o.components(st), Findings: showAdvice.FindingDocs(o.findings(compat.Decide(st, compat.Target{}, compat.Policy{}).Findings))}
+		Components: o.components(st), Findings: showAdvice.FindingDocs(findings)}
 	if st.Compat {
 		d.Mode = "compat"
 	}

@@ -94,7 +94,7 @@ type (
 // jsonKeys are the keys of each kind of object, in their order.
 var jsonKeys = map[string]string{
 	"":                   "schema images",
-	"images":             "path kind error cpu findings threads",
+	"images":             "path kind cpu threads findings error",
 	"error":              "file offset field message",
 	"findings":           "rule severity components features reason hint",
 	"threads":            "pid tid comm file mode format xstate_bv components findings",

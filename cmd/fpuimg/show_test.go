@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -108,11 +110,11 @@ func TestShowTextOnAnyWidth(t *testing.T) {
 // TestShowChanged reads images that change between the pass for the table and the
 // one for the registers.
 func TestShowChanged(t *testing.T) {
-	other := testimg.Read(t, "h-avx512", "core-20000.img")
+	other := testimg.Read(t, "h-sse", "core-20600.img")
 	for name, change := range map[string]func(path string) error{
-		"other registers": func(path string) error { return os.WriteFile(path, other, 0o600) },
-		"gone":            os.Remove,
-		"nothing":         nil,
+		"other components": func(path string) error { return os.WriteFile(path, other, 0o600) },
+		"gone":             os.Remove,
+		"nothing":          nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -123,14 +125,17 @@ func TestShowChanged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := showOptions{features: ^xstate.Features(0), unseen: map[int]bool{}}
-			img := o.read(ckpt)
+			o := showOptions{regs: true, features: ^xstate.Features(0), unseen: map[int]bool{}}
+			img := &shown{path: dir, ckpt: ckpt}
+			if err := o.read(img, nil); err != nil {
+				t.Fatal(err)
+			}
 			if change != nil {
 				if err := change(filepath.Join(dir, "core-22109.img")); err != nil {
 					t.Fatal(err)
 				}
 			}
-			err = o.again(img, func(codec.Thread) error { return nil })
+			err = o.text(cli.NewIO("test", nil, io.Discard, io.Discard), img)
 			if (err != nil) != (change != nil) || err != nil && !strings.Contains(err.Error(), "another program changed it") {
 				t.Errorf("got %v", err)
 			}
