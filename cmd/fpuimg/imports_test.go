@@ -25,7 +25,7 @@ var edges = []struct {
 	imports string // of this module without its path, then modules of others
 }{
 	{"cmd/fpuimg", "codec codec/cpuid codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
-	{"cmd/fpurestore", "codec codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view color pflag"},
+	{"cmd/fpurestore", "codec codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view color pflag sys"},
 	{"cmd/fpurestore/internal/ptrace", "codec/xstate sys"},
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
