@@ -152,6 +152,7 @@ func (c *CPUInfo) CPU() *xstate.CPU {
 	case vendorAMD:
 		out.Vendor = "amd"
 	}
+	out.UnknownFlags = xstate.UnknownFlags(out.Flags, xstate.InWords(len(c.Capability)))
 	fxsave, _ := out.HasFlag("fxsr")
 	xsave, _ := out.HasFlag("osxsave")
 	out.FXSave, out.XSave = &fxsave, &xsave

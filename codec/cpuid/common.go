@@ -24,7 +24,7 @@ func Common(cpus ...*xstate.CPU) *xstate.CPU {
 	c.XFeatures, c.XFeaturesHW = clone(first.XFeatures), clone(first.XFeaturesHW)
 	c.XSaveSize, c.XSaveSizeMax = clone(first.XSaveSize), clone(first.XSaveSizeMax)
 	c.MXCSRMask = clone(first.MXCSRMask)
-	c.Flags, c.Capability = slices.Clone(first.Flags), slices.Clone(first.Capability)
+	c.Capability = slices.Clone(first.Capability)
 	for _, o := range cpus[1:] {
 		if c.Vendor != o.Vendor {
 			c.Vendor = ""
@@ -37,12 +37,12 @@ func Common(cpus ...*xstate.CPU) *xstate.CPU {
 		c.XFeatures, c.XFeaturesHW = and(c.XFeatures, o.XFeatures), and(c.XFeaturesHW, o.XFeaturesHW)
 		c.XSaveSize, c.XSaveSizeMax = equal(c.XSaveSize, o.XSaveSize), equal(c.XSaveSizeMax, o.XSaveSizeMax)
 		c.MXCSRMask = and(c.MXCSRMask, o.MXCSRMask)
-		c.Flags = shared(c.Flags, o.Flags)
 		c.Capability = andWords(c.Capability, o.Capability)
 	}
 	if c.XSave != nil && !*c.XSave {
 		c.XFeatures = new(xstate.Features)
 	}
+	c.Flags, c.UnknownFlags = sharedFlags(cpus)
 	c.Layout = sharedLayout(cpus, c.XFeatures)
 	return c
 }
@@ -82,15 +82,29 @@ func and[T ~uint32 | ~uint64](a, b *T) *T {
 	return new(*a & *b)
 }
 
-// shared takes an unknown list for one that lacks nothing.
-func shared(a, b []string) []string {
-	switch {
-	case a == nil:
-		return slices.Clone(b)
-	case b == nil:
-		return a
+// sharedFlags takes an unknown flag for one that is there, unless all do not know it.
+func sharedFlags(cpus []*xstate.CPU) (flags, unknown []string) {
+	var all []string
+	for _, c := range cpus {
+		if c.Flags != nil {
+			all = append(append(all, c.Flags...), c.UnknownFlags...)
+			flags = []string{}
+		}
 	}
-	return slices.DeleteFunc(a, func(name string) bool { return !slices.Contains(b, name) })
+	for _, name := range names(all) {
+		has, lacks := false, false
+		for _, c := range cpus {
+			yes, known := c.HasFlag(name)
+			has, lacks = has || yes, lacks || known && !yes
+		}
+		switch {
+		case has && !lacks:
+			flags = append(flags, name)
+		case !lacks:
+			unknown = append(unknown, name)
+		}
+	}
+	return flags, unknown
 }
 
 // andWords keeps as many words as both have: 12 are CRIU's version 1.

@@ -34,7 +34,10 @@ type Profile struct {
 	XSaveSizeMax *uint32     `json:"xsave_size_max"`
 	MXCSRMask    *Hex        `json:"mxcsr_mask"`
 	Flags        []string    `json:"flags"`
-	Capability   []Hex       `json:"capability"`
+	// UnknownFlags are absent where they are what they would be of a machine that
+	// only Capability tells of, or none if Components are there.
+	UnknownFlags *[]string `json:"unknown_flags,omitempty"`
+	Capability   []Hex     `json:"capability"`
 }
 
 // Component is the place of one state component in a standard-format area. Sizes
@@ -82,7 +85,20 @@ func NewProfile(c *xstate.CPU) *Profile {
 	for _, w := range c.Capability {
 		p.Capability = append(p.Capability, Hex(w))
 	}
+	if !slices.Equal(c.UnknownFlags, p.unsaid(c.Flags)) {
+		p.UnknownFlags = new(append([]string{}, c.UnknownFlags...))
+	}
 	return p
+}
+
+// unsaid returns the flags that are unknown of a document that does not name them: a
+// cpuinfo.img has CRIU's words only, and a profile from CPUID, which has components
+// too, knows the rest.
+func (p *Profile) unsaid(flags []string) []string {
+	if flags == nil || p.Capability == nil || p.Components != nil {
+		return nil
+	}
+	return xstate.UnknownFlags(flags, xstate.InWords(len(p.Capability)))
 }
 
 func text(s string) *string {
@@ -198,13 +214,26 @@ func (p *Profile) CPU() (*xstate.CPU, error) {
 			Feature: xstate.Feature(at.Bit), Offset: at.Offset, Size: at.Size, Align64: at.Align64})
 	}
 	slices.SortFunc(c.Layout, func(a, b xstate.Placement) int { return int(a.Feature) - int(b.Feature) })
-	c.Flags = slices.Clone(p.Flags)
-	slices.Sort(c.Flags)
-	c.Flags = slices.Compact(c.Flags)
+	c.Flags = names(p.Flags)
+	if c.UnknownFlags = p.unsaid(c.Flags); p.UnknownFlags != nil {
+		c.UnknownFlags = nil
+		for _, name := range names(*p.UnknownFlags) {
+			if !slices.Contains(c.Flags, name) {
+				c.UnknownFlags = append(c.UnknownFlags, name)
+			}
+		}
+	}
 	for _, w := range p.Capability {
 		c.Capability = append(c.Capability, uint32(w))
 	}
 	return c, nil
+}
+
+// names returns a list sorted, each name once.
+func names(list []string) []string {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 func value(s *string) string {
@@ -254,15 +283,31 @@ func (p *Profile) check() error {
 	if n := len(p.Capability); p.Capability != nil && n != capabilityV1 && n != xstate.CapabilityWords {
 		return badField("capability", "want %d words or %d, have %d", xstate.CapabilityWords, capabilityV1, n)
 	}
-	if len(p.Flags) > maxFlags {
-		return badField("flags", "%d are more than any CPU has", len(p.Flags))
+	if err := checkFlags("flags", p.Flags); err != nil {
+		return err
 	}
-	for i, name := range p.Flags {
-		if name == "" || len(name) > maxName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
-			return badField(fmt.Sprintf("flags[%d]", i), "%.40q is no name of a flag", name)
+	if p.UnknownFlags != nil {
+		if err := checkFlags("unknown_flags", *p.UnknownFlags); err != nil {
+			return err
 		}
 	}
 	return p.checkXSave()
+}
+
+func checkFlags(field string, names []string) error {
+	if len(names) > maxFlags {
+		return badField(field, "%d are more than any CPU has", len(names))
+	}
+	for i, name := range names {
+		if !isFlagName(name) {
+			return badField(fmt.Sprintf("%s[%d]", field, i), "%.40q is no name of a flag", name)
+		}
+	}
+	return nil
+}
+
+func isFlagName(name string) bool {
+	return name != "" && len(name) <= maxName && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
 }
 
 func checkText(field, s string) error {

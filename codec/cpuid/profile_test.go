@@ -19,7 +19,10 @@ func sampleCPUs(t testing.TB) []*xstate.CPU {
 	cpus := []*xstate.CPU{
 		{Name: "nothing known"},
 		{Name: "mask known", MXCSRMask: new(uint32(0xffff)), FXSave: new(true)},
-		{Name: "old cpuinfo.img", Vendor: "intel", Capability: make([]uint32, 12), Flags: []string{}, XSave: new(false)},
+		{Name: "old cpuinfo.img", Vendor: "intel", Capability: make([]uint32, 12), Flags: []string{}, XSave: new(false),
+			UnknownFlags: xstate.UnknownFlags(nil, xstate.InWords(12))},
+		{Name: "few flags known", Flags: []string{"avx"}, UnknownFlags: []string{"avx2", "sha512"}},
+		{Name: "words and flags known", Capability: make([]uint32, 19), Flags: []string{"avx"}},
 		{Name: "flags of the future", Flags: []string{"avx", "zz_new"}, XFeatures: new(xstate.Features(1<<62 | 7)),
 			Layout: xstate.Layout{{Feature: 2, Offset: 576, Size: 256}, {Feature: 62, Offset: 832, Size: 128, Align64: true}}},
 	}
@@ -256,6 +259,11 @@ func TestCommonLaws(t *testing.T) {
 				for _, f := range ab.Flags {
 					if has, known := m.HasFlag(f); known && !has {
 						t.Errorf("%s and %s: %s is not in %s", a.Name, b.Name, f, m.Name)
+					}
+				}
+				for _, f := range ab.UnknownFlags {
+					if _, known := m.HasFlag(f); known {
+						t.Errorf("%s and %s: %s is unknown, and %s records it", a.Name, b.Name, f, m.Name)
 					}
 				}
 			}

@@ -1,7 +1,5 @@
 package xstate
 
-import "slices"
-
 // CPU is what is known of one machine: the source of a checkpoint or a target.
 // Every field may be unknown: a zero string, or a nil pointer or slice. Most
 // checkpoints carry no cpuinfo.img, and a named level has no sizes.
@@ -32,6 +30,9 @@ type CPU struct {
 	// Flags are the names that Linux gives the CPU's features in /proc/cpuinfo,
 	// those of the flag table only, sorted.
 	Flags []string
+	// UnknownFlags are those of the table of which nothing was recorded, sorted: that
+	// Flags lacks them says nothing.
+	UnknownFlags []string
 	// Capability is the feature words in CRIU's numbering: 12 words in version 1,
 	// 19 in version 2 (compel/include/uapi/.../cpu.h, enum cpuid_leafs).
 	Capability []uint32
@@ -40,13 +41,15 @@ type CPU struct {
 // Layouts returns the layouts that the CPU's standard-format areas may have: the one
 // that was recorded; else, of Intel's and AMD's, the one whose end is XSaveSize, or
 // for all that the hardware has XSaveSizeMax; else, for a CPU without a size, both,
-// Intel's first. There is none where the components or their places are unknown.
+// that of its vendor first. There is none where the components or their places are unknown.
 func (c *CPU) Layouts() []Layout {
 	switch {
 	case c.Layout != nil:
 		return []Layout{c.Layout}
 	case c.XFeatures == nil:
 		return nil
+	case c.XSaveSize == nil && (c.Vendor == "amd" || c.Vendor == "hygon"):
+		return []Layout{AMDLayout(*c.XFeatures), IntelLayout(*c.XFeatures)}
 	case c.XSaveSize == nil:
 		return []Layout{IntelLayout(*c.XFeatures), AMDLayout(*c.XFeatures)}
 	}
@@ -61,13 +64,13 @@ func (c *CPU) Layouts() []Layout {
 }
 
 // HasFlag reports whether the CPU has the feature that Linux calls name; known is
-// false if the CPU's flags were not recorded.
+// false if that was not recorded.
 func (c *CPU) HasFlag(name string) (has, known bool) {
 	if c == nil || c.Flags == nil {
 		return false, false
 	}
-	_, has = slices.BinarySearch(c.Flags, name)
-	return has, true
+	has = contains(c.Flags, name)
+	return has, has || !contains(c.UnknownFlags, name)
 }
 
 // Format returns the richest format that the CPU holds: none if it lacks FXSAVE,
@@ -96,4 +99,21 @@ func (c *CPU) Usable() (set Features, known bool) {
 		return *c.XFeatures | Legacy, true
 	}
 	return Legacy, false
+}
+
+// Possible returns the components that a process on the CPU may be able to use: the
+// usable ones where they were recorded, else all but those whose feature is known to
+// be missing.
+func (c *CPU) Possible() Features {
+	set, known := c.Usable()
+	if known {
+		return set
+	}
+	set = ^Features(0)
+	for f := range Known.All() {
+		if has, known := c.HasFlag(f.Flag()); known && !has && f.Flag() != "" {
+			set &^= f.Mask()
+		}
+	}
+	return set | Legacy
 }

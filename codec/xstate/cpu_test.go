@@ -18,6 +18,7 @@ func TestLayouts(t *testing.T) {
 		{"AMD", CPU{Vendor: "amd", XFeatures: new(Features(0x207)), XSaveSize: new(uint32(2440))}, []Layout{AMDLayout(0x207)}},
 		{"the kernel has not enabled all", CPU{XFeatures: new(Features(0x207)), XFeaturesHW: new(Features(0x207)), XSaveSize: new(uint32(832)), XSaveSizeMax: new(uint32(2440))}, []Layout{AMDLayout(0x207)}},
 		{"no size", CPU{XFeatures: new(Features(0xe7))}, []Layout{IntelLayout(0xe7), AMDLayout(0xe7)}},
+		{"no size, AMD", CPU{Vendor: "amd", XFeatures: new(Features(0xe7))}, []Layout{AMDLayout(0xe7), IntelLayout(0xe7)}},
 		{"a size that no machine has", CPU{XFeatures: new(Features(0xe7)), XFeaturesHW: new(Features(0xe7)), XSaveSize: new(uint32(2700)), XSaveSizeMax: new(uint32(2700))}, nil},
 	}
 	for _, tt := range tests {
@@ -53,14 +54,34 @@ func TestCPU(t *testing.T) {
 			t.Errorf("%s: usable %v, %v, want %v, %v", tt.name, set, known, tt.usable, tt.usableKnown)
 		}
 	}
-	cpu := &CPU{Flags: []string{"avx", "avx2", "sse"}}
+	cpu := &CPU{Flags: []string{"avx", "avx2", "sse"}, UnknownFlags: []string{"fma"}}
 	for _, tt := range []struct {
 		cpu        *CPU
 		flag       string
 		has, known bool
-	}{{cpu, "avx2", true, true}, {cpu, "avx5", false, true}, {&CPU{}, "avx", false, false}, {nil, "avx", false, false}} {
+	}{{cpu, "avx2", true, true}, {cpu, "avx5", false, true}, {cpu, "fma", false, false}, {&CPU{}, "avx", false, false}, {nil, "avx", false, false}} {
 		if has, known := tt.cpu.HasFlag(tt.flag); has != tt.has || known != tt.known {
 			t.Errorf("%s: %v, %v, want %v, %v", tt.flag, has, known, tt.has, tt.known)
+		}
+	}
+}
+
+func TestPossible(t *testing.T) {
+	flags := []string{"avx", "fpu", "fxsr", "sse", "xsave"}
+	tests := []struct {
+		name       string
+		cpu        CPU
+		has, lacks Features
+	}{
+		{"nothing known", CPU{}, ^Features(0), 0},
+		{"mask known", CPU{XSave: new(true), XFeatures: new(Features(7)), Flags: []string{}}, 7, ^Features(7)},
+		{"flags known", CPU{XSave: new(true), Flags: flags}, 7, AVX512 | AMX | PKRU.Mask() | BNDREGS.Mask()},
+		{"avx512f unknown", CPU{XSave: new(true), Flags: flags, UnknownFlags: []string{"avx512f"}}, 7 | AVX512, PKRU.Mask()},
+		{"no XSAVE", CPU{XSave: new(false)}, Legacy, ^Legacy},
+	}
+	for _, tt := range tests {
+		if got := tt.cpu.Possible(); got&tt.has != tt.has || got&tt.lacks != 0 {
+			t.Errorf("%s: %v, want %v and none of %v", tt.name, got, tt.has, tt.lacks)
 		}
 	}
 }

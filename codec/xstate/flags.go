@@ -459,6 +459,89 @@ func DependentsOf(names ...string) []string {
 	return out
 }
 
+// DependenciesOf returns the sorted names of the flags that the given ones need,
+// directly or not; of those themselves, the ones that another one needs.
+func DependenciesOf(names ...string) []string {
+	var out []string
+	for todo := slices.Clone(names); len(todo) > 0; todo = todo[1:] {
+		f, _ := LookupFlag(todo[0])
+		for dep := range f.Depends() {
+			if !slices.Contains(out, dep) {
+				out, todo = append(out, dep), append(todo, dep)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// UnknownFlags returns the sorted names of the flags of which a description says
+// nothing: those that it could not name, but for what it has, sorted, and for what
+// needs a flag that it could name and lacks.
+func UnknownFlags(has []string, recorded func(Flag) bool) []string {
+	var out []string
+	for _, f := range flags {
+		if !recorded(f) && !contains(has, f.Name) && !ruledOut(f, has, recorded) {
+			out = append(out, f.Name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// contains looks into a sorted list.
+func contains(names []string, name string) bool {
+	_, ok := slices.BinarySearch(names, name)
+	return ok
+}
+
+// ruledOut reports whether the flag needs one that is known to be missing.
+func ruledOut(f Flag, has []string, recorded func(Flag) bool) bool {
+	for name := range f.Depends() {
+		if contains(has, name) {
+			continue
+		}
+		if dep, _ := LookupFlag(name); recorded(dep) || ruledOut(dep, has, recorded) {
+			return true
+		}
+	}
+	return false
+}
+
+// InWords returns a test for the flags that the first n of CRIU's words name, and for
+// the kernel's own, which the words stand for.
+func InWords(n int) func(Flag) bool {
+	return func(f Flag) bool { return int(f.Word) < min(n, CapabilityWords) || f.Word == wordKernel }
+}
+
+// contained names the features whose instructions all run on a CPU that has the
+// features on the right, though CPUID does not say so there: AMD's name for the
+// integer part of SSE (APM vol. 3, appendix D), SYSCALL, which Intel's CPUID reports in
+// 64-bit mode only (SDM vol. 2, CPUID 80000001H), what every CPU in 64-bit mode has
+// and older kernels do not print, and AVX10.1, which adds nothing to AVX-512.
+var contained = map[string]string{
+	"mmxext":  "sse",
+	"syscall": "lm",
+	"cpuid":   "lm",
+	"nopl":    "lm",
+	"avx10": "avx512cd avx512bw avx512dq avx512vl avx512ifma avx512vbmi avx512_vbmi2 avx512_vnni avx512_bf16 " +
+		"avx512_fp16 avx512_bitalg avx512_vpopcntdq vaes vpclmulqdq gfni",
+}
+
+// Executes reports whether no instruction of the feature faults on the CPU, be it for
+// another one that has them all. known is as for [CPU.HasFlag].
+func (c *CPU) Executes(name string) (yes, known bool) {
+	if yes, known = c.HasFlag(name); yes || c == nil || contained[name] == "" {
+		return yes, known
+	}
+	for other := range strings.FieldsSeq(contained[name]) {
+		if has, _ := c.HasFlag(other); !has {
+			return false, known
+		}
+	}
+	return true, true
+}
+
 // CapabilityMask returns CRIU's capability words with the bits of the named flags
 // set. Names that the words do not have are left out.
 func CapabilityMask(names ...string) [CapabilityWords]uint32 {

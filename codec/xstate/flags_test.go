@@ -150,6 +150,61 @@ func TestFeatureFlag(t *testing.T) {
 	}
 }
 
+func TestUnknownFlags(t *testing.T) {
+	for _, tt := range []struct {
+		name              string
+		has               []string
+		words             int
+		unknown, recorded string
+	}{
+		{"CRIU's words of an AVX2 machine", []string{"avx", "smap", "xsave"}, CapabilityWords, "sha512 avx_vnni lass movrs", "avx2 avx512_bf16 amx_fp16 user_shstk"},
+		{"version 1", []string{"avx", "sse2", "xsave"}, 12, "clzero arat", "avx512_4vnniw avx512f"},
+		{"no words", nil, 0, "fpu avx avx512f", "user_shstk"},
+	} {
+		got := UnknownFlags(tt.has, InWords(tt.words))
+		if !slices.IsSorted(got) {
+			t.Errorf("%s: not sorted: %v", tt.name, got)
+		}
+		for name := range strings.FieldsSeq(tt.unknown) {
+			if !slices.Contains(got, name) {
+				t.Errorf("%s: %s is known", tt.name, name)
+			}
+		}
+		for name := range strings.FieldsSeq(tt.recorded) {
+			if slices.Contains(got, name) {
+				t.Errorf("%s: %s is unknown", tt.name, name)
+			}
+		}
+	}
+}
+
+func TestDependenciesOf(t *testing.T) {
+	if got := strings.Join(DependenciesOf("avx512bw", "avx"), " "); got != "avx avx512f fpu fxsr xsave" {
+		t.Error(got)
+	}
+}
+
+// TestContained: what another feature contains is neither called missing nor claimed.
+func TestContained(t *testing.T) {
+	for name, others := range contained {
+		for n := range strings.FieldsSeq(name + " " + others) {
+			if _, ok := LookupFlag(n); !ok {
+				t.Errorf("no flag %s", n)
+			}
+		}
+	}
+	intel := &CPU{Flags: []string{"lm", "sse"}}
+	for _, tt := range []struct {
+		name     string
+		has, yes bool
+	}{{"sse", true, true}, {"mmxext", false, true}, {"syscall", false, true}, {"avx10", false, false}, {"sse4a", false, false}} {
+		has, _ := intel.HasFlag(tt.name)
+		if yes, known := intel.Executes(tt.name); has != tt.has || yes != tt.yes || !known {
+			t.Errorf("%s: has %v, executes %v, known %v", tt.name, has, yes, known)
+		}
+	}
+}
+
 func TestLevels(t *testing.T) {
 	var before *CPU
 	for _, name := range LevelNames() {

@@ -135,6 +135,8 @@ var (
 	masked = &xstate.CPU{Name: "masked", FXSave: new(true), XSave: new(false), MXCSRMask: new(uint32(0)), Flags: []string{}}
 	bare   = &xstate.CPU{Name: "bare", FXSave: new(false), XSave: new(false)}
 	blank  = &xstate.CPU{Name: "blank"}
+	// flagged is known by its flags alone, as of a cpuinfo.img of old.
+	flagged = &xstate.CPU{Name: "flagged", FXSave: new(true), XSave: new(true), Flags: []string{"avx", "lm", "sse", "xsave"}, UnknownFlags: []string{"clzero"}}
 )
 
 // summary spells a report in one line.
@@ -392,6 +394,9 @@ var decideCases = []decideCase{
 	{"zeros for INIT, to fxsave", xsave(zeroed(0)), to(xstate.FormatFXSave),
 		"xsave->fxsave downgrade-lossless refused init[x87 SSE] risky:init-zeroed fatal:format-xsave",
 		"xsave->fxsave downgrade-lossless changed init[x87 SSE] risky:init-zeroed fatal:format-xsave"},
+	{"a component that the host's flags rule out", xsave(use(xstate.AVX, "ymm7"), use(xstate.Opmask, "k1")), onHost(flagged),
+		"xsave->xsave downgrade-lossy refused keep[x87 SSE AVX] refuse[opmask] lost[k1] fatal:component-missing",
+		"xsave->xsave downgrade-lossy changed keep[x87 SSE AVX] strip[opmask] lost[k1] fatal:component-missing"},
 	{"zeros for INIT, to none", xsave(zeroed(0)), to(xstate.FormatNone),
 		"xsave->none downgrade-lossless refused drop[x87 SSE] risky:init-zeroed fatal:format-xsave",
 		"xsave->none downgrade-lossless changed drop[x87 SSE] risky:init-zeroed fatal:format-xsave"},
@@ -491,6 +496,10 @@ var ruleCases = []struct {
 		"", "avx2 bmi1", "dies of SIGILL"},
 	{compat.ISAMissing, compat.Note, compared(source(haswellSet, "intel", 832, "avx", "erms"), haswell),
 		"", "erms", "no program faults"},
+	{compat.ISAMissing, compat.Risky, compared(source(haswellSet, "amd", 832, "clzero", "mmxext", "sse4a", "syscall"), flagged),
+		"", "sse4a", "instruction sets that flagged lacks: sse4a;"},
+	{compat.ISAMissing, compat.Note, compared(source(haswellSet, "amd", 832, "mmxext", "syscall"), flagged),
+		"", "mmxext syscall", "no program faults"},
 	{compat.ISAMissing, compat.Note, compared(nil, haswell),
 		"", "", "not checked"},
 	{compat.ISAMissing, compat.Risky, erased(source(haswellSet, "intel", 832, "avx", "avx2"), haswell),

@@ -69,7 +69,7 @@ type predictor struct {
 	host *xstate.CPU
 
 	// has is the components that CRIU finds on the host; known is false if the
-	// host does not record them.
+	// host does not record them, and has is then what it may find.
 	has   xstate.Features
 	known bool
 
@@ -87,8 +87,8 @@ func newPredictor(host *xstate.CPU) *predictor {
 	if mask, p.known = host.CRIUMask(); p.known {
 		p.has = xstate.Features(mask)
 	} else {
-		p.has, p.known = host.Usable()
-		p.has &= xstate.CRIURestores(xstate.NewestCRIU)
+		_, p.known = host.Usable()
+		p.has = host.Possible() & xstate.CRIURestores(xstate.NewestCRIU)
 	}
 	p.has |= xstate.Legacy
 	return p
@@ -156,7 +156,7 @@ func (p *predictor) predict(source *xstate.CPU, cap Cap) Prediction {
 		return p.loses(p.noXSaveLoss)
 	case p.shortArrays != 0:
 		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.shortArrays|p.longArrays&p.has)
-	case p.xsave && !p.known && p.longArrays|p.noXSaveLoss != 0:
+	case p.xsave && !p.known && (p.longArrays&p.has != 0 || p.loss == 0 && p.noXSaveLoss != 0):
 		return unknown("the host's components are not recorded")
 	case p.longArrays&p.has != 0:
 		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.longArrays&p.has)

@@ -112,9 +112,7 @@ func (sub *subject) resolve() {
 	s, t := sub.state, sub.target
 	sub.to, sub.allowed = s.Format, ^xstate.Features(0)
 	if t.Host != nil {
-		if usable, known := t.Host.Usable(); known {
-			sub.allowed = usable
-		}
+		sub.allowed = t.Host.Possible()
 	}
 	if t.Format != nil {
 		sub.to = *t.Format

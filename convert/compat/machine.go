@@ -14,16 +14,6 @@ func hostName(host *xstate.CPU) string {
 	return "the host"
 }
 
-// recorded reports whether the CPU's description could name the flag. A cpuinfo.img
-// has CRIU's words only, and one of an older CRIU fewer of them; a profile made from
-// CPUID, which has a layout too, knows the rest.
-func recorded(c *xstate.CPU, f xstate.Flag) bool {
-	if c.Capability == nil || f.InCapability() {
-		return c.Capability == nil || int(f.Word) < len(c.Capability)
-	}
-	return c.Layout != nil
-}
-
 // What a program does with the instructions that it found at start is in no image, so
 // none of the rules about the machines finds what is fatal. The source is nil where the
 // checkpoint does not record it, as most do not.
@@ -54,10 +44,10 @@ func (sub *subject) isaMissing() {
 func missingFlags(source, host *xstate.CPU) (isa, other []string) {
 	for _, name := range source.Flags {
 		f, ok := xstate.LookupFlag(name)
-		if has, _ := host.HasFlag(name); !ok || has || !recorded(host, f) {
+		if has, known := host.HasFlag(name); !ok || has || !known {
 			continue
 		}
-		if f.ISA() {
+		if runs, _ := host.Executes(name); f.ISA() && !runs {
 			isa = append(isa, name)
 		} else {
 			other = append(other, name)
