@@ -110,20 +110,6 @@ func (o *convertOptions) archiveInput(path string, all []*codec.Checkpoint) (fil
 	return file, nil
 }
 
-// archiveSuffixes are the ends of archive names before which a result gets its own
-// mark.
-var archiveSuffixes = []string{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar"}
-
-// archiveSuffix is the one that a name ends in, "" if none.
-func archiveSuffix(name string) string {
-	for _, suffix := range archiveSuffixes {
-		if strings.HasSuffix(name, suffix) && name != suffix {
-			return suffix
-		}
-	}
-	return ""
-}
-
 // archiveName is the place beside the archive: x.tar.zst -> x.fxsave.tar.zst. A
 // compression that is asked for shows in the name; one that is kept keeps it, right
 // or wrong: Podman writes zstd under .tar.gz.

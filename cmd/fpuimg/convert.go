@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/fatih/color"
 	"github.com/spf13/pflag"
@@ -110,26 +112,6 @@ func (o *convertOptions) complete(args []string) error {
 		o.named, o.target.Host = h, h.CPU
 	}
 	return nil
-}
-
-// isDir reports whether a path argument names a directory.
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
-}
-
-// forgottenEquals returns the hint for a machine that is named after --host with a
-// space, "" if none is. It would count as an input, and --host as this machine.
-func forgottenEquals(args []string) string {
-	for _, arg := range args {
-		if strings.HasPrefix(filepath.Base(arg), "core-") {
-			continue // there may be thousands
-		}
-		if hint := misplacedProfile(arg); hint != "" {
-			return hint
-		}
-	}
-	return ""
 }
 
 // command is what a user types to force this conversion of path.
@@ -440,4 +422,47 @@ func orNull(v string) *string {
 		return nil
 	}
 	return &v
+}
+
+// hint says what to do about an error of a conversion.
+func (o *convertOptions) hint(path string, err error) string {
+	var interrupted *codec.InterruptedError
+	var kind *convert.KindError
+	switch {
+	case errors.As(err, &interrupted) && o.dryRun:
+		return "run the conversion again without --dry-run: it completes the interrupted one first"
+	case errors.As(err, &interrupted):
+		return "once the cause is mended, run the conversion again: it completes this one first"
+	case errors.Is(err, convert.ErrFixed):
+		return "lsattr shows an immutable or append-only file; -o PATH writes a new checkpoint instead"
+	case errors.Is(err, convert.ErrStage), errors.Is(err, convert.ErrForeign):
+		return "look at it, and remove it"
+	case errors.As(err, &kind):
+		return "fpuimg show and fpuimg check read it"
+	case errors.Is(err, os.ErrExist):
+		return takenHint(err, "-o")
+	case errors.Is(err, convert.ErrInside):
+		return "name a place outside of it with -o"
+	case errors.Is(err, convert.ErrSpecial):
+		return "remove it from the checkpoint, or convert with --in-place, which copies nothing"
+	case errors.Is(err, convert.ErrNoWriter):
+		return "choose another with --compress=" + strings.Join(compressions, ", ")
+	case !o.inPlace && noPlace(path, err):
+		return "-o PATH writes it elsewhere"
+	}
+	if hint := misplacedProfile(path); hint != "" {
+		return hint
+	}
+	return inputHint(path, err)
+}
+
+// noPlace reports whether an error is that nothing can be written where the output
+// should be, outside of path.
+func noPlace(path string, err error) bool {
+	file, ok := errors.AsType[*fs.PathError](err)
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // as it is copied from
+	}
+	return ok && file.Path != path && !strings.HasPrefix(file.Path, path+string(filepath.Separator)) &&
+		(errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENAMETOOLONG))
 }

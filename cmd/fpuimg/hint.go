@@ -7,12 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/convert"
 )
 
 // inputHint says what to do about an input that could not be read whole, "" if
@@ -105,58 +103,4 @@ func noImage(err error) bool {
 func profileHint() string {
 	return "PROFILE is a file by fpuimg profile, a cpuinfo.img or a directory that has one, a dump by cpuid -r, or a level: " +
 		strings.Join(xstate.LevelNames(), ", ")
-}
-
-// hint says what to do about an error of a conversion.
-func (o *convertOptions) hint(path string, err error) string {
-	var interrupted *codec.InterruptedError
-	var kind *convert.KindError
-	switch {
-	case errors.As(err, &interrupted) && o.dryRun:
-		return "run the conversion again without --dry-run: it completes the interrupted one first"
-	case errors.As(err, &interrupted):
-		return "once the cause is mended, run the conversion again: it completes this one first"
-	case errors.Is(err, convert.ErrFixed):
-		return "lsattr shows an immutable or append-only file; -o PATH writes a new checkpoint instead"
-	case errors.Is(err, convert.ErrStage), errors.Is(err, convert.ErrForeign):
-		return "look at it, and remove it"
-	case errors.As(err, &kind):
-		return "fpuimg show and fpuimg check read it"
-	case errors.Is(err, os.ErrExist):
-		return takenHint(err, "-o")
-	case errors.Is(err, convert.ErrInside):
-		return "name a place outside of it with -o"
-	case errors.Is(err, convert.ErrSpecial):
-		return "remove it from the checkpoint, or convert with --in-place, which copies nothing"
-	case errors.Is(err, convert.ErrNoWriter):
-		return "choose another with --compress=" + strings.Join(compressions, ", ")
-	case !o.inPlace && noPlace(path, err):
-		return "-o PATH writes it elsewhere"
-	}
-	if hint := misplacedProfile(path); hint != "" {
-		return hint
-	}
-	return inputHint(path, err)
-}
-
-// takenHint is for an output that is there already, named by an option. A device, a
-// pipe or a link is nothing to remove; who names /dev/stdout means "-".
-func takenHint(err error, option string) string {
-	if file, ok := errors.AsType[*fs.PathError](err); ok {
-		if info, err := os.Lstat(file.Path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-			return "name a new output with " + option + "; - is standard output"
-		}
-	}
-	return "remove it, or name another output with " + option
-}
-
-// noPlace reports whether an error is that nothing can be written where the output
-// should be, outside of path.
-func noPlace(path string, err error) bool {
-	file, ok := errors.AsType[*fs.PathError](err)
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // as it is copied from
-	}
-	return ok && file.Path != path && !strings.HasPrefix(file.Path, path+string(filepath.Separator)) &&
-		(errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENAMETOOLONG))
 }

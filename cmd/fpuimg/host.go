@@ -129,13 +129,6 @@ func readProfile(path string) (*xstate.CPU, error) {
 	return info.CPU(), nil
 }
 
-func atPath(path string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", path, err)
-}
-
 // misplacedProfile returns a hint for a path argument that names a machine: the
 // equals sign of --host=PROFILE was forgotten.
 func misplacedProfile(path string) string {
@@ -148,6 +141,20 @@ func misplacedProfile(path string) string {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		if _, err := readProfile(path); err == nil {
 			return "this is a profile; a machine is named with an equals sign: " + view.Quote("--host="+path)
+		}
+	}
+	return ""
+}
+
+// forgottenEquals returns the hint for a machine that is named after --host with a
+// space, "" if none is. It would count as an input, and --host as this machine.
+func forgottenEquals(args []string) string {
+	for _, arg := range args {
+		if strings.HasPrefix(filepath.Base(arg), "core-") {
+			continue // there may be thousands
+		}
+		if hint := misplacedProfile(arg); hint != "" {
+			return hint
 		}
 	}
 	return ""

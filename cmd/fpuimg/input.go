@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
 // paths returns the inputs: the current directory if none is named.
@@ -88,4 +90,37 @@ func newErrorDoc(path string, err error) *errorDoc {
 		doc.File, doc.Message = file.Path, file.Err.Error()
 	}
 	return doc
+}
+
+// isDir reports whether a path argument names a directory.
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// archiveSuffixes are the ends of archive names before which a result gets its own
+// mark.
+var archiveSuffixes = []string{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar"}
+
+// archiveSuffix is the one that a name ends in, "" if none.
+func archiveSuffix(name string) string {
+	for _, suffix := range archiveSuffixes {
+		if strings.HasSuffix(name, suffix) && name != suffix {
+			return suffix
+		}
+	}
+	return ""
+}
+
+// parseComponents reads a list of component names; an empty list is all of them.
+func parseComponents(names []string) (xstate.Features, error) {
+	if len(names) == 0 {
+		return ^xstate.Features(0), nil
+	}
+	set, err := xstate.ParseFeatures(strings.Join(names, ","))
+	var unknown *xstate.UnknownFeatureError
+	if errors.As(err, &unknown) {
+		return 0, cli.Unknown(err, "", unknown.Name, "the components", xstate.Known.Names())
+	}
+	return set, nil
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 
 	"github.com/spf13/pflag"
@@ -90,22 +88,4 @@ func (o *profileOptions) machine(args []string) (*xstate.CPU, error) {
 		return cpuid.Common(cpus...), nil
 	}
 	return cpus[0], nil
-}
-
-// writeNew writes a file that must not exist, named by an option; a failure leaves
-// none.
-func writeNew(path, option string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
-	if errors.Is(err, fs.ErrExist) {
-		return cli.Hinted(err, takenHint(err, option))
-	}
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Close()); err != nil {
-		os.Remove(path)
-		return err
-	}
-	return nil
 }

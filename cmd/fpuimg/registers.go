@@ -269,15 +269,6 @@ func newRow(name string, words []string, b []byte) row {
 	return row{name, words, !slices.ContainsFunc(b, func(b byte) bool { return b != 0 })}
 }
 
-// quads cuts the digits of a number into groups of 16.
-func quads(hex string) []string {
-	var out []string
-	for digits := range slices.Chunk([]byte(strings.TrimPrefix(hex, "0x")), 16) {
-		out = append(out, string(digits))
-	}
-	return out
-}
-
 // printExtended prints what is neither x87 nor part of a vector register.
 func (o *showOptions) printExtended(p *printer, st *xstate.State, f xstate.Feature) {
 	view := st.View(f)
@@ -304,11 +295,6 @@ func (o *showOptions) printExtended(p *printer, st *xstate.State, f xstate.Featu
 		p.rows(rows)
 	}
 }
-
-// number spells little-endian bytes as a hexadecimal number of full width.
-func number(le []byte) string { return xstate.Vector{Bytes: le}.Hex() }
-
-func hex(v uint64) string { return fmt.Sprintf("%#x", v) }
 
 type boundDoc struct {
 	Lower string `json:"lower"`

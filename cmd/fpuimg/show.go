@@ -82,19 +82,6 @@ func (o *showOptions) complete() (err error) {
 	return err
 }
 
-// parseComponents reads a list of component names; an empty list is all of them.
-func parseComponents(names []string) (xstate.Features, error) {
-	if len(names) == 0 {
-		return ^xstate.Features(0), nil
-	}
-	set, err := xstate.ParseFeatures(strings.Join(names, ","))
-	var unknown *xstate.UnknownFeatureError
-	if errors.As(err, &unknown) {
-		return 0, cli.Unknown(err, "", unknown.Name, "the components", xstate.Known.Names())
-	}
-	return set, nil
-}
-
 // shown is one image. What is about its threads is there once they were read.
 type shown struct {
 	path    string
@@ -361,13 +348,6 @@ func cpuName(c *xstate.CPU) string {
 		name += fmt.Sprintf(" (%s %d/%d/%d)", c.Vendor, *c.Family, *c.Model, *c.Stepping)
 	}
 	return name
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // group is what a row tells of a thread, and so the key by which threads share one.

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"path/filepath"
+	"errors"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
@@ -84,17 +86,39 @@ func (w *jsonStream) close(rest any) error {
 	return err
 }
 
-func baseName(path string) string {
-	if path == "-" {
-		return path
-	}
-	return filepath.Base(path)
-}
-
 // profileJSON returns the profile document of a CPU, null for an unknown one.
 func profileJSON(c *xstate.CPU) (json.RawMessage, error) {
 	if c == nil {
 		return json.RawMessage("null"), nil
 	}
 	return json.Marshal(cpuid.NewProfile(c))
+}
+
+// writeNew writes a file that must not exist, named by an option; a failure leaves
+// none.
+func writeNew(path, option string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	if errors.Is(err, fs.ErrExist) {
+		return cli.Hinted(err, takenHint(err, option))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(path)
+		return err
+	}
+	return nil
+}
+
+// takenHint is for an output that is there already, named by an option. A device, a
+// pipe or a link is nothing to remove; who names /dev/stdout means "-".
+func takenHint(err error, option string) string {
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
+		if info, err := os.Lstat(file.Path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+			return "name a new output with " + option + "; - is standard output"
+		}
+	}
+	return "remove it, or name another output with " + option
 }
