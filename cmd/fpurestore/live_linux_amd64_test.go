@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os/exec"
 	"regexp"
@@ -11,9 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/convert/compat"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -218,38 +215,6 @@ func debugger(t *testing.T, cpu *xstate.CPU, pid int, want *xstate.State) {
 		slices.Reverse(st[:])
 		if want := fmt.Sprintf("(raw 0x%x)", st[:]); !strings.Contains(out.String(), want) {
 			t.Errorf("gdb: no st%d with %s:\n%s", i, want, out.String())
-		}
-	}
-}
-
-// TestDamaged: what force can lift of one image, it cannot of another, and then
-// nothing proposes it.
-func TestDamaged(t *testing.T) {
-	cpu := cpuWith(avx512, xstate.IntelLayout(avx512))
-	lost := xstate.NewState(xstate.FormatXSave)
-	lost.BV |= xstate.AVX.Mask()
-	short := filled(avx512)
-	short.SetData(xstate.AVX, make([]byte, 8))
-	for _, tt := range []struct {
-		states []*xstate.State
-		force  bool
-	}{{[]*xstate.State{lost}, true}, {[]*xstate.State{lost, short}, false}, {[]*xstate.State{short, lost}, false}} {
-		j := &job{o: &options{restore: true}, cpu: cpu}
-		for i, s := range tt.states {
-			j.images = append(j.images, imageThread{tid: 7 + i, state: s})
-			j.threads = append(j.threads, liveThread{tid: 7 + i, nsTID: 7 + i})
-		}
-		decide(j.images, cpu, j.o)
-		err := j.match()
-		if damaged, ok := errors.AsType[*damagedError](err); exitCode(err) != cli.Damaged || !ok || damaged.force != tt.force {
-			t.Errorf("%d images: exit %d, %+v, want force %t", len(tt.states), exitCode(err), err, tt.force)
-		}
-		for _, th := range j.judged.Threads {
-			for _, f := range th.Findings {
-				if propose := slices.ContainsFunc(f.Remedies, func(r compat.Remedy) bool { return r.Kind == compat.ClearBits }); propose != tt.force {
-					t.Errorf("%d images: thread %d: %+v", len(tt.states), th.TID, f)
-				}
-			}
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -535,40 +534,14 @@ var everything = codec.Storable | xstate.Legacy
 // number.
 func (g *target) images(states []*xstate.State, number func(tid int) int) string {
 	g.tb.Helper()
-	dir := g.tb.TempDir()
-	var tasks []codec.SavedTask
+	threads := make([]codec.SavedThread, len(states))
 	for i, s := range states {
-		pid, tid := number(g.pidOf(i)), number(g.tid(i))
-		if i%g.cfg.threads == 0 {
-			tasks = append(tasks, codec.SavedTask{PID: pid})
-		}
-		task := &tasks[len(tasks)-1]
-		task.TIDs = append(task.TIDs, tid)
-		b, err := codec.MarshalCore(codec.SavedThread{PID: pid, TID: tid, Comm: "target", State: s})
-		if err != nil {
-			g.tb.Fatal(err)
-		}
-		write(g.tb, filepath.Join(dir, fmt.Sprintf("core-%d.img", tid)), b)
+		threads[i] = codec.SavedThread{PID: number(g.pidOf(i)), TID: number(g.tid(i)), Comm: "target", State: s}
 	}
-	write(g.tb, filepath.Join(dir, "pstree.img"), codec.MarshalPstree(tasks))
-	write(g.tb, filepath.Join(dir, "inventory.img"), codec.MarshalInventory())
-	return dir
+	return writeImages(g.tb, threads)
 }
 
 func same(tid int) int { return tid }
-
-func write(tb testing.TB, path string, b []byte) {
-	tb.Helper()
-	if err := os.WriteFile(path, b, 0o666); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// result is what a run printed and returned.
-type result struct {
-	code        int
-	out, errors string
-}
 
 // restore runs the program in this process.
 func restore(args ...string) result {
@@ -585,16 +558,6 @@ func mustRestore(tb testing.TB, want int, args ...string) result {
 		tb.Fatalf("fpurestore %s: exit status %d, want %d: %s", strings.Join(args, " "), r.code, want, r.errors)
 	}
 	return r
-}
-
-// says checks that standard error holds each of the given words.
-func (r result) says(tb testing.TB, words ...string) {
-	tb.Helper()
-	for _, w := range words {
-		if !strings.Contains(r.errors, w) {
-			tb.Errorf("does not say %q: %s", w, r.errors)
-		}
-	}
 }
 
 // eventually waits until a condition holds.
