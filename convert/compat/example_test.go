@@ -25,3 +25,29 @@ func ExampleDecide() {
 	// downgrade-lossy refused: true lost: [ymm0]
 	// refused: false result: fxsave
 }
+
+// A checkpoint of two threads, one of which CRIU would restore without its mask registers.
+func ExampleJudge() {
+	plain, wide := xstate.NewState(xstate.FormatXSave), xstate.NewState(xstate.FormatXSave)
+	wide.BV |= xstate.Opmask.Mask()
+	k := make([]byte, xstate.Opmask.Component().Size)
+	k[8] = 1
+	wide.SetData(xstate.Opmask, k)
+
+	host, _ := xstate.ByName("x86-64-v3")
+	j := compat.Judge(compat.Target{Host: host}, compat.Policy{})
+	j.Thread(compat.Thread{TID: 1, State: plain})
+	j.Thread(compat.Thread{TID: 2, State: wide})
+	chief := j.Chief()
+	fmt.Println(j.Verdict, chief.Rule, chief.Components)
+	for _, r := range chief.Remedies {
+		if r.Kind == compat.HostWith {
+			fmt.Println("restore on a host with", r.Flags)
+		}
+	}
+	fmt.Println("CRIU:", j.Predict(compat.CapDefault).Outcome)
+	// Output:
+	// downgrade-lossy component-missing [opmask]
+	// restore on a host with [avx512f]
+	// CRIU: restores-losing
+}
