@@ -141,48 +141,6 @@ func TestSameCore(t *testing.T) {
 	}
 }
 
-// FuzzSameCore looks for bytes that codec and go-criu read differently. Where one of
-// them refuses there is nothing to compare: go-criu looks into messages that codec
-// passes over, and takes a field of the wrong wire type for an unknown one.
-func FuzzSameCore(f *testing.F) {
-	for _, pattern := range []string{"[gos]-*/core-*.img", "h-[acist]*/core-2*00.img", "bad/*.img"} {
-		paths, err := filepath.Glob(filepath.Join(images, pattern))
-		if err != nil {
-			f.Fatal(err)
-		}
-		for _, path := range paths {
-			f.Add(read(f, path))
-		}
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := codec.ParseCore("core.img", b)
-		if err != nil {
-			return
-		}
-		start := 8
-		if binary.LittleEndian.Uint32(b) == 0x54564319 {
-			start = 12
-		}
-		var e criu_core.CoreEntry
-		if err := (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(b[start:len(b)-c.Trailing], &e); err != nil {
-			return
-		}
-		want := state(e.GetThreadInfo().GetFpregs())
-		want.Compat = e.GetThreadInfo().GetGpregs().GetMode() == core_x86.UserX86RegsMode_COMPAT
-		got := c.State.Clone()
-		got.Wide = nil
-		for f := range (xstate.Features(codec.Storable) &^ got.Recorded()).All() {
-			got.SetData(f, nil) // an empty array is none
-		}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("codec has\n%+v, go-criu\n%+v", got, want)
-		}
-		if got, want := c.Leader, e.GetTc() != nil; got != want {
-			t.Errorf("leader = %v, go-criu says %v", got, want)
-		}
-	})
-}
-
 // TestSameCPUInfo does the same with the cpuinfo.img files.
 func TestSameCPUInfo(t *testing.T) {
 	for _, path := range glob(t, "*/cpuinfo.img") {

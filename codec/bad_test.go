@@ -290,8 +290,8 @@ func TestOpenDamaged(t *testing.T) {
 			}
 		}, "25000/25000 ! 25005/25005", 0},
 		{"zombie", func(t *testing.T, dir string) {
-			// mtype 1, tc.task_state 2; pstree.img holds rubbish for its threads.
-			write(t, dir, "core-25004.img", entry(0x55053847, []byte("\x08\x01\x1a\x02\x08\x02")))
+			// pstree.img holds rubbish for its threads.
+			write(t, dir, "core-25004.img", entry(0x55053847, zombie))
 		}, "25000/25000 25005/25005", 0},
 	}
 	for _, tt := range tests {
@@ -370,5 +370,21 @@ func TestReadFile(t *testing.T) {
 	}
 	if _, err := codec.ReadFile(filepath.Join(dir, "absent")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v, want one of a missing file", err)
+	}
+}
+
+// TestStorable: the components that a core image has fields for, and no others, come
+// back out of one.
+func TestStorable(t *testing.T) {
+	for f := range (xstate.Known &^ xstate.Legacy).All() {
+		s := good(t).State.Clone()
+		s.SetData(f, make([]byte, f.Component().Size))
+		b, err := good(t).Encode(s)
+		if got, want := err == nil, codec.Storable.Has(f); got != want {
+			t.Errorf("%v: error %v, storable %v", f, err, want)
+		}
+		if err == nil && !parse(t, "core.img", b).State.Recorded().Has(f) {
+			t.Errorf("%v is not read back", f)
+		}
 	}
 }

@@ -1,8 +1,8 @@
 package codec
 
 import (
+	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -24,7 +24,8 @@ const (
 	infoGPRegs   = 2
 	infoFPRegs   = 3
 
-	gpMode = 28
+	gpFields = 27 // fields 1 to 27, in the order of struct user_regs_struct: r15 to gs
+	gpMode   = 28
 
 	fpST    = 9
 	fpXMM   = 10
@@ -43,10 +44,6 @@ const (
 	taskDead   = 2
 	modeNative = 1 // user_x86_regs_entry.mode
 	modeCompat = 2
-	gpRequired = 1<<28 - 2
-	fpRequired = 1<<9 - 2 // fields 1 to 8
-
-	cetRequired = 1<<cetStatus | 1<<cetSSP
 )
 
 // marches names the values of core_entry.march.
@@ -56,18 +53,18 @@ var marches = [...]string{"unknown", "x86_64", "arm", "aarch64", "ppc64", "s390"
 // varints; bits is the width of the register that CRIU stores the value in
 // (crtools.c:restore_fpu casts), name the register's.
 var fpScalars = [...]struct {
-	field, name string // "fpregs.cwd", "fcw"
-	bits        int
-	set         func(*xstate.FXArea, uint64)
+	name string // "fcw"
+	bits int
+	set  func(*xstate.FXArea, uint64)
 }{
-	1: {"fpregs.cwd", "fcw", 16, func(a *xstate.FXArea, v uint64) { a.SetFCW(uint16(v)) }},
-	2: {"fpregs.swd", "fsw", 16, func(a *xstate.FXArea, v uint64) { a.SetFSW(uint16(v)) }},
-	3: {"fpregs.twd", "ftw", 16, func(a *xstate.FXArea, v uint64) { a.SetFTWRaw(uint16(v)) }},
-	4: {"fpregs.fop", "fop", 16, func(a *xstate.FXArea, v uint64) { a.SetFOP(uint16(v)) }},
-	5: {"fpregs.rip", "fip", 64, func(a *xstate.FXArea, v uint64) { a.SetFIP(v) }},
-	6: {"fpregs.rdp", "fdp", 64, func(a *xstate.FXArea, v uint64) { a.SetFDP(v) }},
-	7: {"fpregs.mxcsr", "mxcsr", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSR(uint32(v)) }},
-	8: {"fpregs.mxcsr_mask", "mxcsr_mask", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSRMask(uint32(v)) }},
+	1: {"fcw", 16, func(a *xstate.FXArea, v uint64) { a.SetFCW(uint16(v)) }},
+	2: {"fsw", 16, func(a *xstate.FXArea, v uint64) { a.SetFSW(uint16(v)) }},
+	3: {"ftw", 16, func(a *xstate.FXArea, v uint64) { a.SetFTWRaw(uint16(v)) }},
+	4: {"fop", 16, func(a *xstate.FXArea, v uint64) { a.SetFOP(uint16(v)) }},
+	5: {"fip", 64, func(a *xstate.FXArea, v uint64) { a.SetFIP(v) }},
+	6: {"fdp", 64, func(a *xstate.FXArea, v uint64) { a.SetFDP(v) }},
+	7: {"mxcsr", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSR(uint32(v)) }},
+	8: {"mxcsr_mask", 32, func(a *xstate.FXArea, v uint64) { a.SetMXCSRMask(uint32(v)) }},
 }
 
 // xsaveArrays are the arrays of user_x86_xsave_entry, by field number, and arenaSize
@@ -76,16 +73,15 @@ var xsaveArrays, arenaSize = func() (arrays []xsaveArray, size int) {
 	for f := range Storable.All() {
 		c := f.Component()
 		arrays = append(arrays, make([]xsaveArray, max(0, c.CRIU.Number+1-len(arrays)))...)
-		arrays[c.CRIU.Number] = xsaveArray{"xsave." + c.CRIU.Field, f, c.CRIU.Width}
+		arrays[c.CRIU.Number] = xsaveArray{f, c.CRIU.Width}
 		size += c.Size
 	}
 	return arrays, size
 }()
 
 type xsaveArray struct {
-	field   string // "xsave.ymmh_space"; "" if there is no such array
 	feature xstate.Feature
-	width   int // bytes per element
+	width   int // bytes per element; 0 if there is no such array
 }
 
 // Storable is the set of extended components that a core image has a field for.
@@ -99,20 +95,23 @@ type Core struct {
 	Leader   bool   // the image describes the task too, not only one of its threads
 	Dead     bool   // a zombie: there are no registers
 	Trailing int    // bytes after the entry, which CRIU ignores
-	// Split reports that a message of the FPU record stands in several pieces.
-	// Protobuf merges them; CRIU's parser wants every required field in each.
+	// Split reports that a message stands in pieces of which one lacks a required
+	// field. Protobuf asks for it in all of them together; CRIU's parser in each.
 	Split bool
 
-	img   image
-	entry entry
+	img    image
+	entry  entry
+	infoAt int // the offset of the thread_info that counts
+	gpregs [gpFields]uint64
 }
 
 // ParseCore decodes a core image. The path serves the errors. A core image keeps
 // b, and shares its bytes.
 //
-// The error is a [*FormatError]; of an image of another architecture it wraps an
-// [*ArchError]. Damage inside the FPU record that leaves the rest readable, such
-// as an array of the wrong length, is no error: the state says so.
+// The error is a [*FormatError] for what CRIU's parser refuses; of an image of
+// another architecture it wraps an [*ArchError]. Damage inside the FPU record that
+// leaves the rest readable, such as an array of the wrong length, is no error: the
+// state says so.
 func ParseCore(path string, b []byte) (*Core, error) {
 	img, err := newImage(path, b, magicCore)
 	if err != nil {
@@ -123,117 +122,144 @@ func ParseCore(path string, b []byte) (*Core, error) {
 		return nil, err
 	}
 	c.Trailing = len(b) - c.img.at
-	if err := c.decode(); err != nil {
+	merged := *c
+	err = c.decode()
+	if errors.Is(err, errMissing) && merged.merge() {
+		c, err = &merged, nil
+	}
+	if err != nil {
 		return nil, err
 	}
+	c.img.sound, c.img.met = true, nil
 	return c, nil
+}
+
+// merge decodes the entry as protobuf says of messages in pieces, and reports whether
+// nothing is missing then.
+func (c *Core) merge() bool {
+	c.Split, c.img.met = true, map[*messageType]uint64{}
+	if c.decode() != nil {
+		return false
+	}
+	for is, met := range c.img.met {
+		if is.required&^met != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Raw returns the image file as it was read. The bytes are shared: do not change
 // them.
 func (c *Core) Raw() []byte { return c.img.raw }
 
-// seen is what the walk has met of an image. Messages may be split into pieces,
-// which protobuf merges, so required fields are checked at the end.
-type seen struct {
-	mtype         bool
-	march         uint64
-	info          bool
-	infoAt        int    // offset of the first thread_info, for errors
-	thread        uint64 // fields of thread_info, as bits
-	gp            uint64 // fields of gpregs
-	fp            uint64 // fields of fpregs
-	xsave         uint64 // fields of xsave
-	cet           uint64 // fields of xsave.cet
-	fpAt, xsaveAt int
-}
-
-// decode walks the entry and checks that what CRIU requires is there.
+// decode walks the entry, and checks that it describes a thread of x86.
 func (c *Core) decode() error {
-	var s seen
-	m := message{img: &c.img, name: "core", base: c.entry.start, b: c.entry.payload}
+	var march uint64
+	var threadName *string
+	m := c.img.message(c.entry, "core")
 	for m.next() {
 		switch m.num {
 		case coreMtype:
-			s.mtype, s.march = true, m.uint("mtype")
+			march = m.u
 		case coreThreadInfo:
-			if !s.info {
-				s.info, s.infoAt = true, m.base+m.start
-			}
-			c.threadInfo(m.sub("thread_info"), &s)
+			c.threadInfo(&m)
 		case coreTC:
 			c.Leader = true
-			sub := m.sub("tc")
-			for sub.next() {
-				switch sub.num {
+			tc := m.sub()
+			for tc.next() {
+				switch tc.num {
 				case tcTaskState:
-					c.Dead = sub.uint("tc.task_state") == taskDead
+					c.Dead = uint32(tc.u) == taskDead
 				case tcComm:
-					c.Comm = sub.text("tc.comm")
+					c.Comm = tc.text()
 				}
 			}
 		case coreThreadCore:
-			sub := m.sub("thread_core")
-			for sub.next() {
-				if sub.num == threadCoreComm {
-					c.Comm = sub.text("thread_core.comm")
+			t := m.sub()
+			for t.next() {
+				if t.num == threadCoreComm {
+					threadName = new(t.text())
 				}
 			}
 		}
 	}
-	if c.img.err != nil {
-		return c.img.err
+	if threadName != nil {
+		c.Comm = *threadName
 	}
-	return c.check(&s)
+	if c.infoAt != 0 && !c.Split && (c.Dead || uint32(march) != mtypeX86) {
+		c.needsFPRegs(&m)
+	}
+	switch {
+	case c.img.err != nil:
+	case uint32(march) != mtypeX86:
+		name := fmt.Sprint(int32(march))
+		if uint32(march) < uint32(len(marches)) {
+			name = marches[uint32(march)]
+		}
+		m.fail(0, "mtype", &ArchError{name})
+	case c.infoAt == 0 && !c.Dead:
+		m.fail(0, "thread_info", errThread)
+	}
+	return c.img.err
 }
 
-func (c *Core) threadInfo(m message, s *seen) {
-	for m.next() {
-		s.thread |= 1 << m.num
-		switch m.num {
+// threadInfo decodes the thread_info that is the current field. Of two, protobuf-c
+// merges what is optional and repeated; the registers are neither, so that those of
+// the last count.
+func (c *Core) threadInfo(m *message) {
+	if c.infoAt != 0 && !c.Split {
+		c.needsFPRegs(m)
+		c.State = xstate.State{}
+	}
+	c.infoAt = m.base + m.start
+	ti := m.sub()
+	for ti.next() {
+		switch ti.num {
 		case infoGPRegs:
-			gp := m.sub("gpregs")
+			gp := ti.sub()
 			for gp.next() {
-				s.gp |= 1 << gp.num
-				if gp.num == gpMode {
-					c.State.Compat = gp.uint("gpregs.mode") == modeCompat
+				switch {
+				case gp.num == gpMode:
+					c.State.Compat = uint32(gp.u) == modeCompat
+				case gp.num >= 1 && gp.num <= gpFields:
+					c.gpregs[gp.num-1] = gp.u
 				}
 			}
 		case infoFPRegs:
-			c.Split = c.Split || s.fpAt != 0
-			if s.fpAt == 0 {
-				s.fpAt = m.base + m.start
+			if c.State.Format == xstate.FormatNone {
 				c.State.Format = xstate.FormatFXSave
 			}
-			c.fpregs(m.sub("fpregs"), s)
+			c.fpregs(ti.sub())
 		}
 	}
 }
 
-func (c *Core) fpregs(m message, s *seen) {
+// needsFPRegs fails the walk if the thread_info so far has no FPU record. A rule says
+// so of the thread_info that counts; of another, CRIU's parser refuses it.
+func (c *Core) needsFPRegs(m *message) {
+	if c.State.Format == xstate.FormatNone {
+		m.fail(c.infoAt-m.base, "thread_info.fpregs", errMissing)
+	}
+}
+
+func (c *Core) fpregs(m message) {
 	st, fx := &c.State, &c.State.FX
 	for m.next() {
-		if m.num < fpST {
+		switch {
+		case m.num >= 1 && m.num < fpST:
 			f := &fpScalars[m.num]
-			s.fp |= 1 << m.num
-			f.set(fx, m.uint(f.field))
+			f.set(fx, m.u)
 			if f.bits < 64 && m.u>>f.bits != 0 {
 				markWide(st, f.name)
 			}
-			continue
-		}
-		switch m.num {
-		case fpST:
-			st.STLen += m.space(fx.STSpace(), st.STLen, "st", "fpregs.st_space", st)
-		case fpXMM:
-			st.XMMLen += m.space(fx.XMMSpace(), st.XMMLen, "xmm", "fpregs.xmm_space", st)
-		case fpXSave:
-			c.Split = c.Split || s.xsaveAt != 0
-			if s.xsaveAt == 0 {
-				s.xsaveAt = m.base + m.start
-				st.Format = xstate.FormatXSave
-			}
-			c.xsave(m.sub("xsave"), s)
+		case m.num == fpST:
+			st.STLen += m.space(fx.STSpace(), st.STLen, "st", st)
+		case m.num == fpXMM:
+			st.XMMLen += m.space(fx.XMMSpace(), st.XMMLen, "xmm", st)
+		case m.num == fpXSave:
+			st.Format = xstate.FormatXSave
+			c.xsave(m.sub())
 		}
 	}
 }
@@ -249,9 +275,9 @@ func markWide(st *xstate.State, name string) {
 // space decodes an array of 32-bit words into a register file of 16 bytes a
 // register, from byte at on, and returns how many bytes the array holds. Words
 // past the end are counted and dropped, as CRIU does.
-func (m *message) space(dst []byte, at int, reg, field string, st *xstate.State) int {
+func (m *message) space(dst []byte, at int, reg string, st *xstate.State) int {
 	var buf [256]byte
-	words, wide := m.array(buf[:0], 4, field)
+	words, wide := m.array(buf[:0], 4)
 	if wide {
 		markWide(st, reg)
 	}
@@ -261,29 +287,26 @@ func (m *message) space(dst []byte, at int, reg, field string, st *xstate.State)
 	return len(words)
 }
 
-func (c *Core) xsave(m message, s *seen) {
+func (c *Core) xsave(m message) {
 	// One buffer serves all components of their proper length.
 	var arena []byte
 	for m.next() {
-		s.xsave |= 1 << m.num
 		switch {
 		case m.num == xsaveBV:
-			c.State.BV = xstate.Features(m.uint("xsave.xstate_bv"))
+			c.State.BV = xstate.Features(m.u)
 		case m.num == xsaveCET:
-			if c.State.ShadowStack == nil {
-				c.State.ShadowStack = new(xstate.ShadowStack)
-			}
-			cet := m.sub("xsave.cet")
+			ss := new(xstate.ShadowStack)
+			cet := m.sub()
 			for cet.next() {
-				s.cet |= 1 << cet.num
 				switch cet.num {
 				case cetStatus:
-					c.State.ShadowStack.Status = cet.uint("xsave.cet.cet")
+					ss.Status = cet.u
 				case cetSSP:
-					c.State.ShadowStack.SSP = cet.uint("xsave.cet.ssp")
+					ss.SSP = cet.u
 				}
 			}
-		case int(m.num) < len(xsaveArrays) && xsaveArrays[m.num].field != "":
+			c.State.ShadowStack = ss
+		case m.num < uint32(len(xsaveArrays)) && xsaveArrays[m.num].width != 0:
 			a := &xsaveArrays[m.num]
 			d := c.State.Data(a.feature)
 			if d == nil {
@@ -295,48 +318,13 @@ func (c *Core) xsave(m message, s *seen) {
 				d = arena[len(arena) : len(arena) : len(arena)+size]
 				arena = arena[:len(arena)+size]
 			}
-			d, wide := m.array(d, a.width, a.field)
+			d, wide := m.array(d, a.width)
 			if wide {
 				markWide(&c.State, a.feature.String())
 			}
-			c.State.SetData(a.feature, d)
+			if len(d) > 0 { // to CRIU an empty array is none
+				c.State.SetData(a.feature, d)
+			}
 		}
 	}
-}
-
-// check reports what is missing from the image as CRIU would.
-func (c *Core) check(s *seen) error {
-	end := c.entry.start
-	missing := func(off int, field string) error {
-		return &FormatError{c.Path, int64(off), field, errMissing}
-	}
-	switch {
-	case !s.mtype:
-		return missing(end, "mtype")
-	case s.march != mtypeX86:
-		name := fmt.Sprintf("%d", s.march)
-		if s.march < uint64(len(marches)) {
-			name = marches[s.march]
-		}
-		return &FormatError{c.Path, int64(c.entry.start), "mtype", &ArchError{name}}
-	case !s.info && c.Dead:
-		return nil
-	case !s.info:
-		return &FormatError{c.Path, int64(end), "thread_info", errThread}
-	case s.thread&(1<<infoClearTID) == 0:
-		return missing(s.infoAt, "thread_info.clear_tid_addr")
-	case s.thread&(1<<infoGPRegs) == 0:
-		return missing(s.infoAt, "thread_info.gpregs")
-	case gpRequired&^s.gp != 0:
-		return missing(s.infoAt, fmt.Sprintf("gpregs field %d", bits.TrailingZeros64(gpRequired&^s.gp)))
-	case c.State.Format == xstate.FormatNone:
-		return nil
-	case fpRequired&^s.fp != 0:
-		return missing(s.fpAt, fpScalars[bits.TrailingZeros64(fpRequired&^s.fp)].field)
-	case c.State.Format == xstate.FormatXSave && s.xsave&(1<<xsaveBV) == 0:
-		return missing(s.xsaveAt, "xsave.xstate_bv")
-	case s.xsave&(1<<xsaveCET) != 0 && cetRequired&^s.cet != 0:
-		return missing(s.xsaveAt, "xsave.cet")
-	}
-	return nil
 }

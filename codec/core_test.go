@@ -2,7 +2,6 @@ package codec_test
 
 import (
 	"encoding/binary"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -52,8 +51,11 @@ func TestRequired(t *testing.T) {
 	}
 	tests := []test{{[]int{1}, "mtype"}, {[]int{2}, "thread_info"}, {[]int{2, 1}, "thread_info.clear_tid_addr"},
 		{[]int{2, 2}, "thread_info.gpregs"}, {[]int{2, 3, 13, 1}, "xsave.xstate_bv"}}
-	for i := range 27 {
-		tests = append(tests, test{[]int{2, 2, i + 1}, fmt.Sprintf("gpregs field %d", i+1)})
+	for i, name := range strings.Fields("r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss fs_base gs_base ds es fs gs") {
+		tests = append(tests, test{[]int{2, 2, i + 1}, "gpregs." + name})
+	}
+	for i, name := range strings.Fields("task_state exit_code personality flags blk_sigset comm") {
+		tests = append(tests, test{[]int{3, i + 1}, "tc." + name})
 	}
 	for i, name := range []string{"cwd", "swd", "twd", "fop", "rip", "rdp", "mxcsr", "mxcsr_mask"} {
 		tests = append(tests, test{[]int{2, 3, i + 1}, "fpregs." + name})
@@ -74,9 +76,15 @@ func TestRequired(t *testing.T) {
 			t.Errorf("%v removed: error %v, want %q", tt.path, err, want)
 		}
 	}
+	// Other messages of the type have it, and protobuf asks for no more.
+	for i := range 4 {
+		if c, err := edited(t, []int{3, 7, 2, i + 1}, removed); err != nil || !c.Split {
+			t.Errorf("timer without field %d: split is not said, or error %v", i+1, err)
+		}
+	}
 	// The shadow stack is optional, its parts are not.
-	for cet, want := range map[string]string{"\x08\x01\x10\x02": "", "\x08\x01": "xsave.cet: required field is missing",
-		"\x10\x01": "xsave.cet: required field is missing", "\x08\x01\x11": "xsave.cet field 2: the message ends inside the field"} {
+	for cet, want := range map[string]string{"\x08\x01\x10\x02": "", "\x08\x01": "cet.ssp: required field is missing",
+		"\x10\x01": "cet.cet: required field is missing", "\x08\x01\x11": "cet field 2: the message ends inside the field"} {
 		_, err := edited(t, []int{2, 3, 13, 1}, func(f field) []byte { return slices.Concat(f.raw, sub(9, []byte(cet))) })
 		if want == "" && err != nil || want != "" && (err == nil || !strings.HasSuffix(err.Error(), want)) {
 			t.Errorf("cet %q: error %v, want %q", cet, err, want)

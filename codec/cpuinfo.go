@@ -28,8 +28,6 @@ const (
 	cpuXFeatures  = 8
 	cpuXSaveSize  = 9
 	cpuXSaveMax   = 10
-
-	cpuRequired = 1<<6 - 2
 )
 
 // capabilityWords returns how many words a capability_ver has, 0 for an unknown
@@ -71,44 +69,43 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 		return nil, err
 	}
 	entries := 0
-	var have uint64
 	var words []byte
-	m := c.root()
+	m := c.img.message(c.entry, "cpuinfo")
 	for m.next() {
 		if m.num != cpuinfoX86 {
 			continue
 		}
 		entries++
-		x := m.sub("x86_entry")
+		x := m.sub()
 		for x.next() {
-			have |= 1 << x.num
 			switch x.num {
 			case cpuVendor:
-				c.VendorID = uint32(x.uint("vendor_id"))
+				c.VendorID = uint32(x.u)
 			case cpuFamily:
-				c.Family = uint32(x.uint("cpu_family"))
+				c.Family = uint32(x.u)
 			case cpuModel:
-				c.Model = uint32(x.uint("model"))
+				c.Model = uint32(x.u)
 			case cpuStepping:
-				c.Stepping = uint32(x.uint("stepping"))
+				c.Stepping = uint32(x.u)
 			case cpuCapVer:
-				c.Version = uint32(x.uint("capability_ver"))
+				c.Version = uint32(x.u)
 			case cpuCapability:
-				words, _ = x.array(words, 4, "capability")
+				words, _ = x.array(words, 4)
 			case cpuModelID:
-				c.ModelID = x.text("model_id")
+				c.ModelID = x.text()
 			case cpuXFeatures:
-				c.XFeaturesMask = new(x.uint("xfeatures_mask"))
+				c.XFeaturesMask = new(x.u)
 			case cpuXSaveSize:
-				c.XSaveSize = new(uint32(x.uint("xsave_size")))
+				c.XSaveSize = new(uint32(x.u))
 			case cpuXSaveMax:
-				c.XSaveSizeMax = new(uint32(x.uint("xsave_size_max")))
+				c.XSaveSizeMax = new(uint32(x.u))
 			}
 		}
 	}
 	if c.img.err != nil {
 		return nil, c.img.err
 	}
+	c.img.sound = true
 	for ; len(words) >= 4; words = words[4:] {
 		c.Capability = append(c.Capability, le32(words))
 	}
@@ -116,8 +113,6 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 	switch {
 	case entries != 1:
 		return nil, c.img.errorf(c.entry.start, "x86_entry", "want 1, have %d", entries)
-	case cpuRequired&^have != 0:
-		return nil, &FormatError{path, int64(c.entry.start), "x86_entry", errMissing}
 	case want == 0:
 		return nil, c.img.errorf(c.entry.start, "capability_ver", "version %d is not 1 or 2", c.Version)
 	case len(c.Capability) != want:
@@ -209,21 +204,16 @@ func MarshalCPUInfo(c *xstate.CPU) ([]byte, error) {
 	return newFile(magicCPUInfo, appendSub(nil, cpuinfoX86, b)), nil
 }
 
-func (c *CPUInfo) root() message {
-	return message{img: &c.img, name: "cpuinfo", base: c.entry.start, b: c.entry.payload}
-}
-
 // Encode returns the file with the capability words and the fields 8 to 10 of
 // to; every other byte stays. c itself is not changed.
 func (c *CPUInfo) Encode(to *CPUInfo) []byte {
 	img := c.img
-	root := c.root()
-	root.img = &img
+	root := img.message(c.entry, "cpuinfo")
 	payload := root.rewrite(func(m *message) []byte {
 		if m.num != cpuinfoX86 {
-			return m.field()
+			return m.raw()
 		}
-		sub := m.sub("x86_entry")
+		sub := m.sub()
 		return m.replace(c.rewriteX86(sub, to))
 	})
 	return img.splice(c.entry, payload)
@@ -231,9 +221,9 @@ func (c *CPUInfo) Encode(to *CPUInfo) []byte {
 
 func (c *CPUInfo) rewriteX86(m message, to *CPUInfo) []byte {
 	words := to.Capability
-	had := map[protowire.Number]bool{}
+	had := map[uint32]bool{}
 	scalars := []struct {
-		num      protowire.Number
+		num      uint32
 		old, new *uint64
 	}{
 		{cpuXFeatures, c.XFeaturesMask, to.XFeaturesMask},
@@ -253,12 +243,12 @@ func (c *CPUInfo) rewriteX86(m message, to *CPUInfo) []byte {
 			default:
 				had[m.num] = true
 				if *s.old == *s.new {
-					return m.field()
+					return m.raw()
 				}
 				return appendUint(nil, m.num, *s.new)
 			}
 		}
-		return m.field()
+		return m.raw()
 	})
 	for _, s := range scalars {
 		if s.new != nil && !had[s.num] {
@@ -272,7 +262,7 @@ func (c *CPUInfo) rewriteX86(m message, to *CPUInfo) []byte {
 // its form, packed or not.
 func (c *CPUInfo) rewriteWords(m *message, words *[]uint32) []byte {
 	packed := m.typ == protowire.BytesType
-	old, _ := m.array(nil, 4, "capability")
+	old, _ := m.array(nil, 4)
 	n := min(len(old)/4, len(*words))
 	var out, elems []byte
 	for _, w := range (*words)[:n] {
@@ -289,7 +279,7 @@ func (c *CPUInfo) rewriteWords(m *message, words *[]uint32) []byte {
 	*words = (*words)[n:]
 	switch {
 	case bytes.Equal(same, old):
-		return m.field()
+		return m.raw()
 	case packed:
 		return appendSub(nil, cpuCapability, elems)
 	}

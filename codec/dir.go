@@ -140,7 +140,7 @@ func (c *Checkpoint) readAll() error {
 	}
 	c.problem(err)
 	if b, err = c.read("inventory.img"); err == nil {
-		_, err = newImage(c.file("inventory.img"), b, magicInventory)
+		err = checkInventory(c.file("inventory.img"), b)
 	}
 	c.problem(err)
 	return nil

@@ -18,10 +18,6 @@ const (
 	info64, info32         = 136, 124
 )
 
-// gpFields are the fields of user_x86_regs_entry, in the order of struct
-// user_regs_struct: r15 is field 1, gs is field 27.
-const gpFields = 27
-
 // gp32 is the order of the 17 registers of a 32-bit thread as indexes into the
 // 64-bit ones: bx cx dx si di bp ax ds es fs gs orig_ax ip cs flags sp ss.
 var gp32 = [...]int{5, 11, 12, 13, 14, 4, 10, 23, 24, 25, 26, 15, 16, 17, 18, 19, 20}
@@ -45,28 +41,7 @@ func ParseGPRegs(b []byte) (regs [gpFields]uint64) {
 
 // GPRegs returns the general registers of a thread in the order of struct
 // user_regs_struct. ok is false if the thread does not come from a core image.
-func (c *Core) GPRegs() (regs [27]uint64, ok bool) {
-	if c.img.raw == nil {
-		return regs, false
-	}
-	img := c.img
-	for m := (message{img: &img, name: "core", base: c.entry.start, b: c.entry.payload}); m.next(); {
-		if m.num != coreThreadInfo {
-			continue
-		}
-		for ti := m.sub("thread_info"); ti.next(); {
-			if ti.num != infoGPRegs {
-				continue
-			}
-			for gp := ti.sub("gpregs"); gp.next(); {
-				if gp.num <= gpFields {
-					regs[gp.num-1] = gp.uint("gpregs")
-				}
-			}
-		}
-	}
-	return regs, img.err == nil
-}
+func (c *Core) GPRegs() (regs [27]uint64, ok bool) { return c.gpregs, c.img.raw != nil }
 
 // WriteELFCore writes an ELF core that holds the notes of the threads and no
 // memory, so that a debugger shows their registers. The components have Intel's

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -31,35 +29,34 @@ func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	}
 	e := encoder{old: old, new: s}
 	img := c.img // a copy: walking it again must not disturb c
-	root := func() *message {
-		return &message{img: &img, name: "core", base: c.entry.start, b: c.entry.payload}
-	}
 	// What is added goes into the last piece of a message that is split.
-	m := root()
+	m := img.message(c.entry, "core")
 	for m.next() {
-		if m.num == coreThreadInfo {
-			ti := m.sub("thread_info")
-			for ti.next() {
-				switch ti.num {
-				case infoGPRegs:
-					e.lastGP = ti.base + ti.start
-				case infoFPRegs:
-					e.lastFP = ti.base + ti.start
-					fp := ti.sub("fpregs")
-					for fp.next() {
-						if fp.num == fpXSave {
-							e.lastXSave = fp.base + fp.start
-						}
+		if !c.counts(&m) {
+			continue
+		}
+		ti := m.sub()
+		for ti.next() {
+			switch ti.num {
+			case infoGPRegs:
+				e.lastGP = ti.base + ti.start
+			case infoFPRegs:
+				e.lastFP = ti.base + ti.start
+				fp := ti.sub()
+				for fp.next() {
+					if fp.num == fpXSave {
+						e.lastXSave = fp.base + fp.start
 					}
 				}
 			}
 		}
 	}
-	payload := root().rewrite(func(m *message) []byte {
-		if m.num != coreThreadInfo {
-			return m.field()
+	root := img.message(c.entry, "core")
+	payload := root.rewrite(func(m *message) []byte {
+		if !c.counts(m) {
+			return m.raw()
 		}
-		sub := m.sub("thread_info")
+		sub := m.sub()
 		return m.replace(sub.rewrite(e.threadInfo))
 	})
 	if img.err != nil {
@@ -74,6 +71,12 @@ func scalars(fx *xstate.FXArea) [fpST]uint64 {
 		fx.FIP(), fx.FDP(), uint64(fx.MXCSR()), uint64(fx.MXCSRMask())}
 }
 
+// counts reports whether the current field of the entry is a thread_info that the
+// state is from: the last, or all if they are merged.
+func (c *Core) counts(m *message) bool {
+	return m.num == coreThreadInfo && (c.Split || m.base+m.start == c.infoAt)
+}
+
 // encoder rewrites the FPU record of one image.
 type encoder struct {
 	old, new                  *xstate.State
@@ -85,13 +88,13 @@ func (e *encoder) threadInfo(m *message) []byte {
 	switch {
 	case m.num == infoGPRegs && at == e.lastGP && e.old.Format == xstate.FormatNone && e.new.Format != xstate.FormatNone:
 		// In field order, as CRIU writes it.
-		return appendSub(bytes.Clone(m.field()), infoFPRegs, e.fresh())
+		return appendSub(bytes.Clone(m.raw()), infoFPRegs, e.fresh())
 	case m.num != infoFPRegs:
-		return m.field()
+		return m.raw()
 	case e.new.Format == xstate.FormatNone:
 		return nil
 	}
-	sub := m.sub("fpregs")
+	sub := m.sub()
 	body := sub.rewrite(e.fpregs)
 	if at == e.lastFP && e.old.Format == xstate.FormatFXSave && e.new.Format == xstate.FormatXSave {
 		body = appendSub(body, fpXSave, e.freshXSave())
@@ -107,16 +110,16 @@ func (e *encoder) fpregs(m *message) []byte {
 	}
 	switch {
 	case m.num != fpXSave:
-		return m.field()
+		return m.raw()
 	case e.new.Format != xstate.FormatXSave:
 		return nil
 	}
-	sub := m.sub("xsave")
+	sub := m.sub()
 	body := sub.rewrite(e.xsave)
 	if m.base+m.start == e.lastXSave {
 		for num, a := range xsaveArrays {
-			if d := e.new.Data(a.feature); a.field != "" && !bytes.Equal(d, e.old.Data(a.feature)) {
-				body = appendArray(body, protowire.Number(num), d, a.width)
+			if d := e.new.Data(a.feature); a.width != 0 && !bytes.Equal(d, e.old.Data(a.feature)) {
+				body = appendArray(body, uint32(num), d, a.width)
 			}
 		}
 		if e.new.ShadowStack != nil && e.otherShadowStack() {
@@ -132,12 +135,12 @@ func (e *encoder) xsave(m *message) []byte {
 		return appendUint(nil, xsaveBV, uint64(e.new.BV))
 	case m.num == xsaveCET && e.otherShadowStack():
 		return nil
-	case int(m.num) < len(xsaveArrays) && xsaveArrays[m.num].field != "":
+	case m.num < uint32(len(xsaveArrays)) && xsaveArrays[m.num].width != 0:
 		if f := xsaveArrays[m.num].feature; !bytes.Equal(e.old.Data(f), e.new.Data(f)) {
 			return nil
 		}
 	}
-	return m.field()
+	return m.raw()
 }
 
 // otherShadowStack reports whether the new state has not the old one's record of
@@ -153,7 +156,7 @@ func (e *encoder) fresh() []byte {
 	var b []byte
 	for num, v := range scalars(fx) {
 		if num > 0 {
-			b = appendUint(b, protowire.Number(num), v)
+			b = appendUint(b, uint32(num), v)
 		}
 	}
 	b = appendArray(b, fpST, fx.STSpace(), 4)
@@ -167,8 +170,8 @@ func (e *encoder) fresh() []byte {
 func (e *encoder) freshXSave() []byte {
 	b := appendUint(nil, xsaveBV, uint64(e.new.BV))
 	for num, a := range xsaveArrays {
-		if a.field != "" {
-			b = appendArray(b, protowire.Number(num), e.new.Data(a.feature), a.width)
+		if a.width != 0 {
+			b = appendArray(b, uint32(num), e.new.Data(a.feature), a.width)
 		}
 	}
 	if ss := e.new.ShadowStack; ss != nil {

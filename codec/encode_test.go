@@ -328,17 +328,63 @@ func TestEncodeKeepsUnknown(t *testing.T) {
 	}
 }
 
-// TestEncodeSplit: v03 has fpregs in two pieces.
+// TestEncodeSplit: messages that stand in several pieces, each of them whole.
 func TestEncodeSplit(t *testing.T) {
-	b := testimg.Read(t, "bad", "v03-split-fpregs.img")
-	c := parse(t, "v03", b)
-	down := parse(t, "v03", encode(t, c, to(&c.State, xstate.FormatFXSave)))
-	if want := to(&c.State, xstate.FormatFXSave); !reflect.DeepEqual(&down.State, want) {
-		t.Errorf("down: state %+v, want %+v", down.State, want)
+	odd := func(num int) func(field) []byte { // the field again, with another fcw
+		return func(f field) []byte {
+			again := sub(num, slices.Concat(f.val, []byte{1 << 3, 0x7f}))
+			if num == 2 {
+				again = sub(2, edit(f.val, []int{3}, func(f field) []byte { return sub(3, slices.Concat(f.val, []byte{1 << 3, 0x7f})) }))
+			}
+			return slices.Concat(f.raw, again)
+		}
 	}
-	up := parse(t, "v03", encode(t, down, &c.State))
+	for name, path := range map[string][]int{"thread_info": {2}, "fpregs": {2, 3}, "xsave": {2, 3, 13}, "v03": nil} {
+		if path == nil { // fpregs in two pieces, neither of them whole
+			testSplit(t, name, parse(t, name, testimg.Read(t, "bad", "v03-split-fpregs.img")))
+			continue
+		}
+		change := odd(path[len(path)-1])
+		if name == "xsave" {
+			change = func(f field) []byte { return slices.Concat(f.raw, sub(13, []byte("\x08\xe7\x01"))) }
+		}
+		c, err := edited(t, path, change)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		want := good(t).State.Clone()
+		switch name {
+		case "thread_info": // the last counts
+			want.FX.SetFCW(0x7f)
+		case "fpregs": // the arrays stand there twice
+			want.FX.SetFCW(0x7f)
+			want.STLen, want.XMMLen = 256, 512
+			for f := range want.Recorded().All() {
+				want.SetData(f, slices.Repeat(want.Data(f), 2))
+			}
+		}
+		if !reflect.DeepEqual(&c.State, want) {
+			t.Errorf("%s: state\n%+v, want\n%+v", name, &c.State, want)
+		}
+		testSplit(t, name, c)
+	}
+}
+
+// testSplit writes an image with messages in pieces in every format.
+func testSplit(t *testing.T, name string, c *codec.Core) {
+	t.Helper()
+	down := parse(t, name, encode(t, c, to(&c.State, xstate.FormatFXSave)))
+	if want := to(&c.State, xstate.FormatFXSave); !reflect.DeepEqual(&down.State, want) {
+		t.Errorf("%s, down: state %+v, want %+v", name, down.State, want)
+	}
+	up := parse(t, name, encode(t, down, &c.State))
 	if !reflect.DeepEqual(&up.State, &c.State) {
-		t.Errorf("up: state %+v, want %+v", up.State, c.State)
+		t.Errorf("%s, up: state %+v, want %+v", name, up.State, c.State)
+	}
+	none := parse(t, name, encode(t, c, to(&c.State, xstate.FormatNone)))
+	if want := to(&c.State, xstate.FormatNone); !reflect.DeepEqual(&none.State, want) {
+		t.Errorf("%s, away: state %+v, want %+v", name, none.State, want)
 	}
 }
 
@@ -382,7 +428,7 @@ func TestEncodeRefuses(t *testing.T) {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
 		}
 	}
-	dead := parse(t, "core-1.img", entry(0x55053847, []byte("\x08\x01\x1a\x02\x08\x02")))
+	dead := parse(t, "core-1.img", entry(0x55053847, zombie))
 	if _, err := dead.Encode(&c.State); err == nil || err.Error() != "core-1.img: a dead task has no FPU record" {
 		t.Errorf("dead task: error %v", err)
 	}
@@ -484,10 +530,10 @@ func TestCPUInfoErrors(t *testing.T) {
 	one := "\x08\x01\x10\x06\x18\x01\x20\x01\x28\x01" // capability_ver 1
 	words := strings.Repeat("\x30\x00", 12)
 	tests := []struct{ name, x86, want string }{
-		{"no stepping", "\x08\x01\x10\x06\x18\x01\x28\x01" + words, "cpuinfo.img: offset 0xc: x86_entry: required field is missing"},
+		{"no stepping", "\x08\x01\x10\x06\x18\x01\x28\x01" + words, "cpuinfo.img: offset 0xc: x86_entry.stepping: required field is missing"},
 		{"version 3", one[:9] + "\x03" + words, "cpuinfo.img: offset 0xc: capability_ver: version 3 is not 1 or 2"},
 		{"11 words", one + words[2:], "cpuinfo.img: offset 0xc: capability: want 12 words, have 11"},
-		{"mask of fixed width", one + words + "\x41\x01\x00\x00\x00\x00\x00\x00\x00", "cpuinfo.img: offset 0x30: xfeatures_mask: wire type 1, want 0"},
+		{"mask of fixed width", one + words + "\x41\x01\x00\x00\x00\x00\x00\x00\x00", "cpuinfo.img: offset 0x30: x86_entry.xfeatures_mask: wire type 1, want 0"},
 	}
 	for _, tt := range tests {
 		b := entry(0x61404013, append([]byte{1<<3 | 2, byte(len(tt.x86))}, tt.x86...))

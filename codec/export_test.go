@@ -17,3 +17,6 @@ func ParsePstree(path string, b []byte) ([][]int, error) {
 	}
 	return out, err
 }
+
+// CheckInventory is checkInventory.
+var CheckInventory = checkInventory

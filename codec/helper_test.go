@@ -19,6 +19,10 @@ func entry(magic uint32, payload []byte) []byte {
 	return append(b, payload...)
 }
 
+// zombie is the core entry of one: mtype 1, and tc with task_state 2 and what else
+// must be there.
+var zombie = []byte("\x08\x01\x1a\x0c\x08\x02\x10\x00\x18\x00\x20\x00\x28\x00\x32\x00")
+
 func write(t *testing.T, dir, name string, b []byte) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {

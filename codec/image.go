@@ -39,6 +39,11 @@ type image struct {
 	raw  []byte
 	at   int   // end of what was consumed
 	err  error // the first fault that a walk over an entry met
+	// met is the required fields of each type of message, as bits, where a walk asks
+	// for them only at its end, over all messages of the type together; else nil.
+	met map[*messageType]uint64
+	// sound: the entry was walked whole, and a walk need not look everywhere again.
+	sound bool
 }
 
 // entry is one protobuf message in an image.
@@ -99,6 +104,23 @@ func (m *image) next() (entry, error) {
 	e := entry{at, m.at, m.raw[m.at:][:n:n]}
 	m.at += int(n)
 	return e, nil
+}
+
+// checkInventory checks that CRIU could read an inventory.img, of whose values none
+// is needed here. The error is a [*FormatError].
+func checkInventory(path string, b []byte) error {
+	img, err := newImage(path, b, magicInventory)
+	if err != nil {
+		return err
+	}
+	e, err := img.next()
+	if err != nil {
+		return err
+	}
+	m := img.message(e, "inventory")
+	for m.next() {
+	}
+	return img.err
 }
 
 // splice returns the file with e's payload replaced and its length word set.

@@ -61,28 +61,24 @@ func parsePstree(path string, b []byte) ([]task, error) {
 			}
 			t.threads = append(t.threads, int(uint32(v)))
 		}
-		pidAt := -1
-		m := message{img: &img, name: "pstree", base: e.start, b: e.payload}
+		pidAt := 0
+		m := img.message(e, "pstree")
 		for m.next() {
 			switch {
 			case m.num == pstreePID:
-				t.pid, pidAt = int(uint32(m.uint("pid"))), m.start
+				t.pid, pidAt = int(uint32(m.u)), m.start
 			case m.num == pstreeThreads && m.typ == protowire.BytesType: // packed
-				for b := m.val; len(b) > 0 && img.err == nil; {
-					v, n := protowire.ConsumeVarint(b)
+				for b := m.val(); len(b) > 0 && img.err == nil; {
+					v, n := consumeVarint(b)
 					if n < 0 {
-						m.fail(m.at-len(b), "threads", wireError(n))
-						break
+						break // the walk finds it too
 					}
 					thread(&m, m.at-len(b), v)
 					b = b[n:]
 				}
 			case m.num == pstreeThreads:
-				thread(&m, m.start, m.uint("threads"))
+				thread(&m, m.start, m.u)
 			}
-		}
-		if img.err == nil && pidAt < 0 {
-			return tasks, &FormatError{path, int64(e.start), "pid", errMissing}
 		}
 		take(&m, pidAt, t.pid, "pid")
 		if img.err != nil {

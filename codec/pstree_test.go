@@ -46,9 +46,9 @@ func treeEntry(pid int, threads iter.Seq[int], packed bool) []byte {
 		body = protowire.AppendVarint(body, uint64(n))
 	}
 	if packed {
-		return protowire.AppendBytes(append(b, 0x2a), body)
+		body = protowire.AppendBytes([]byte{0x2a}, body)
 	}
-	return append(b, body...)
+	return append(append(b, body...), 0x10, 0, 0x18, 1, 0x20, 1) // ppid, pgid, sid
 }
 
 func tree(entries ...[]byte) []byte {
@@ -74,9 +74,9 @@ func TestTreeNumbers(t *testing.T) {
 		{"a thread a second time", [][]byte{treeEntry(7, slices.Values([]int{7, 8, 9, 8}), false)}, "0x14: threads: a second thread with the number 8"},
 		{"packed a second time", [][]byte{treeEntry(7, slices.Values([]int{7, 8, 9, 8}), true)}, "0x13: threads: a second thread with the number 8"},
 		{"the leader a second time", [][]byte{treeEntry(7, slices.Values([]int{7, 7}), false)}, "0xc: pid: a second thread with the number 7"},
-		{"a thread of two processes", [][]byte{treeEntry(7, two, false), treeEntry(9, slices.Values([]int{9, 8}), false)}, "0x1a: threads: a second thread with the number 8"},
-		{"a process a second time", [][]byte{treeEntry(7, two, false), treeEntry(7, times(7, 1), false)}, "0x16: pid: a second thread with the number 7"},
-		{"a process with a thread's number", [][]byte{treeEntry(7, two, false), treeEntry(8, times(8, 1), false)}, "0x16: pid: a second thread with the number 8"},
+		{"a thread of two processes", [][]byte{treeEntry(7, two, false), treeEntry(9, slices.Values([]int{9, 8}), false)}, "0x20: threads: a second thread with the number 8"},
+		{"a process a second time", [][]byte{treeEntry(7, two, false), treeEntry(7, times(7, 1), false)}, "0x1c: pid: a second thread with the number 7"},
+		{"a process with a thread's number", [][]byte{treeEntry(7, two, false), treeEntry(8, times(8, 1), false)}, "0x1c: pid: a second thread with the number 8"},
 		{"number 0", [][]byte{treeEntry(0, times(0, 0), false)}, "0xc: pid: no thread has the number 0"},
 		{"beyond the limit", [][]byte{treeEntry(7, slices.Values([]int{7, 4 << 20}), false)}, "0x10: threads: no thread has the number 4194304"},
 	}

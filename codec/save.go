@@ -3,8 +3,6 @@ package codec
 import (
 	"encoding/binary"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -25,7 +23,7 @@ type SavedThread struct {
 func MarshalCore(t SavedThread) ([]byte, error) {
 	var gp []byte
 	for i, v := range t.GPRegs {
-		gp = appendUint(gp, protowire.Number(i+1), v)
+		gp = appendUint(gp, uint32(i+1), v)
 	}
 	mode := uint64(modeNative)
 	if t.State.Compat {
@@ -37,7 +35,7 @@ func MarshalCore(t SavedThread) ([]byte, error) {
 	b = appendSub(b, coreThreadInfo, info)
 	if t.PID == t.TID {
 		tc := appendUint(nil, tcTaskState, taskAlive)
-		for num := protowire.Number(2); num < tcComm; num++ { // exit_code, personality, flags, blk_sigset
+		for num := uint32(2); num < tcComm; num++ { // exit_code, personality, flags, blk_sigset
 			tc = appendUint(tc, num, 0)
 		}
 		b = appendSub(b, coreTC, appendSub(tc, tcComm, []byte(t.Comm)))
@@ -69,7 +67,7 @@ func MarshalPstree(tasks []SavedTask) []byte {
 		b := appendUint(nil, pstreePID, uint64(t.PID))
 		for num, v := range []int{2: t.PPID, 3: t.PID, 4: t.PID} { // ppid, pgid, sid
 			if num > 1 {
-				b = appendUint(b, protowire.Number(num), uint64(v))
+				b = appendUint(b, uint32(num), uint64(v))
 			}
 		}
 		for _, tid := range t.TIDs {

@@ -42,7 +42,8 @@ func zombieCmd(ts *testscript.TestScript, neg bool, args []string) {
 	pid, err := strconv.ParseUint(args[1], 10, 32)
 	ts.Check(err)
 
-	tc := field(field(nil, 1, 2), 2, 0) // task_state dead, exit_code
+	// task_state dead, exit_code, personality, flags, blk_sigset
+	tc := field(field(field(field(field(nil, 1, 2), 2, 0), 3, 0), 4, 0), 5, 0)
 	tc = protowire.AppendTag(tc, 6, protowire.BytesType)
 	tc = protowire.AppendString(tc, "defunct")
 	core := field(nil, 1, 1) // mtype x86_64

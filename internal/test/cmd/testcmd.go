@@ -66,6 +66,14 @@ func GNUTar(tb testing.TB) string {
 	return path
 }
 
+// Library is Tool for a C library that pkg-config knows.
+func Library(tb testing.TB, name string) {
+	tb.Helper()
+	if err := exec.Command(Tool(tb, "pkg-config"), "--exists", name).Run(); err != nil {
+		lack(tb, name+" is not installed")
+	}
+}
+
 func lack(tb testing.TB, what string) {
 	tb.Helper()
 	if os.Getenv("FPU_TOOLS") != "" {
