@@ -102,7 +102,7 @@ func Build(ctx context.Context, cache string, programs ...string) (*Image, error
 	if err := copyFile(filepath.Join(stage, "vmlinuz"), k.vmlinuz); err != nil {
 		return nil, err
 	}
-	if err := writeRoot(filepath.Join(stage, "initrd"), parts); err != nil {
+	if err := appendArchive(ctx, filepath.Join(stage, "initrd"), parts); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(stage, dir); err != nil {
@@ -205,28 +205,51 @@ func partsKey(vmlinuz string, parts []part) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)[:8]), nil
 }
 
-func writeRoot(to string, parts []part) (err error) {
-	f, err := os.Create(to)
+// appendArchive writes parts behind what a file has, as a cpio archive in the format of
+// the kernel's initramfs, which may be several in a row. All in it belongs to root, with
+// the modes, times and symbolic links of the host's files.
+func appendArchive(ctx context.Context, to string, parts []part) (err error) {
+	root, err := os.MkdirTemp(filepath.Dir(to), "root-*.tmp")
 	if err != nil {
 		return err
 	}
-	defer func() { err = closeFile(f, err) }()
-	// Not compressed: the guest would decompress it on an emulated CPU.
-	c := newCPIOWriter(f)
+	defer os.RemoveAll(root)
 	for _, p := range parts {
+		at := filepath.Join(root, p.path)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			return err
+		}
 		switch {
 		case p.target != "":
-			err = c.symlink(p.path, p.target)
+			err = os.Symlink(p.target, at)
 		case p.host != "":
-			err = c.tree(p.path, p.host)
+			err = run(exec.CommandContext(ctx, "cp", "-aH", "--", p.host, at))
 		default:
-			err = c.bytes(p.path, 0o644, p.data)
+			err = os.WriteFile(at, p.data, 0o644)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return c.close()
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = closeFile(f, err) }()
+	// Not compressed: the guest would decompress it on an emulated CPU.
+	cmd := exec.CommandContext(ctx, "sh", "-ec", "find . -mindepth 1 | LC_ALL=C sort | cpio --create --format=newc --owner=+0:+0 --quiet")
+	cmd.Dir, cmd.Stdout = root, f
+	return run(cmd)
+}
+
+// run runs a command whose standard error says what went wrong.
+func run(cmd *exec.Cmd) error {
+	var msg strings.Builder
+	cmd.Stderr = &msg
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, msg.String())
+	}
+	return nil
 }
 
 func copyFile(to, from string) (err error) {

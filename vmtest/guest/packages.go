@@ -31,6 +31,7 @@ var requirements = []struct {
 	{"qemu-system-x86", func() bool { return lookPath("qemu-system-x86_64") != "" }},
 	{"criu", func() bool { return lookPath("criu") != "" }},
 	{"busybox-static", func() bool { return isStatic(busyboxPath) }},
+	{"cpio", func() bool { return lookPath("cpio") != "" }},
 	{"gcc", func() bool { return lookPath("gcc") != "" }},
 	{"libc6-dev", func() bool { _, err := os.Stat("/usr/include/stdio.h"); return err == nil }},
 }

@@ -177,7 +177,7 @@ func (im *Image) Run(ctx context.Context, dir string, job Job) (*Result, error) 
 	initrd, disk := filepath.Join(dir, "initrd"), filepath.Join(dir, "disk")
 	defer os.Remove(initrd)
 	defer os.Remove(disk)
-	if err := im.writeInitrd(initrd, job); err != nil {
+	if err := im.writeInitrd(ctx, initrd, job); err != nil {
 		return nil, err
 	}
 	if err := createDisk(disk); err != nil {
@@ -268,15 +268,10 @@ func (m *marker) Write(p []byte) (int, error) {
 
 // writeInitrd writes the guest's root file system and behind it the job's
 // files: the kernel unpacks both.
-func (im *Image) writeInitrd(to string, job Job) (err error) {
+func (im *Image) writeInitrd(ctx context.Context, to string, job Job) error {
 	if err := copyFile(to, im.initrd); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(to, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = closeFile(f, err) }()
 	var aj agent.Job
 	for _, s := range job.Steps {
 		if s.Timeout == 0 {
@@ -288,16 +283,11 @@ func (im *Image) writeInitrd(to string, job Job) (err error) {
 	if err != nil {
 		return err
 	}
-	c := newCPIOWriter(f)
-	if err := c.bytes("/job/job.json", 0o644, data); err != nil {
-		return err
-	}
+	parts := []part{{path: "/job/job.json", data: data}}
 	for _, p := range slices.Sorted(maps.Keys(job.Files)) {
-		if err := c.tree(p, job.Files[p]); err != nil {
-			return err
-		}
+		parts = append(parts, part{path: p, host: job.Files[p]})
 	}
-	return c.close()
+	return appendArchive(ctx, to, parts)
 }
 
 func createDisk(p string) (err error) {
