@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -168,7 +169,7 @@ func TestSameCPUInfo(t *testing.T) {
 // TestSamePstree compares the threads that codec lists with go-criu's pstree.img.
 func TestSamePstree(t *testing.T) {
 	for _, path := range glob(t, "*/pstree.img") {
-		c, err := codec.OpenDir(filepath.Dir(path))
+		c, err := checkpoint.OpenDir(filepath.Dir(path))
 		if err != nil {
 			t.Error(err)
 			continue

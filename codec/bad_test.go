@@ -1,7 +1,6 @@
 package codec_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -264,82 +263,6 @@ func TestBitFlips(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestOpenDamaged opens directories in which something is missing or damaged: the
-// rest is there all the same.
-func TestOpenDamaged(t *testing.T) {
-	tests := []struct {
-		name     string
-		damage   func(t *testing.T, dir string)
-		threads  string // PID/TID of each, "!" where there is an error instead
-		problems int
-	}{
-		{"whole", func(*testing.T, string) {}, "25000/25000 25004/25004 25005/25005", 0},
-		{"no pstree", remove("pstree.img"), "25000/25000 25004/25004 25005/25005", 1},
-		{"cut pstree", cut("pstree.img"), "25000/25000 25004/25004 25005/25005", 1},
-		{"no core", remove("core-25004.img"), "25000/25000 ! 25005/25005", 0},
-		{"cut core", cut("core-25004.img"), "25000/25000 ! 25005/25005", 0},
-		{"cut cpuinfo", cut("cpuinfo.img"), "25000/25000 25004/25004 25005/25005", 1},
-		{"cut inventory", func(t *testing.T, dir string) { write(t, dir, "inventory.img", nil) },
-			"25000/25000 25004/25004 25005/25005", 1},
-		{"link for a core", func(t *testing.T, dir string) {
-			remove("core-25004.img")(t, dir)
-			if err := os.Symlink("core-25000.img", filepath.Join(dir, "core-25004.img")); err != nil {
-				t.Skip(err)
-			}
-		}, "25000/25000 ! 25005/25005", 0},
-		{"zombie", func(t *testing.T, dir string) {
-			// pstree.img holds rubbish for its threads.
-			write(t, dir, "core-25004.img", entry(0x55053847, zombie))
-		}, "25000/25000 25005/25005", 0},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
-			for _, pattern := range []string{"core-*.img", "cpuinfo.img", "inventory.img", "pstree.img"} {
-				for _, path := range testimg.Glob(t, "h-tree3/"+pattern) {
-					write(t, dir, filepath.Base(path), testimg.Read(t, testimg.Name(t, path)))
-				}
-			}
-			tt.damage(t, dir)
-			c, err := codec.OpenDir(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := len(c.Problems); got != tt.problems {
-				t.Errorf("%d problems, want %d: %v", got, tt.problems, c.Problems)
-			}
-			if got := threads(c); got != tt.threads {
-				t.Errorf("threads %q, want %q", got, tt.threads)
-			}
-		})
-	}
-}
-
-// TestOpenNot opens what is no checkpoint.
-func TestOpenNot(t *testing.T) {
-	dir := t.TempDir()
-	write(t, dir, "notes.txt", []byte("nothing"))
-	for _, path := range []string{dir, filepath.Join(dir, "notes.txt"), filepath.Join(dir, "absent"), filepath.Join(dir, "core-1.img")} {
-		if _, err := codec.Open(path); err == nil {
-			t.Errorf("%s is opened without an error", path)
-		}
-	}
-}
-
-// TestOpenReader reads one core image from a stream.
-func TestOpenReader(t *testing.T) {
-	b := testimg.Read(t, "h-avx512", "core-20000.img")
-	c, err := codec.OpenReader("-", bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := threads(c), "0/0"; !strings.HasSuffix(got, want) {
-		t.Errorf("threads %q, want %q", got, want)
-	}
-	_, err = codec.OpenReader("-", bytes.NewReader(b[:100]))
-	typed(t, "-", 100, err)
 }
 
 // TestReadFile: what is no image file is refused before it is read.

@@ -10,17 +10,13 @@
 // pstree.img names the tasks and their threads; cpuinfo.img, in the few
 // checkpoints that have it, names the CPU they were taken on.
 //
-// [Open] takes a checkpoint directory or a single core image and gives a
-// [Checkpoint]; its threads are decoded one by one as they are asked for.
+// [Files] are the image files of a checkpoint, wherever they are. The package checkpoint
+// finds them.
 //
 // # Other containers
 //
-// [Open] and [OpenAll] tell by content what else holds such states: the archives
-// that container engines make of a checkpoint directory, OCI image layouts, ELF
-// cores and, if asked for, bare XSAVE areas. An archive is read in one pass, from a
-// file or a stream, and never unpacked: the few images that matter are held in
-// memory, all else is skipped, in a plain archive by seeking. [WriteELFCore] is the
-// way back to a debugger.
+// [ReadELFCore] reads the threads of an ELF core, [ReadArea] a bare XSAVE area;
+// [WriteELFCore] is the way back to a debugger.
 //
 // # Hostile input
 //

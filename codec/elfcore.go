@@ -96,22 +96,22 @@ func (e *elfCore) fail(off int64, field, format string, args ...any) error {
 	return &FormatError{e.path, off, field, fmt.Errorf(format, args...)}
 }
 
-// openELF reads an ELF core from a file of the given size, or from a stream if
-// file is nil. The machine places the components where the core does not say.
-func openELF(path string, r io.Reader, file io.ReadSeeker, size int64, machine *xstate.CPU) (*Checkpoint, error) {
+// ReadELFCore reads an ELF core from a file of the given size, or from a stream if
+// file is nil. The machine places the components where the core does not say. Faults are
+// about the core as a whole.
+func ReadELFCore(path string, r io.Reader, file io.ReadSeeker, size int64, machine *xstate.CPU) (threads []Listed, faults []error, err error) {
 	e := &elfCore{path: path, r: bufio.NewReaderSize(r, 64<<10), file: file, size: size, machine: machine, tids: map[int]bool{}}
 	if err := e.read(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c := &Checkpoint{Path: path, Kind: KindELFCore, Problems: e.twice}
 	for _, t := range e.threads {
 		core, err := e.core(t)
-		c.list = append(c.list, listed{c.thread(e.pid, t.tid, core), err})
+		threads = append(threads, Listed{NewThread(e.pid, t.tid, core), err})
 	}
-	if len(c.list) == 0 {
-		c.Problems = append(c.Problems, &FormatError{path, 0, "notes", errors.New("no NT_PRSTATUS: the core names no thread")})
+	if len(threads) == 0 {
+		e.twice = append(e.twice, &FormatError{path, 0, "notes", errors.New("no NT_PRSTATUS: the core names no thread")})
 	}
-	return c, nil
+	return threads, e.twice, nil
 }
 
 // seek moves to off.

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
@@ -37,11 +38,11 @@ func TestTruthELF(t *testing.T) {
 				byTID[truth.Tasks[0].Threads[i].TID] = &truth.Tasks[0].Threads[i]
 			}
 			path := corePath(t, truth.Name)
-			ckpt, err := codec.Open(path)
+			ckpt, err := checkpoint.Open(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if ckpt.Kind != codec.KindELFCore {
+			if ckpt.Kind != checkpoint.KindELFCore {
 				t.Errorf("kind %q, want elf-core", ckpt.Kind)
 			}
 			c := comparison{map[string]int{}, map[string]string{}}
@@ -85,7 +86,7 @@ func TestTruthELF(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			piped, err := codec.ReadAll("-", struct{ *onlyReader }{&onlyReader{f}}, codec.Options{})
+			piped, err := found(checkpoint.ReadAll("-", struct{ *onlyReader }{&onlyReader{f}}, checkpoint.Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,7 +179,7 @@ func area(t *testing.T, l xstate.Layout, size int, xcr0 uint64) []byte {
 
 func openELF(t *testing.T, b []byte) ([]codec.Thread, error) {
 	t.Helper()
-	cs, err := codec.ReadAll("core", bytes.NewReader(b), codec.Options{})
+	cs, err := found(checkpoint.ReadAll("core", bytes.NewReader(b), checkpoint.Options{}))
 	if err != nil {
 		return nil, err
 	}
@@ -359,7 +360,7 @@ func TestELFErrors(t *testing.T) {
 			if err := os.WriteFile(path, tt.core, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cs, err := codec.OpenAll(path, codec.Options{})
+			cs, err := found(checkpoint.OpenAll(path, checkpoint.Options{}))
 			if err == nil {
 				for _, terr := range cs[0].Threads() {
 					err = errors.Join(err, terr)
@@ -403,7 +404,7 @@ func TestELFRepeated(t *testing.T) {
 	for range 100 {
 		notes = append(notes, note("CORE", 1, prstatus(336, 32, 7)), fx(0x67f))
 	}
-	cs, err := codec.ReadAll("core", bytes.NewReader(elf(64, 62, notes...)), codec.Options{})
+	cs, err := found(checkpoint.ReadAll("core", bytes.NewReader(elf(64, 62, notes...)), checkpoint.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -472,7 +473,7 @@ func FuzzELF(f *testing.F) {
 		if !bytes.HasPrefix(b, []byte("\x7fELF")) {
 			b = slices.Concat([]byte("\x7fELF"), b)
 		}
-		cs, err := codec.ReadAll("core", bytes.NewReader(b), codec.Options{})
+		cs, err := found(checkpoint.ReadAll("core", bytes.NewReader(b), checkpoint.Options{}))
 		if err != nil {
 			return
 		}

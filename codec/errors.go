@@ -37,17 +37,17 @@ func (e *MissingError) Error() string { return fmt.Sprintf("%s: missing: %s", e.
 
 func (e *MissingError) Unwrap() error { return fs.ErrNotExist }
 
-// CompressionError is a compressed archive that cannot be decompressed here. Its own
-// program knows more filters, and takes memory that no file may ask for here.
-type CompressionError struct {
-	Path    string
-	Program string // "gzip", "zstd", "xz" or "bzip2"
-	Err     error
+// RedoName is the file that marks a checkpoint which a conversion in place was
+// changing when it was cut off.
+const RedoName = ".fpuimg-redo"
+
+// InterruptedError is a checkpoint that a conversion in place was changing when it
+// was cut off: some of its files are new and some old.
+type InterruptedError struct{ Dir string }
+
+func (e *InterruptedError) Error() string {
+	return fmt.Sprintf("%s: a conversion of this checkpoint was interrupted", e.Dir)
 }
-
-func (e *CompressionError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err) }
-
-func (e *CompressionError) Unwrap() error { return e.Err }
 
 // LayoutError is an XSAVE area of standard format of which nothing says where its
 // components lie: only the machine that stored it knows.
@@ -74,8 +74,8 @@ type MoreError struct{ N int }
 
 func (e *MoreError) Error() string { return fmt.Sprintf("and %d more", e.N) }
 
-// maxFaults is how many faults AppendFault keeps.
-const maxFaults = 10
+// MaxFaults is how many faults AppendFault keeps.
+const MaxFaults = 10
 
 // AppendFault appends to a list of faults, of which a damaged checkpoint may have one
 // for each thread. Those after the tenth are counted in a last [*MoreError].
@@ -83,7 +83,7 @@ func AppendFault(list []error, faults ...error) []error {
 	for _, err := range faults {
 		more, counted := errors.AsType[*MoreError](err)
 		switch {
-		case len(list) < maxFaults && !counted:
+		case len(list) < MaxFaults && !counted:
 			list = append(list, err)
 			continue
 		case !counted:
@@ -99,9 +99,6 @@ func AppendFault(list []error, faults ...error) []error {
 	return list
 }
 
-// ErrNoImages is a directory in which nothing is a checkpoint.
-var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.img and no core-*.img")
-
 // ErrMixedModes is threads of 32 and of 64 bits where one ELF core is to hold them.
 var ErrMixedModes = errors.New("threads of 32 bits and of 64 bits do not go into one ELF core")
 
@@ -109,11 +106,6 @@ var ErrMixedModes = errors.New("threads of 32 bits and of 64 bits do not go into
 var ErrSameThread = errors.New("two threads of one number do not go into one ELF core")
 
 var (
-	errNoCheckpoint = errors.New("no checkpoint in the archive")
-	errMissing      = errors.New("required field is missing")
-	errThread       = errors.New("no thread_info, and the task is not dead")
-	errTooLarge     = fmt.Errorf("larger than %d MiB, which no such image is", maxImage>>20)
-	errIrregular    = errors.New("not a regular file")
-	errLinkAbove    = errors.New("a link, and images below its name: unpacked, they land elsewhere")
-	errHardLink     = errors.New("a hard link, with the content in another place; pack it again with tar --hard-dereference")
+	errMissing = errors.New("required field is missing")
+	errThread  = errors.New("no thread_info, and the task is not dead")
 )

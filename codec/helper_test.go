@@ -2,13 +2,11 @@ package codec_test
 
 import (
 	"encoding/binary"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 )
 
 // entry builds an image file of one entry.
@@ -30,38 +28,11 @@ func write(t *testing.T, dir, name string, b []byte) {
 	}
 }
 
-// remove and cut damage a file of a directory.
-func remove(name string) func(*testing.T, string) {
-	return func(t *testing.T, dir string) {
-		t.Helper()
-		if err := os.Remove(filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
+// found gives the checkpoints that were found.
+func found(all []checkpoint.Found, err error) ([]*checkpoint.Checkpoint, error) {
+	var out []*checkpoint.Checkpoint
+	for _, f := range all {
+		out = append(out, f.Checkpoint)
 	}
-}
-
-func cut(name string) func(*testing.T, string) {
-	return func(t *testing.T, dir string) {
-		t.Helper()
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err == nil {
-			err = os.Truncate(filepath.Join(dir, name), info.Size()-3)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// threads lists a checkpoint's threads as PID/TID, "!" for one that cannot be read.
-func threads(c *codec.Checkpoint) string {
-	var out []string
-	for th, err := range c.Threads() {
-		if err != nil {
-			out = append(out, "!")
-			continue
-		}
-		out = append(out, fmt.Sprintf("%d/%d", th.PID, th.TID))
-	}
-	return strings.Join(out, " ")
+	return out, err
 }

@@ -29,10 +29,6 @@ func magicName(v uint32) string {
 	return ""
 }
 
-// maxImage bounds the files that are read whole. A core image is a few KiB; one
-// pstree entry per process stays far below this too.
-const maxImage = 64 << 20
-
 // image is a framed image file: magic words, then entries.
 type image struct {
 	path string
@@ -106,9 +102,9 @@ func (m *image) next() (entry, error) {
 	return e, nil
 }
 
-// checkInventory checks that CRIU could read an inventory.img, of whose values none
+// CheckInventory checks that CRIU could read an inventory.img, of whose values none
 // is needed here. The error is a [*FormatError].
-func checkInventory(path string, b []byte) error {
+func CheckInventory(path string, b []byte) error {
 	img, err := newImage(path, b, magicInventory)
 	if err != nil {
 		return err

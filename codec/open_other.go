@@ -11,7 +11,7 @@ func openNoFollow(path string) (*os.File, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() && !info.IsDir() {
-		return nil, &FormatError{path, 0, "file", errIrregular}
+		return nil, &FormatError{path, 0, "file", ErrIrregular}
 	}
 	return os.Open(path)
 }

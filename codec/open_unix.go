@@ -13,7 +13,7 @@ import (
 func openNoFollow(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
-		return nil, &FormatError{path, 0, "file", errIrregular}
+		return nil, &FormatError{path, 0, "file", ErrIrregular}
 	}
 	return f, err
 }

@@ -93,38 +93,6 @@ func TestTreeNumbers(t *testing.T) {
 	}
 }
 
-// TestTreeLeader gives processes another first thread than themselves: one that has
-// ended has none, a living one is damaged.
-func TestTreeLeader(t *testing.T) {
-	tests := []struct {
-		name    string
-		entries [][]byte
-		want    string
-	}{
-		{"a living one", [][]byte{treeEntry(22100, slices.Values([]int{22109, 22103}), false)}, "22100/22100 ! 22100/22103"},
-		{"one that has ended", [][]byte{treeEntry(7, slices.Values([]int{22100, 22103}), false)}, "7/22100 7/22103"},
-		{"two with one thread", [][]byte{treeEntry(7, times(22100, 1), false), treeEntry(8, times(22100, 1), false)}, "7/22100 !"},
-		{"a thread of another", [][]byte{treeEntry(7, times(22103, 1), false), treeEntry(22100, slices.Values([]int{22100, 22103}), false)}, "! 22100/22100 22100/22103"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
-			files := threads8(t)
-			for _, name := range []string{"core-22100.img", "core-22103.img"} {
-				write(t, dir, name, files[name])
-			}
-			write(t, dir, "pstree.img", tree(tt.entries...))
-			c, err := codec.OpenDir(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := threads(c); got != tt.want {
-				t.Errorf("threads %q, want %q", got, tt.want)
-			}
-		})
-	}
-}
-
 // TestTreeBound reads a pstree.img of millions of threads in memory that grows with the
 // file, and not at all where they are one.
 func TestTreeBound(t *testing.T) {

@@ -11,16 +11,16 @@ import (
 // maxArea bounds a bare area. The largest that exists is 11 KiB.
 const maxArea = 1 << 20
 
-// openArea reads a bare XSAVE area, of standard or compacted format. The machine or
+// ReadArea reads a bare XSAVE area, of standard or compacted format. The machine or
 // the size tells where a standard-format area has its components; a compacted one
 // says so itself.
-func openArea(name string, r io.Reader, machine *xstate.CPU) (*Checkpoint, error) {
+func ReadArea(name string, r io.Reader, machine *xstate.CPU) (Thread, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxArea+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return Thread{}, fmt.Errorf("%s: %w", name, err)
 	case len(b) > maxArea:
-		return nil, &FormatError{name, maxArea, "area", fmt.Errorf("larger than %d KiB, which no such area is", maxArea>>10)}
+		return Thread{}, &FormatError{name, maxArea, "area", fmt.Errorf("larger than %d KiB, which no such area is", maxArea>>10)}
 	}
 	var s *xstate.State
 	if len(b) == fxsaveSize {
@@ -29,11 +29,9 @@ func openArea(name string, r io.Reader, machine *xstate.CPU) (*Checkpoint, error
 		s, err = parseArea(b, machine)
 	}
 	if err != nil {
-		return nil, areaError(name, 0, "area", err)
+		return Thread{}, areaError(name, 0, "area", err)
 	}
-	c := &Checkpoint{Path: name, Kind: KindXSaveArea}
-	c.list = append(c.list, listed{Thread: Thread{Core: &Core{Path: name, State: *s}}})
-	return c, nil
+	return Thread{Core: &Core{Path: name, State: *s}}, nil
 }
 
 const fxsaveSize = 512

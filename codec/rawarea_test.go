@@ -12,17 +12,18 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 func openArea(t *testing.T, b []byte, m *xstate.CPU) (*xstate.State, error) {
 	t.Helper()
-	cs, err := codec.ReadAll("area", bytes.NewReader(b), codec.Options{XSaveArea: true, Machine: m})
+	cs, err := found(checkpoint.ReadAll("area", bytes.NewReader(b), checkpoint.Options{XSaveArea: true, Machine: m}))
 	if err != nil {
 		return nil, err
 	}
-	if cs[0].Kind != codec.KindXSaveArea {
+	if cs[0].Kind != checkpoint.KindXSaveArea {
 		t.Errorf("kind %q, want xsave-area", cs[0].Kind)
 	}
 	for th, err := range cs[0].Threads() {

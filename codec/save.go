@@ -43,7 +43,7 @@ func MarshalCore(t SavedThread) ([]byte, error) {
 	thread := appendUint(appendUint(nil, 1, 0), 2, 0) // futex_rla, futex_rla_len
 	b = appendSub(b, coreThreadCore, appendSub(thread, threadCoreComm, []byte(t.Comm)))
 
-	core, err := ParseCore(coreName(t.TID), newFile(magicCore, b))
+	core, err := ParseCore(CoreName(t.TID), newFile(magicCore, b))
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
@@ -33,7 +34,7 @@ var byDesign = map[string]map[string]string{
 // image returns the checkpoint's threads by the name of their core images.
 func image(t *testing.T, dir string) map[string]*codec.Core {
 	t.Helper()
-	c, err := codec.OpenDir(dir)
+	c, err := checkpoint.OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,5 +348,70 @@ func TestTruthFXSave(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestTruthArchive compares every register in the archives that Podman wrote with
+// what the containers' programs said they held; from a file and from a pipe.
+func TestTruthArchive(t *testing.T) {
+	threads := map[string]int{"p-gzip": 1, "p-zstd": 4, "p-none": 3}
+	for _, truth := range testimg.All(t, testimg.Archive) {
+		t.Run(truth.Name, func(t *testing.T) {
+			path := testimg.Path(t, truth.Name, map[string]string{"p-gzip": "p-gzip.tar.gz", "p-zstd": "p-zstd.tar.zst", "p-none": "p-none.tar"}[truth.Name])
+			ckpt, err := checkpoint.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			piped, err := found(checkpoint.ReadAll("-", &onlyReader{f}, checkpoint.Options{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, ckpt := range []*checkpoint.Checkpoint{ckpt, piped[0]} {
+				for _, p := range ckpt.Problems {
+					t.Error(p)
+				}
+				if ckpt.Kind != checkpoint.KindArchive {
+					t.Errorf("kind %q, want archive", ckpt.Kind)
+				}
+				if got, want := *ckpt.Container, (checkpoint.Container{Name: truth.Name, Image: "localhost/fpat:1", Engine: "Podman", Runtime: "runc"}); got != want {
+					t.Errorf("container %+v, want %+v", got, want)
+				}
+				cores := map[string]*codec.Core{}
+				for th, err := range ckpt.Threads() {
+					if err != nil {
+						t.Fatal(err)
+					}
+					cores[filepath.Base(th.Core.Path)] = th.Core
+				}
+				c := comparison{map[string]int{}, map[string]string{}}
+				n := 0
+				for _, task := range truth.Tasks {
+					for i := range task.Threads {
+						th := &task.Threads[i]
+						if cores[th.Image] == nil {
+							t.Fatalf("no %s in the archive", th.Image)
+						}
+						c.thread(&cores[th.Image].State, th)
+						n++
+					}
+				}
+				if n != threads[truth.Name] || len(cores) != n {
+					t.Errorf("%d threads in the truth, %d in the archive; want %d", n, len(cores), threads[truth.Name])
+				}
+				// TOP, 8 ST, 16 XMM, 32 ZMM, 8 k where the program saw them all.
+				if got, want := sum(c.compared), 25*n; got < want {
+					t.Errorf("%d registers compared, want at least %d", got, want)
+				}
+				for _, diff := range c.differs {
+					t.Error(diff)
+				}
+				t.Logf("%d registers of %d threads compared", sum(c.compared), n)
+			}
+		})
 	}
 }

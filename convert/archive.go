@@ -1,19 +1,15 @@
 package convert
 
 import (
-	"bufio"
-	"cmp"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path"
 
-	"github.com/fpuimg/fpuimg/internal/rawtar"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 )
 
 // ErrNoWriter is a compression that can be read but not written.
-var ErrNoWriter = rawtar.ErrNoWriter
+var ErrNoWriter = checkpoint.ErrNoWriter
 
 // ArchiveOptions are the choices of [WriteArchive] and [CopyArchive].
 type ArchiveOptions struct {
@@ -59,8 +55,7 @@ func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
 
 // openArchive opens the one archive of all plans.
 func openArchive(plans []*Plan) (*os.File, error) {
-	archive, _ := plans[0].Checkpoint.Archive()
-	return openPath(archive)
+	return openPath(plans[0].Checkpoint.Archive().Path)
 }
 
 // CanWriteArchive returns the error, [ErrNoWriter], with which every conversion of an
@@ -71,34 +66,7 @@ func CanWriteArchive(archive string, o ArchiveOptions) error {
 		return err
 	}
 	defer f.Close()
-	_, to, err := o.compressions(archive, bufio.NewReaderSize(f, rawtar.HeadSize))
-	if err != nil {
-		return err
-	}
-	_, err = newEncoder(archive, io.Discard, to)
-	return err
-}
-
-// compressions tells by the first bytes of an archive how it is compressed, and says
-// how the result is to be.
-func (o ArchiveOptions) compressions(archive string, in *bufio.Reader) (from, to rawtar.Compression, err error) {
-	head, err := in.Peek(rawtar.HeadSize)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", "", err
-	}
-	from, ok := rawtar.Detect(head)
-	if !ok {
-		return "", "", fmt.Errorf("%s: no archive any more", archive)
-	}
-	return from, cmp.Or(rawtar.Compression(o.Compression), from), nil
-}
-
-func newEncoder(archive string, w io.Writer, c rawtar.Compression) (io.WriteCloser, error) {
-	enc, err := rawtar.NewEncoder(w, c)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", archive, err)
-	}
-	return enc, nil
+	return (&checkpoint.Rewrite{Path: archive, Compression: o.Compression}).Check(f)
 }
 
 // CopyArchive writes the converted archive to w. See [WriteArchive].
@@ -112,117 +80,25 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 }
 
 func copyArchive(plans []*Plan, w io.Writer, f *os.File, o ArchiveOptions) error {
-	archive := f.Name()
-	in := bufio.NewReaderSize(f, 64<<10)
-	from, to, err := o.compressions(archive, in)
-	if err != nil {
-		return err
-	}
-	dec, err := rawtar.NewDecoder(in, from, nil)
-	if err != nil {
-		return fmt.Errorf("%s: %w", archive, err)
-	}
-	defer dec.Close()
-	out := bufio.NewWriterSize(w, 256<<10)
-	enc, err := newEncoder(archive, out, to)
-	if err != nil {
-		return err
-	}
-	c := &archiveCopier{tr: rawtar.NewReader(dec), w: enc, progress: o.Progress, files: map[string][]byte{}, was: map[string]uint64{}}
+	r := &checkpoint.Rewrite{Path: f.Name(), Compression: o.Compression, Progress: o.Progress, Replace: map[string]func([]byte) ([]byte, error){}}
 	for _, p := range plans {
-		_, dir := p.Checkpoint.Archive()
-		for base, content := range p.files {
-			c.files[path.Join(dir, base)] = content
-			c.was[path.Join(dir, base)] = p.read[base]
+		for name, content := range p.files {
+			place := path.Join(p.Checkpoint.Archive().Dir, name)
+			r.Replace[place] = func(old []byte) ([]byte, error) {
+				if hash(old) != p.read[name] {
+					return nil, &ChangedError{place}
+				}
+				return content, nil
+			}
 		}
 	}
-	if err := c.copy(); err != nil {
-		return fmt.Errorf("%s: %w", archive, err)
-	}
-	if err := enc.Close(); err != nil {
-		return err
-	}
-	if err := out.Flush(); err != nil {
+	if err := r.Write(w, f); err != nil {
 		return err
 	}
 	// The images that are replaced were compared; of the rest, what can be.
 	now, err := f.Stat()
 	if was := plans[0].archive; err == nil && (!os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime())) {
-		err = &ChangedError{archive}
+		err = &ChangedError{f.Name()}
 	}
 	return err
-}
-
-// maxImage is the size of the largest image that codec reads.
-const maxImage = 64 << 20
-
-// archiveCopier copies an archive with some members' content replaced.
-type archiveCopier struct {
-	tr       *rawtar.Reader
-	w        io.Writer
-	files    map[string][]byte // by cleaned name; nil once it is written
-	was      map[string]uint64 // the hashes of what they replace
-	progress func(done int64)
-}
-
-func (c *archiveCopier) copy() error {
-	for {
-		m, tail, err := c.tr.Next()
-		switch {
-		case err == io.EOF:
-			if _, err := c.w.Write(tail); err != nil {
-				return err
-			}
-			if err := c.tr.Rest(c.w); err != nil {
-				return err
-			}
-			for name, content := range c.files {
-				if content != nil {
-					return fmt.Errorf("%s: gone from the archive meanwhile", name)
-				}
-			}
-			return nil
-		case err != nil:
-			return err
-		}
-		if err := c.member(m); err != nil {
-			return err
-		}
-		if c.progress != nil {
-			c.progress(c.tr.Offset())
-		}
-	}
-}
-
-// member copies one member, or writes its new content.
-func (c *archiveCopier) member(m *rawtar.Member) error {
-	name := path.Clean(m.Name)
-	content, planned := c.files[name]
-	if !planned {
-		if _, err := c.w.Write(m.Header); err != nil {
-			return err
-		}
-		return c.tr.CopyData(c.w)
-	}
-	if content == nil {
-		return fmt.Errorf("%s: twice in the archive", name)
-	}
-	old, err := io.ReadAll(io.LimitReader(c.tr, maxImage))
-	if err != nil {
-		return err
-	}
-	if hash(old) != c.was[name] {
-		return &ChangedError{name}
-	}
-	header, err := m.Resized(int64(len(content)))
-	if err != nil {
-		return err
-	}
-	for _, b := range [][]byte{header, content, make([]byte, -len(content)&511)} {
-		if _, err := c.w.Write(b); err != nil {
-			return err
-		}
-	}
-	c.files[name] = nil
-	return nil
 }

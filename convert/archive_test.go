@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -124,13 +124,13 @@ func convertArchive(t testing.TB, path string, o convert.Options, a convert.Arch
 
 func archivePlans(t testing.TB, path string, o convert.Options) []*convert.Plan {
 	t.Helper()
-	all, err := codec.OpenAll(path, codec.Options{})
+	all, err := checkpoint.OpenAll(path, checkpoint.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var plans []*convert.Plan
-	for _, c := range all {
-		p, err := convert.NewPlan(c, o)
+	for _, f := range all {
+		p, err := convert.NewPlan(f.Checkpoint, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestArchivePodman(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := testimg.Path(t, name)
 			down := convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{})
-			c, err := codec.Open(down)
+			c, err := checkpoint.Open(down)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -362,14 +362,14 @@ func TestArchiveSeveral(t *testing.T) {
 		}
 	}
 	out := convertArchive(t, writeTemp(t, "a.tar", tarOf(t, dir, ".")), forced(xstate.FormatFXSave), convert.ArchiveOptions{})
-	all, err := codec.OpenAll(out, codec.Options{})
+	all, err := checkpoint.OpenAll(out, checkpoint.Options{})
 	if err != nil || len(all) != 2 {
 		t.Fatalf("%d checkpoints, %v; want 2", len(all), err)
 	}
-	for _, c := range all {
-		for th, err := range c.Threads() {
+	for _, f := range all {
+		for th, err := range f.Checkpoint.Threads() {
 			if err != nil || th.Core.State.Format != xstate.FormatFXSave {
-				t.Errorf("%s: thread %d: %v", c.Path, th.TID, err)
+				t.Errorf("%s: thread %d: %v", f.Path, th.TID, err)
 			}
 		}
 	}
@@ -417,7 +417,7 @@ func TestArchiveRefusals(t *testing.T) {
 	if err := os.Truncate(core, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	c, err := codec.Open(writeTemp(t, "s.tar", tarOf(t, sparse, "--format=posix", "-S", ".")))
+	c, err := checkpoint.Open(writeTemp(t, "s.tar", tarOf(t, sparse, "--format=posix", "-S", ".")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,7 +427,7 @@ func TestArchiveRefusals(t *testing.T) {
 
 // TestArchiveOnlyCRIU refuses to convert what is no CRIU checkpoint.
 func TestArchiveOnlyCRIU(t *testing.T) {
-	c, err := codec.Open(testimg.Glob(t, "core-kernel/core.*")[0])
+	c, err := checkpoint.Open(testimg.Glob(t, "core-kernel/core.*")[0])
 	if err != nil {
 		t.Fatal(err)
 	}

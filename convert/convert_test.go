@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -73,7 +74,7 @@ func copyImage(t testing.TB, name string) string {
 
 func plan(t testing.TB, path string, o convert.Options) *convert.Plan {
 	t.Helper()
-	c, err := codec.Open(path)
+	c, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +321,7 @@ var machines = map[string]string{
 // restore the result there, whatever cpuinfo.img said before.
 func TestHostPairs(t *testing.T) {
 	for hostName, hostImage := range machines {
-		c, err := codec.Open(testimg.Path(t, hostImage))
+		c, err := checkpoint.Open(testimg.Path(t, hostImage))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +332,7 @@ func TestHostPairs(t *testing.T) {
 				continue // as h-avx, only longer
 			}
 			t.Run(hostName+"/"+name, func(t *testing.T) {
-				out, err := codec.Open(convertDir(t, testimg.Path(t, name), forcedHost(host)))
+				out, err := checkpoint.Open(convertDir(t, testimg.Path(t, name), forcedHost(host)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -362,7 +363,7 @@ func TestHostPairs(t *testing.T) {
 func TestHostKeepsWhatFits(t *testing.T) {
 	for _, image := range machines {
 		dir := testimg.Path(t, image)
-		c, err := codec.Open(dir)
+		c, err := checkpoint.Open(dir)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -13,7 +13,7 @@ import (
 
 // Convert a checkpoint to legacy records, although registers are lost, and say which.
 func ExampleNewPlan() {
-	ckpt, err := codec.Open("../testdata/images/h-avx")
+	ckpt, err := checkpoint.Open("../testdata/images/h-avx")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -39,7 +39,7 @@ func ExampleNewPlan() {
 		fmt.Println(err)
 		return
 	}
-	converted, err := codec.Open(out)
+	converted, err := checkpoint.Open(out)
 	if err != nil {
 		fmt.Println(err)
 		return

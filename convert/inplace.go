@@ -297,7 +297,7 @@ func (l *Lock) readRedo() ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxImage))
+	b, err := io.ReadAll(io.LimitReader(f, codec.MaxImage))
 	if err != nil {
 		return nil, err
 	}

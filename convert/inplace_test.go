@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
@@ -63,7 +64,7 @@ func TestRecover(t *testing.T) {
 			t.Fatalf("only %v changes", names)
 		}
 		for _, path := range []string{dir, filepath.Join(dir, names[0])} {
-			c, err := codec.Open(path)
+			c, err := checkpoint.Open(path)
 			if err == nil {
 				err = errors.Join(c.Problems...)
 			}
@@ -71,7 +72,7 @@ func TestRecover(t *testing.T) {
 			if !errors.As(err, &interrupted) {
 				t.Errorf("%d renames: opening %s: %v, want an InterruptedError", renames, path, err)
 			}
-			if _, err := convert.NewPlan(&codec.Checkpoint{Problems: []error{err}}, forced(xstate.FormatXSave)); err == nil {
+			if _, err := convert.NewPlan(&checkpoint.Checkpoint{Problems: []error{err}}, forced(xstate.FormatXSave)); err == nil {
 				t.Errorf("%d renames: a plan was made", renames)
 			}
 		}
@@ -297,7 +298,7 @@ func TestConcurrent(t *testing.T) {
 				if _, err := convert.Recover(dir); err != nil {
 					return
 				}
-				c, err := codec.Open(dir)
+				c, err := checkpoint.Open(dir)
 				if err != nil {
 					return
 				}

@@ -6,9 +6,9 @@ import (
 	"hash/maphash"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
@@ -20,7 +20,7 @@ type Options struct {
 
 // Plan is a conversion of one checkpoint, worked out but not carried out.
 type Plan struct {
-	Checkpoint *codec.Checkpoint
+	Checkpoint *checkpoint.Checkpoint
 	*compat.Judgement
 	// CPUInfo is what changes in cpuinfo.img.
 	CPUInfo []FieldChange
@@ -44,7 +44,7 @@ type FieldChange struct {
 // KindError is an input of a kind that cannot be converted.
 type KindError struct {
 	Path string
-	Kind codec.Kind
+	Kind checkpoint.Kind
 }
 
 func (e *KindError) Error() string {
@@ -54,14 +54,15 @@ func (e *KindError) Error() string {
 // NewPlan works out a conversion. Errors of the checkpoint's images are joined: a
 // checkpoint with one unreadable image is not converted at all. They are of type
 // [*codec.FormatError], or from the file system; or it is a [*KindError].
-func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
+func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 	p := &Plan{Checkpoint: c, Judgement: compat.Judge(o.Target, o.Policy), files: map[string][]byte{}, read: map[string]uint64{}}
 	errs := append([]error(nil), c.Problems...)
-	if c.Kind != codec.KindCRIU && c.Kind != codec.KindArchive {
+	if c.Kind != checkpoint.KindCRIU && c.Kind != checkpoint.KindArchive {
 		return nil, &KindError{c.Path, c.Kind}
 	}
-	if archive, _ := c.Archive(); archive != "" {
-		info, err := os.Stat(archive)
+	archive := c.Archive()
+	if archive != nil {
+		info, err := os.Stat(archive.Path)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +73,8 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 			errs = codec.AppendFault(errs, err)
 			continue
 		}
-		p.read[filepath.Base(th.Core.Path)] = hash(th.Core.Raw())
+		name := c.FileOf(th)
+		p.read[name] = hash(th.Core.Raw())
 		r := p.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing, State: &th.Core.State})
 		if r.Refused || !r.Changed {
 			continue
@@ -82,16 +84,18 @@ func NewPlan(c *codec.Checkpoint, o Options) (*Plan, error) {
 			errs = codec.AppendFault(errs, err)
 			continue
 		}
-		p.files[filepath.Base(th.Core.Path)] = b
+		p.files[name] = b
 	}
 	if len(errs) == 0 && c.CPUInfo != nil {
 		p.read["cpuinfo.img"] = hash(c.CPUInfo.Encode(c.CPUInfo))
 		p.planCPUInfo(c.CPUInfo)
 	}
 	for _, name := range p.sortedNames() {
-		if label, sparse := c.Sparse(name); sparse {
-			errs = codec.AppendFault(errs, &codec.FormatError{Path: label, Field: "tar",
-				Err: errors.New("stored as a sparse file, whose map would change; pack the archive without --sparse")})
+		if archive == nil {
+			break
+		}
+		if err := archive.Replaceable(name); err != nil {
+			errs = codec.AppendFault(errs, err)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

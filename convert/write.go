@@ -10,6 +10,8 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+
+	"github.com/fpuimg/fpuimg/codec"
 )
 
 // What a checkpoint cannot be copied for.
@@ -54,20 +56,20 @@ func (p *Plan) WriteFile(out string) error {
 // Bytes returns the one core image of the plan, converted; or as it was, if the
 // plan changes nothing.
 func (p *Plan) Bytes() ([]byte, error) {
-	core := p.Checkpoint.Single()
-	if core == nil {
+	name := p.Checkpoint.Image
+	if name == "" {
 		return nil, fmt.Errorf("%s: a directory, not one core image", p.Checkpoint.Path)
 	}
-	if b, ok := p.files[filepath.Base(core.Path)]; ok {
+	if b, ok := p.files[name]; ok {
 		return b, nil
 	}
-	return core.Raw(), nil
+	return codec.ReadImage(p.Checkpoint.Files, name)
 }
 
 // check returns a [*ChangedError] if a file does not have the content from which the
 // plan was made.
 func (p *Plan) check(f *os.File, name string) error {
-	b, err := io.ReadAll(io.LimitReader(f, maxImage+1))
+	b, err := io.ReadAll(io.LimitReader(f, codec.MaxImage+1))
 	if err == nil && hash(b) != p.read[name] {
 		err = &ChangedError{filepath.Clean(f.Name())}
 	}

@@ -8,12 +8,12 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
-	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/convert"
 )
 
 // archive converts the checkpoints of one archive into a new archive, all or none.
-func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint) (cli.Exit, []convertImage, error) {
+func (o *convertOptions) archive(s *cli.IO, path string, all []checkpoint.Found) (cli.Exit, []convertImage, error) {
 	var images []convertImage
 	failed := func(err error) (cli.Exit, []convertImage, error) {
 		return cli.Damaged, append(images, newConvertImage(path)), err
@@ -33,13 +33,13 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 	var plans []*convert.Plan
 	var errs []error
 	changed, refused := false, false
-	for _, ckpt := range all {
-		plan, err := o.plan(ckpt)
+	for _, f := range all {
+		plan, err := o.plan(f.Checkpoint)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		img := newConvertImage(ckpt.Path)
+		img := newConvertImage(f.Path)
 		img.fill(plan, o.advice(plan))
 		images = append(images, img)
 		plans = append(plans, plan)
@@ -92,10 +92,10 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []*codec.Checkpoint
 
 // archiveInput returns the archive that holds the checkpoints, and refuses one that
 // cannot become a new archive.
-func (o *convertOptions) archiveInput(path string, all []*codec.Checkpoint) (file string, err error) {
-	for _, ckpt := range all {
-		if !ckpt.Unreadable() {
-			file, _ = ckpt.Archive()
+func (o *convertOptions) archiveInput(path string, all []checkpoint.Found) (file string, err error) {
+	for _, f := range all {
+		if f.Err == nil {
+			file = f.Checkpoint.Archive().Path
 			break
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -54,7 +55,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 // checked is one image against every host.
 type checked struct {
 	path    string
-	ckpt    *codec.Checkpoint // nil if it cannot be read
+	kind    checkpoint.Kind
 	errs    []error
 	results []*result
 }
@@ -138,24 +139,24 @@ func (o *checkOptions) images(s *cli.IO, paths []string) iter.Seq[*checked] {
 
 // load checks what a path holds.
 func (o *checkOptions) load(s *cli.IO, path string) []*checked {
-	all, err := openAll(s, path, codec.Options{XSaveArea: o.area})
+	all, err := openAll(s, path, checkpoint.Options{XSaveArea: o.area})
 	if err != nil {
-		return []*checked{{path: path, errs: []error{err}}}
+		return []*checked{{path: path, kind: checkpoint.KindCRIU, errs: []error{err}}}
 	}
 	var out []*checked
-	for _, ckpt := range all {
-		if ckpt.Unreadable() { // there is nothing to judge
-			out = append(out, &checked{path: ckpt.Path, ckpt: ckpt, errs: ckpt.Problems})
+	for _, f := range all {
+		if f.Err != nil { // there is nothing to judge
+			out = append(out, &checked{path: f.Path, kind: checkpoint.KindArchive, errs: []error{f.Err}})
 			continue
 		}
-		out = append(out, o.check(ckpt))
+		out = append(out, o.check(f.Checkpoint))
 	}
 	return out
 }
 
 // criu reports whether CRIU reads such an input, and convert changes it.
 func (img *checked) criu() bool {
-	return img.ckpt.Kind == codec.KindCRIU || img.ckpt.Kind == codec.KindArchive
+	return img.kind == checkpoint.KindCRIU || img.kind == checkpoint.KindArchive
 }
 
 // partOf tells which part of a checkpoint an error is about.
@@ -167,8 +168,8 @@ func partOf(err error) compat.Part {
 }
 
 // check reads an image once and holds it against every host.
-func (o *checkOptions) check(ckpt *codec.Checkpoint) *checked {
-	img := &checked{path: ckpt.Path, ckpt: ckpt}
+func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
+	img := &checked{path: ckpt.Path, kind: ckpt.Kind}
 	var source *xstate.CPU
 	if ckpt.CPUInfo != nil {
 		source = ckpt.CPUInfo.CPU()
@@ -312,10 +313,7 @@ type checkThread struct {
 }
 
 func (img *checked) document() checkImage {
-	d := checkImage{Path: img.path, Kind: string(codec.KindCRIU), Results: []checkResult{}}
-	if img.ckpt != nil {
-		d.Kind = string(img.ckpt.Kind)
-	}
+	d := checkImage{Path: img.path, Kind: string(img.kind), Results: []checkResult{}}
 	if len(img.errs) > 0 {
 		d.Error = newErrorDoc(img.path, img.errs[0])
 	}

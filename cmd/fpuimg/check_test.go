@@ -17,6 +17,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -308,9 +309,9 @@ func TestAgree(t *testing.T) {
 }
 
 // read opens a checkpoint whose images are all well.
-func read(t *testing.T, path string) (*codec.Checkpoint, []codec.Thread) {
+func read(t *testing.T, path string) (*checkpoint.Checkpoint, []codec.Thread) {
 	t.Helper()
-	ckpt, err := codec.Open(path)
+	ckpt, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -188,17 +189,17 @@ func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage,
 			s.Warnf("%s: a conversion of it was interrupted; it is complete now", path)
 		}
 	}
-	all, err := openAll(s, path, codec.Options{})
+	all, err := openAll(s, path, checkpoint.Options{})
 	if err != nil {
 		return failed(err)
 	}
-	if all[0].Kind == codec.KindArchive {
+	if all[0].Err != nil || all[0].Checkpoint.Archive() != nil {
 		return o.archive(s, path, all)
 	}
 	if o.compress != "" {
 		return failed(&cli.UsageError{Err: fmt.Errorf("%s: --compress goes with an archive", path), Hint: "leave out --compress"})
 	}
-	ckpt, err := codec.Only(path, all)
+	ckpt, err := checkpoint.Only(path, all)
 	if err != nil {
 		return failed(err)
 	}
@@ -211,12 +212,12 @@ func newConvertImage(path string) convertImage {
 }
 
 // plan works out the conversion of one checkpoint.
-func (o *convertOptions) plan(ckpt *codec.Checkpoint) (*convert.Plan, error) {
+func (o *convertOptions) plan(ckpt *checkpoint.Checkpoint) (*convert.Plan, error) {
 	return convert.NewPlan(ckpt, convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force, KeepCPUInfo: o.keepCPUInfo}})
 }
 
 // one converts one checkpoint that is not in an archive.
-func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint, lock *convert.Lock) (cli.Exit, convertImage, error) {
+func (o *convertOptions) one(s *cli.IO, ckpt *checkpoint.Checkpoint, lock *convert.Lock) (cli.Exit, convertImage, error) {
 	path := ckpt.Path
 	img := newConvertImage(path)
 	plan, err := o.plan(ckpt)
@@ -224,7 +225,7 @@ func (o *convertOptions) one(s *cli.IO, ckpt *codec.Checkpoint, lock *convert.Lo
 		return cli.Damaged, img, err
 	}
 	img.fill(plan, o.advice(plan))
-	if ckpt.Single() != nil {
+	if ckpt.Image != "" {
 		if err := fileOutput(o.output, o.imageName(path)); err != nil {
 			return cli.Usage, img, err
 		}
@@ -289,7 +290,7 @@ func (o *convertOptions) write(s *cli.IO, path string, plan *convert.Plan, lock 
 			return "", err
 		}
 	}
-	if plan.Checkpoint.Single() != nil {
+	if plan.Checkpoint.Image != "" {
 		return out, plan.WriteFile(out)
 	}
 	return out, plan.WriteDir(out, convert.DirOptions{
@@ -320,7 +321,7 @@ func (o *convertOptions) outputName(path string, plan *convert.Plan) (string, er
 	if filepath.Dir(path) == path {
 		return "", &cli.UsageError{Err: fmt.Errorf("%s has no place beside it", path), Hint: "name the output with -o"}
 	}
-	if plan.Checkpoint.Single() != nil {
+	if plan.Checkpoint.Image != "" {
 		return o.imageName(path), nil
 	}
 	return path + "." + o.suffix(), nil

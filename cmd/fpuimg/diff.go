@@ -14,6 +14,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -107,8 +108,8 @@ func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 }
 
 // open reads one of the two checkpoints.
-func (o *diffOptions) open(s *cli.IO, path string) (*codec.Checkpoint, error) {
-	input := codec.Options{Machine: o.machine, XSaveArea: o.area && path == "-"}
+func (o *diffOptions) open(s *cli.IO, path string) (*checkpoint.Checkpoint, error) {
+	input := checkpoint.Options{Machine: o.machine, XSaveArea: o.area && path == "-"}
 	ckpt, err := open(s, path, input)
 	if o.area && noImage(err) {
 		input.XSaveArea = true

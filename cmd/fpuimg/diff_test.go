@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -18,7 +19,7 @@ import (
 // one number are compared, and the one that is left with the one that is left.
 func TestDiffOrder(t *testing.T) {
 	from := testimg.Path(t, "h-threads8")
-	ckpt, err := codec.Open(from)
+	ckpt, err := checkpoint.Open(from)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -19,7 +20,7 @@ import (
 func inputHint(path string, err error) string {
 	var interrupted *codec.InterruptedError
 	var layout *codec.LayoutError
-	var compression *codec.CompressionError
+	var compression *checkpoint.CompressionError
 	var format *codec.FormatError
 	switch {
 	case errors.As(err, &interrupted):
@@ -30,7 +31,7 @@ func inputHint(path string, err error) string {
 	case errors.As(err, &layout):
 		return "fpuimg show or diff --host=PROFILE reads it, with --xsave-area if it is a bare area; PROFILE is what fpuimg profile wrote on the machine that stored it. " +
 			"For fpuimg check, show --elf-core=FILE makes a core of it"
-	case errors.Is(err, codec.ErrNoImages):
+	case errors.Is(err, checkpoint.ErrNoImages):
 		return noImagesHint(path)
 	case errors.As(err, &compression) && compression.Path == path:
 		if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -53,7 +54,7 @@ func noImagesHint(dir string) string {
 		case e.Type().IsRegular() && archiveSuffix(path) != "":
 			return "name an archive in it, such as " + view.Path(path)
 		case e.Type()&fs.ModeSymlink != 0 && isDir(path):
-			if _, err := codec.OpenDir(path); err == nil {
+			if _, err := checkpoint.OpenDir(path); err == nil {
 				return "links in it are not followed; name " + view.Path(path)
 			}
 		}
@@ -72,7 +73,7 @@ func fileHint(path, field string) string {
 		if path == "-" {
 			return ""
 		}
-		if _, err := codec.OpenAll(path, codec.Options{XSaveArea: true}); err == nil {
+		if _, err := checkpoint.OpenAll(path, checkpoint.Options{XSaveArea: true}); err == nil {
 			return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Path(path)
 		}
 	case "gzip", "bzip2", "xz", "zstd":

@@ -24,14 +24,15 @@ var edges = []struct {
 	pkg     string
 	imports string // of this module without its path, then modules of others
 }{
-	{"cmd/fpuimg", "codec codec/cpuid codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
-	{"cmd/fpurestore", "codec codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view color pflag sys"},
+	{"cmd/fpuimg", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
+	{"cmd/fpurestore", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view color pflag sys"},
 	{"cmd/fpurestore/internal/ptrace", "codec/xstate sys"},
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
-	{"convert", "codec codec/xstate convert/compat internal/rawtar sys"},
+	{"convert", "codec codec/checkpoint convert/compat sys"},
 	{"convert/compat", "codec/xstate"},
-	{"codec", "codec/xstate internal/rawtar protobuf"},
+	{"codec/checkpoint", "codec codec/xstate internal/rawtar"},
+	{"codec", "codec/xstate protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/xstate", ""},
 	{"internal/rawtar", "compress xz"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -20,28 +21,28 @@ func paths(args []string) []string {
 }
 
 // open reads the one checkpoint that a path argument names; "-" is standard input.
-func open(s *cli.IO, path string, o codec.Options) (*codec.Checkpoint, error) {
+func open(s *cli.IO, path string, o checkpoint.Options) (*checkpoint.Checkpoint, error) {
 	all, err := openAll(s, path, o)
 	if err != nil {
 		return nil, err
 	}
-	return codec.Only(path, all)
+	return checkpoint.Only(path, all)
 }
 
 // openAll reads every checkpoint that a path argument holds.
-func openAll(s *cli.IO, path string, o codec.Options) ([]*codec.Checkpoint, error) {
+func openAll(s *cli.IO, path string, o checkpoint.Options) ([]checkpoint.Found, error) {
 	if path == "-" {
-		return codec.ReadAll("-", s.In, o)
+		return checkpoint.ReadAll("-", s.In, o)
 	}
-	return codec.OpenAll(path, o)
+	return checkpoint.OpenAll(path, o)
 }
 
 // kindNames are the kinds of inputs as a title spells them.
-var kindNames = map[codec.Kind]string{codec.KindELFCore: "ELF core, ", codec.KindXSaveArea: "XSAVE area, "}
+var kindNames = map[checkpoint.Kind]string{checkpoint.KindELFCore: "ELF core, ", checkpoint.KindXSaveArea: "XSAVE area, "}
 
 // containerText describes the container that a checkpoint was taken of: "container
 // web (Podman, runc)".
-func containerText(c *codec.Container) string {
+func containerText(c *checkpoint.Container) string {
 	if c == nil {
 		return ""
 	}

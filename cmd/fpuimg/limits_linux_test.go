@@ -54,8 +54,8 @@ func contents(t *testing.T, dir string) string {
 	return b.String()
 }
 
-// checkpoint copies a real checkpoint into a directory of its own.
-func checkpoint(t *testing.T, parent string) string {
+// copyOf copies a real checkpoint into a directory of its own.
+func copyOf(t *testing.T, parent string) string {
 	t.Helper()
 	dir := filepath.Join(parent, "ckpt")
 	if err := os.CopyFS(dir, os.DirFS(testimg.Path(t, "h-avx"))); err != nil {
@@ -148,12 +148,12 @@ func TestWriteLimits(t *testing.T) {
 	}
 	t.Run("file size", func(t *testing.T) {
 		parent := t.TempDir()
-		checkpoint(t, parent)
+		copyOf(t, parent)
 		fails(t, parent, "-f 0", "file too large")
 	})
 	t.Run("descriptors", func(t *testing.T) {
 		parent := t.TempDir()
-		dir := checkpoint(t, parent)
+		dir := copyOf(t, parent)
 		if err := os.MkdirAll(filepath.Join(dir, "a", "b", "c"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func TestWriteLimits(t *testing.T) {
 	})
 	t.Run("read-only", func(t *testing.T) {
 		parent := t.TempDir()
-		checkpoint(t, parent)
+		copyOf(t, parent)
 		if err := unix.Mount(parent, parent, "", unix.MS_BIND, ""); err != nil {
 			t.Skipf("no bind mount here: %v", err)
 		}
@@ -205,7 +205,7 @@ func TestWriteLimits(t *testing.T) {
 			t.Skipf("no tmpfs here: %v", err)
 		}
 		defer unix.Unmount(parent, unix.MNT_DETACH)
-		dir := checkpoint(t, parent)
+		dir := copyOf(t, parent)
 		filler := make([]byte, 4096)
 		f, err := os.Create(filepath.Join(dir, "pages-99.img"))
 		if err != nil {
@@ -222,7 +222,7 @@ func TestWriteLimits(t *testing.T) {
 	})
 	t.Run("permission", func(t *testing.T) {
 		parent := t.TempDir()
-		checkpoint(t, parent)
+		copyOf(t, parent)
 		if os.Getuid() == 0 {
 			// Root may write anywhere, except what is immutable.
 			if out, err := exec.Command("chattr", "+i", filepath.Join(parent, "ckpt"), parent).CombinedOutput(); err != nil {

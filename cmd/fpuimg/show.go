@@ -14,6 +14,7 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
@@ -27,7 +28,7 @@ type showOptions struct {
 	host               string
 	elfCore            string
 
-	input    codec.Options
+	input    checkpoint.Options
 	features xstate.Features // of --component; all if it is not given
 	lanes    laneFormat
 	unseen   map[int]bool // threads of --tid that no input has had yet
@@ -85,7 +86,8 @@ func (o *showOptions) complete() (err error) {
 // shown is one image. What is about its threads is there once they were read.
 type shown struct {
 	path    string
-	ckpt    *codec.Checkpoint // nil if it cannot be read
+	kind    checkpoint.Kind
+	ckpt    *checkpoint.Checkpoint // nil if it cannot be read
 	cpu     *xstate.CPU
 	threads int          // how many; there may be too many to keep them
 	tasks   map[int]bool // that they belong to, 0 if unknown
@@ -168,18 +170,21 @@ func (o *showOptions) images(s *cli.IO, paths []string) iter.Seq[*shown] {
 		for _, path := range paths {
 			all, err := openAll(s, path, o.input)
 			if err == nil && o.elfCore != "" { // threads of two checkpoints may have the same number
-				_, err = codec.Only(path, all)
+				_, err = checkpoint.Only(path, all)
 			}
 			if err != nil {
-				if !yield(&shown{path: path, errs: []error{err}}) {
+				if !yield(&shown{path: path, kind: checkpoint.KindCRIU, errs: []error{err}}) {
 					return
 				}
 				continue
 			}
-			for _, ckpt := range all {
-				img := &shown{path: ckpt.Path, ckpt: ckpt, errs: slices.Clone(ckpt.Problems)}
-				if ckpt.CPUInfo != nil {
-					img.cpu = ckpt.CPUInfo.CPU()
+			for _, f := range all {
+				img := &shown{path: f.Path, kind: checkpoint.KindArchive, errs: []error{f.Err}}
+				if ckpt := f.Checkpoint; ckpt != nil {
+					img.kind, img.ckpt, img.errs = ckpt.Kind, ckpt, slices.Clone(ckpt.Problems)
+					if ckpt.CPUInfo != nil {
+						img.cpu = ckpt.CPUInfo.CPU()
+					}
 				}
 				if !yield(img) {
 					return
@@ -229,7 +234,7 @@ func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) err
 }
 
 // threads yields the threads to show.
-func (o *showOptions) threads(ckpt *codec.Checkpoint) iter.Seq2[codec.Thread, error] {
+func (o *showOptions) threads(ckpt *checkpoint.Checkpoint) iter.Seq2[codec.Thread, error] {
 	return func(yield func(codec.Thread, error) bool) {
 		for th, err := range ckpt.Threads() {
 			if len(o.tid) > 0 && !slices.Contains(o.tid, th.TID) {
@@ -452,9 +457,8 @@ type componentDoc struct {
 
 // document reads an image and writes it.
 func (o *showOptions) document(doc *jsonStream, img *shown) error {
-	d := showImage{Path: img.path, Kind: string(codec.KindCRIU), Threads: []showThread{}}
+	d := showImage{Path: img.path, Kind: string(img.kind), Threads: []showThread{}}
 	if img.ckpt != nil {
-		d.Kind = string(img.ckpt.Kind)
 		d.Container = (*containerDoc)(img.ckpt.Container)
 	}
 	var err error

@@ -12,6 +12,7 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
@@ -121,7 +122,7 @@ func TestShowChanged(t *testing.T) {
 			if err := os.CopyFS(dir, os.DirFS(testimg.Path(t, "h-threads8"))); err != nil {
 				t.Fatal(err)
 			}
-			ckpt, err := codec.Open(dir)
+			ckpt, err := checkpoint.Open(dir)
 			if err != nil {
 				t.Fatal(err)
 			}

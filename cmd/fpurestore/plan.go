@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
@@ -25,7 +26,7 @@ func loadImages(o *options) ([]imageThread, error) {
 	var errs loadError
 	load := func(path string) {
 		info, statErr := os.Stat(path)
-		ckpt, err := codec.Open(path)
+		ckpt, err := checkpoint.Open(path)
 		if err != nil {
 			errs = codec.AppendFault(errs, err)
 			return

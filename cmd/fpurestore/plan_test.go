@@ -12,6 +12,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
@@ -303,7 +304,7 @@ func TestSaveRaw(t *testing.T) {
 	if err := os.WriteFile(raw, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ckpt, err := codec.Open(dir)
+	ckpt, err := checkpoint.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -140,8 +140,8 @@ func (f *fake) restore(args ...string) result {
 	return result{int(s.Finish(code, err)), out.String(), errs.String()}
 }
 
-// checkpoint writes the images of threads, "pid/tid" each.
-func checkpoint(t *testing.T, state *xstate.State, threads ...string) string {
+// images writes the images of threads, "pid/tid" each.
+func images(t *testing.T, state *xstate.State, threads ...string) string {
 	t.Helper()
 	var saved []codec.SavedThread
 	for _, text := range threads {
@@ -206,7 +206,7 @@ func TestOrder(t *testing.T) {
 		}
 		return nil
 	}
-	r := f.restore("-t", "7", "-D", checkpoint(t, filled(avx512), "7/7", "7/8"), "--save", dir)
+	r := f.restore("-t", "7", "-D", images(t, filled(avx512), "7/7", "7/8"), "--save", dir)
 	const want = "host, open, stop, mode 7, read 7, mode 8, read 8, read 7, registers 7, mode 7, read 8, registers 8, mode 8, swap 2, close, running, release"
 	if got := strings.Join(f.calls, ", "); r.code != 0 || got != want {
 		t.Errorf("exit status %d: %s, want %s", r.code, got, want)
@@ -228,10 +228,10 @@ func TestOrder(t *testing.T) {
 // TestExits has every kind of failure, and holds the exit code, the outcome and the
 // hint against it.
 func TestExits(t *testing.T) {
-	good := checkpoint(t, filled(avx512), "7/7", "7/8")
+	good := images(t, filled(avx512), "7/7", "7/8")
 	lost := xstate.NewState(xstate.FormatXSave)
 	lost.BV |= xstate.AVX.Mask()
-	narrow := checkpoint(t, filled(avx512|xstate.BNDREGS.Mask()), "7/7", "7/8")
+	narrow := images(t, filled(avx512|xstate.BNDREGS.Mask()), "7/7", "7/8")
 	compat := filled(0)
 	compat.Compat = true
 	attach := func(e ptrace.AttachError) error { e.PID, e.TID = 7, 7; return &e }
@@ -249,13 +249,13 @@ func TestExits(t *testing.T) {
 		{name: "host", at: "host", err: errors.New("no CPUID"), code: 4, outcome: "unchanged", says: "no CPUID"},
 		{name: "nowhere", args: []string{"-D", "nowhere"}, code: 3, outcome: "unchanged", says: "nowhere"},
 		{name: "no images", args: []string{"-D", t.TempDir()}, code: 3, outcome: "unchanged", says: "hint: -D DIR names"},
-		{name: "mismatch", args: []string{"-D", checkpoint(t, filled(0), "1/1", "1/2")}, code: 1, outcome: "refused", says: "hint: --map="},
-		{name: "one missing", args: []string{"-D", checkpoint(t, filled(0), "7/7")}, code: 1, outcome: "refused", says: "hint: --ignore-missing leaves"},
+		{name: "mismatch", args: []string{"-D", images(t, filled(0), "1/1", "1/2")}, code: 1, outcome: "refused", says: "hint: --map="},
+		{name: "one missing", args: []string{"-D", images(t, filled(0), "7/7")}, code: 1, outcome: "refused", says: "hint: --ignore-missing leaves"},
 		{name: "map", args: []string{"-D", good, "--map=5=7"}, code: 1, outcome: "refused", says: "hint: the images are of 7 8"},
 		{name: "refused", args: []string{"-D", narrow}, code: 1, outcome: "refused", says: "hint: to do it all the same: fpurestore -t 7 --force -D "},
 		{name: "forced", args: []string{"-D", narrow, "--force"}, code: 0, outcome: "restored", says: "2 threads restored"},
-		{name: "damaged", args: []string{"-D", checkpoint(t, lost, "7/7", "7/8")}, code: 3, outcome: "unchanged", says: "hint: to do it all the same"},
-		{name: "mode", args: []string{"-D", checkpoint(t, compat, "7/7", "7/8")}, code: 4, outcome: "unchanged", says: "32-bit task"},
+		{name: "damaged", args: []string{"-D", images(t, lost, "7/7", "7/8")}, code: 3, outcome: "unchanged", says: "hint: to do it all the same"},
+		{name: "mode", args: []string{"-D", images(t, compat, "7/7", "7/8")}, code: 4, outcome: "unchanged", says: "32-bit task"},
 		{name: "there", args: []string{"--save", good}, code: 3, outcome: "unchanged", says: "hint: --save=DIR makes a new"},
 		{name: "not found", at: "open", err: attach(ptrace.AttachError{Reason: ptrace.ErrNotFound}), code: 4, outcome: "unchanged", says: "hint: look with ps"},
 		{name: "zombie", at: "open", err: attach(ptrace.AttachError{Reason: ptrace.ErrZombie}), code: 4, outcome: "unchanged", says: "hint: look with ps"},
@@ -311,7 +311,7 @@ func TestExits(t *testing.T) {
 // TestTreeChanges: a tree that changes while it is stopped is stopped anew, until time
 // is up; threads that come meanwhile have to have images.
 func TestTreeChanges(t *testing.T) {
-	images := checkpoint(t, filled(avx512), "7/7", "7/8", "9/9")
+	images := images(t, filled(avx512), "7/7", "7/8", "9/9")
 	args := []string{"-t", "7", "-D", images, "--tree"}
 	t.Run("twice", func(t *testing.T) {
 		f, stops := newFake(t), 0
@@ -380,7 +380,7 @@ func TestTreeChanges(t *testing.T) {
 
 // TestCancelled: a signal takes effect before the first write, or not at all.
 func TestCancelled(t *testing.T) {
-	images := checkpoint(t, filled(avx512), "7/7", "7/8")
+	images := images(t, filled(avx512), "7/7", "7/8")
 	for at, want := range map[string]struct {
 		code int
 		says string
@@ -413,7 +413,7 @@ func TestDeadline(t *testing.T) {
 		}
 		return nil
 	}
-	if r := f.restore("-t", "7", "-D", checkpoint(t, filled(avx512), "7/7", "7/8"), "--timeout=10ms"); r.code != 0 {
+	if r := f.restore("-t", "7", "-D", images(t, filled(avx512), "7/7", "7/8"), "--timeout=10ms"); r.code != 0 {
 		t.Errorf("exit status %d: %s", r.code, r.errors)
 	}
 }

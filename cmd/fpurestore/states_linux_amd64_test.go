@@ -22,6 +22,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
@@ -378,7 +379,7 @@ func Test32Bit(t *testing.T) {
 	t.Run("saved", func(t *testing.T) {
 		mustRestore(t, 0, "-t", g.pid(), "--save", after)
 		core := filepath.Join(after, fmt.Sprintf("core-%d.img", g.state.Threads[0].TID))
-		ckpt, err := codec.Open(core)
+		ckpt, err := checkpoint.Open(core)
 		if err != nil {
 			t.Fatal(err)
 		}

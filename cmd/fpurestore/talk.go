@@ -14,6 +14,7 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
@@ -211,7 +212,7 @@ func hint(err error, o *options) string {
 		return "to do it all the same: " + o.forced()
 	case is[*saveError](err):
 		return "--save=DIR makes a new directory, where one can be made"
-	case errors.Is(err, codec.ErrNoImages):
+	case errors.Is(err, checkpoint.ErrNoImages):
 		return "-D DIR names the directory of images"
 	case errors.Is(err, ptrace.ErrTimeout):
 		return "a thread in uninterruptible sleep stops only when it wakes up; --timeout waits longer"

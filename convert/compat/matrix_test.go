@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
@@ -152,9 +152,9 @@ func namesLack(f compat.Finding, host *xstate.CPU) bool {
 	return false
 }
 
-func openImage(t *testing.T, name string) *codec.Checkpoint {
+func openImage(t *testing.T, name string) *checkpoint.Checkpoint {
 	t.Helper()
-	c, err := codec.Open(testimg.Path(t, name))
+	c, err := checkpoint.Open(testimg.Path(t, name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package codec_test
+package checkpoint_test
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 )
 
 // layout is an OCI image layout for a test.
@@ -70,11 +70,11 @@ func TestImageLayout(t *testing.T) {
 	image := tagged.image(descriptor("layer.v1.tar", tagged.put(imagesTar(t, "checkpoint/"))))
 	tagged.index(image, image)
 	for _, l := range []layout{containerd, podman, tagged} {
-		c, err := codec.Open(l.dir)
+		c, err := checkpoint.Open(l.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := countThreads(t, c); n != 8 || c.Path != l.dir || c.Kind != codec.KindArchive || len(c.Problems) > 0 {
+		if n := countThreads(t, c); n != 8 || c.Path != l.dir || c.Kind != checkpoint.KindArchive || len(c.Problems) > 0 {
 			t.Errorf("%d threads, path %s, kind %s, problems %v; want 8, %s, archive, none", n, c.Path, c.Kind, c.Problems, l.dir)
 		}
 	}
@@ -83,8 +83,8 @@ func TestImageLayout(t *testing.T) {
 // TestDamagedLayout opens OCI image layouts of which a part is wrong: it is said what,
 // and checkpoints elsewhere in the layout are there all the same.
 func TestDamagedLayout(t *testing.T) {
-	checkpoint := imagesTar(t, "checkpoint/")
-	after := slices.Concat(imagesTar(t, "checkpoint/")[:len(checkpoint)-1024], makeTar(t, member{name: "rootfs-diff.tar", data: make([]byte, 3000)}))
+	whole := imagesTar(t, "checkpoint/")
+	after := slices.Concat(imagesTar(t, "checkpoint/")[:len(whole)-1024], makeTar(t, member{name: "rootfs-diff.tar", data: make([]byte, 3000)}))
 	changed := func(b []byte, at int) []byte {
 		b = slices.Clone(b)
 		b[at]++
@@ -97,11 +97,11 @@ func TestDamagedLayout(t *testing.T) {
 		return l.image(descriptor("layer.v1.tar", digest))
 	}
 	nothing := "an OCI image layout, but no blob in it is a checkpoint"
-	inImage := bytes.Index(checkpoint, []byte("core-22100.img")) + 512 + 2000
+	inImage := bytes.Index(whole, []byte("core-22100.img")) + 512 + 2000
 	tests := []struct {
 		name string
 		make func(layout) string // what the index lists
-		// alone, no checkpoint is found; else there is one, with this problem
+		// alone, no whole is found; else there is one, with this problem
 		alone bool
 		want  string
 	}{
@@ -113,18 +113,18 @@ func TestDamagedLayout(t *testing.T) {
 		}, true, "the content is not that of sha256:111"},
 		{"manifest no JSON", func(l layout) string { return descriptor("manifest.v1+json", l.put([]byte(`{`))) }, true, "json: "},
 		{"layer missing", func(l layout) string { return l.image(descriptor("layer.v1.tar", "sha256:"+strings.Repeat("2", 64))) }, true, "222: no such file"},
-		{"layer cut off", func(l layout) string { return layer(l, checkpoint[:700]) }, true, "tar: the archive ends inside a member"},
+		{"layer cut off", func(l layout) string { return layer(l, whole[:700]) }, true, "tar: the archive ends inside a member"},
 		{"layer full of zeros", func(l layout) string {
-			digest := l.put(checkpoint)
-			l.write(blobName(digest), make([]byte, len(checkpoint)))
+			digest := l.put(whole)
+			l.write(blobName(digest), make([]byte, len(whole)))
 			return l.image(descriptor("layer.v1.tar", digest))
 		}, true, "the content is not that of sha256:"},
-		{"layer altered at its start", func(l layout) string { return altered(l, checkpoint, 0) }, true, "the content is not that of sha256:"},
-		{"layer altered", func(l layout) string { return altered(l, checkpoint, inImage) }, false, "the content is not that of sha256:"},
+		{"layer altered at its start", func(l layout) string { return altered(l, whole, 0) }, true, "the content is not that of sha256:"},
+		{"layer altered", func(l layout) string { return altered(l, whole, inImage) }, false, "the content is not that of sha256:"},
 		{"layer altered after the images", func(l layout) string { return altered(l, after, len(after)-2000) }, false, "the content is not that of sha256:"},
 		{"layer altered, by SHA-512", func(l layout) string {
-			digest := fmt.Sprintf("sha512:%x", sha512.Sum512(checkpoint))
-			l.write(blobName(digest), changed(checkpoint, inImage))
+			digest := fmt.Sprintf("sha512:%x", sha512.Sum512(whole))
+			l.write(blobName(digest), changed(whole, inImage))
 			return l.image(descriptor("layer.v1.tar", digest))
 		}, false, "the content is not that of sha512:"},
 	}
@@ -133,7 +133,7 @@ func TestDamagedLayout(t *testing.T) {
 			l := newLayout(t)
 			bad := tt.make(l)
 			l.index(bad)
-			c, err := codec.Open(l.dir)
+			c, err := checkpoint.Open(l.dir)
 			switch {
 			case tt.alone && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), nothing)):
 				t.Errorf("error %v, want %q and %q", err, nothing, tt.want)
@@ -143,21 +143,26 @@ func TestDamagedLayout(t *testing.T) {
 				t.Errorf("problems %v, want %q", c.Problems, tt.want)
 			}
 			l.index(bad, layer(l, imagesTar(t, "good/")))
-			all, err := codec.OpenAll(l.dir, codec.Options{})
+			all, err := checkpoint.OpenAll(l.dir, checkpoint.Options{})
 			if err != nil || len(all) != 2 {
 				t.Fatalf("%d checkpoints, error %v; want 2", len(all), err)
 			}
-			if len(all[0].Problems) != 1 || !strings.Contains(all[0].Problems[0].Error(), tt.want) {
-				t.Errorf("problems %v, want %q", all[0].Problems, tt.want)
+			problem := all[0].Err
+			if !tt.alone {
+				problem = errors.Join(all[0].Checkpoint.Problems...)
 			}
-			if n := countThreads(t, all[1]); n != 8 || len(all[1].Problems) > 0 {
-				t.Errorf("the good one has %d threads and problems %v, want 8 and none", n, all[1].Problems)
+			if problem == nil || !strings.Contains(problem.Error(), tt.want) || strings.Contains(problem.Error(), "\n") {
+				t.Errorf("problem %v, want %q", problem, tt.want)
 			}
-			if _, err := codec.Open(l.dir + ":good"); err != nil {
+			good := all[1].Checkpoint
+			if n := countThreads(t, good); n != 8 || len(good.Problems) > 0 {
+				t.Errorf("the good one has %d threads and problems %v, want 8 and none", n, good.Problems)
+			}
+			if _, err := checkpoint.Open(l.dir + ":good"); err != nil {
 				t.Error(err)
 			}
 			if tt.alone { // what is wrong goes with the one that there is
-				c, err := codec.Open(l.dir)
+				c, err := checkpoint.Open(l.dir)
 				if err != nil || len(c.Problems) != 1 || countThreads(t, c) != 8 {
 					t.Errorf("error %v, want one checkpoint with one problem", err)
 				}
@@ -174,7 +179,7 @@ func TestLayoutLimits(t *testing.T) {
 		missing = append(missing, descriptor("manifest.v1+json", fmt.Sprintf("sha256:%064x", i)))
 	}
 	l.index(missing...)
-	_, err := codec.Open(l.dir)
+	_, err := checkpoint.Open(l.dir)
 	if err == nil || strings.Count(err.Error(), "\n") != 11 || !strings.HasSuffix(err.Error(), "\nand 991 more") {
 		t.Errorf("error %v, want one line for the layout, ten for its blobs and the count of 991 more", err)
 	}
@@ -183,7 +188,7 @@ func TestLayoutLimits(t *testing.T) {
 		nested = descriptor("index.v1+json", l.put([]byte(`{"manifests":[`+nested+`]}`)))
 	}
 	l.index(nested)
-	if _, err := codec.Open(l.dir); err == nil || !strings.Contains(err.Error(), "nest deeper than 4") {
+	if _, err := checkpoint.Open(l.dir); err == nil || !strings.Contains(err.Error(), "nest deeper than 4") {
 		t.Errorf("error %v, want one of the nesting", err)
 	}
 }
@@ -202,9 +207,9 @@ func TestLayoutBudget(t *testing.T) {
 		layers = append(layers, descriptor("layer.v1.tar+gzip", l.put(slices.Concat(images, end))))
 	}
 	l.index(l.image(layers...))
-	var all []*codec.Checkpoint
+	var all []*checkpoint.Checkpoint
 	var err error
-	got := allocated(func() { all, err = codec.OpenAll(l.dir, codec.Options{}) })
+	got := allocated(func() { all, err = found(checkpoint.OpenAll(l.dir, checkpoint.Options{})) })
 	if limit := uint64(600 << 20); got > limit {
 		t.Errorf("%d MiB allocated, want %d at most", got>>20, limit>>20)
 	}

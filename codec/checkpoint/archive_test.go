@@ -1,4 +1,4 @@
-package codec_test
+package checkpoint_test
 
 import (
 	"archive/tar"
@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
@@ -25,71 +26,6 @@ import (
 var archives = map[string]string{"p-gzip": "p-gzip.tar.gz", "p-zstd": "p-zstd.tar.zst", "p-none": "p-none.tar"}
 
 func archivePath(tb testing.TB, name string) string { return testimg.Path(tb, name, archives[name]) }
-
-// TestTruthArchive compares every register in the archives that Podman wrote with
-// what the containers' programs said they held; from a file and from a pipe.
-func TestTruthArchive(t *testing.T) {
-	threads := map[string]int{"p-gzip": 1, "p-zstd": 4, "p-none": 3}
-	for _, truth := range testimg.All(t, testimg.Archive) {
-		t.Run(truth.Name, func(t *testing.T) {
-			path := archivePath(t, truth.Name)
-			ckpt, err := codec.Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			f, err := os.Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			piped, err := codec.ReadAll("-", &onlyReader{f}, codec.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, ckpt := range []*codec.Checkpoint{ckpt, piped[0]} {
-				for _, p := range ckpt.Problems {
-					t.Error(p)
-				}
-				if ckpt.Kind != codec.KindArchive {
-					t.Errorf("kind %q, want archive", ckpt.Kind)
-				}
-				if got, want := *ckpt.Container, (codec.Container{Name: truth.Name, Image: "localhost/fpat:1", Engine: "Podman", Runtime: "runc"}); got != want {
-					t.Errorf("container %+v, want %+v", got, want)
-				}
-				cores := map[string]*codec.Core{}
-				for th, err := range ckpt.Threads() {
-					if err != nil {
-						t.Fatal(err)
-					}
-					cores[filepath.Base(th.Core.Path)] = th.Core
-				}
-				c := comparison{map[string]int{}, map[string]string{}}
-				n := 0
-				for _, task := range truth.Tasks {
-					for i := range task.Threads {
-						th := &task.Threads[i]
-						if cores[th.Image] == nil {
-							t.Fatalf("no %s in the archive", th.Image)
-						}
-						c.thread(&cores[th.Image].State, th)
-						n++
-					}
-				}
-				if n != threads[truth.Name] || len(cores) != n {
-					t.Errorf("%d threads in the truth, %d in the archive; want %d", n, len(cores), threads[truth.Name])
-				}
-				// TOP, 8 ST, 16 XMM, 32 ZMM, 8 k where the program saw them all.
-				if got, want := sum(c.compared), 25*n; got < want {
-					t.Errorf("%d registers compared, want at least %d", got, want)
-				}
-				for _, diff := range c.differs {
-					t.Error(diff)
-				}
-				t.Logf("%d registers of %d threads compared", sum(c.compared), n)
-			}
-		})
-	}
-}
 
 // member is a member of a tar archive for tests.
 type member struct {
@@ -161,7 +97,7 @@ func imagesTar(tb testing.TB, prefix string, more ...member) []byte {
 	return makeTar(tb, append(es, more...)...)
 }
 
-func countThreads(t *testing.T, c *codec.Checkpoint) int {
+func countThreads(t *testing.T, c *checkpoint.Checkpoint) int {
 	t.Helper()
 	n := 0
 	for _, err := range c.Threads() {
@@ -197,7 +133,7 @@ func TestArchiveShapes(t *testing.T) {
 	for _, tt := range tests {
 		for name, compress := range compressors(t) {
 			t.Run(tt.name+"/"+name, func(t *testing.T) {
-				cs, err := codec.ReadAll("x.tar", bytes.NewReader(compress(tt.tar)), codec.Options{})
+				cs, err := found(checkpoint.ReadAll("x.tar", bytes.NewReader(compress(tt.tar)), checkpoint.Options{}))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -313,7 +249,7 @@ func sparseTar(t *testing.T, format string, size int64) []byte {
 func TestArchiveSparse(t *testing.T) {
 	for _, format := range []string{"gnu", "posix"} {
 		t.Run(format, func(t *testing.T) {
-			cs, err := codec.ReadAll("x.tar", bytes.NewReader(sparseTar(t, format, 1<<20)), codec.Options{})
+			cs, err := found(checkpoint.ReadAll("x.tar", bytes.NewReader(sparseTar(t, format, 1<<20)), checkpoint.Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -333,7 +269,7 @@ func TestArchiveSparse(t *testing.T) {
 // TestArchiveSparseBomb refuses sparse members that are small in the archive and not
 // in memory.
 func TestArchiveSparseBomb(t *testing.T) {
-	cs, err := codec.ReadAll("x.tar", bytes.NewReader(sparseTar(t, "gnu", 64<<20)), codec.Options{})
+	cs, err := found(checkpoint.ReadAll("x.tar", bytes.NewReader(sparseTar(t, "gnu", 64<<20)), checkpoint.Options{}))
 	for _, c := range cs {
 		err = errors.Join(append(c.Problems, err)...)
 	}
@@ -377,7 +313,7 @@ func TestArchiveHostile(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cs, err := codec.ReadAll("x.tar", bytes.NewReader(tt.tar), codec.Options{})
+			cs, err := found(checkpoint.ReadAll("x.tar", bytes.NewReader(tt.tar), checkpoint.Options{}))
 			var errs []error
 			for _, c := range cs {
 				errs = append(errs, c.Problems...)
@@ -429,8 +365,8 @@ func TestArchiveTruncated(t *testing.T) {
 			if err := os.WriteFile(path, b[:min(cut, len(b))], 0o600); err != nil {
 				t.Fatal(err)
 			}
-			c, err := codec.OpenAll(path, codec.Options{})
-			s, serr := codec.ReadAll(path, bytes.NewReader(b[:min(cut, len(b))]), codec.Options{})
+			c, err := found(checkpoint.OpenAll(path, checkpoint.Options{}))
+			s, serr := found(checkpoint.ReadAll(path, bytes.NewReader(b[:min(cut, len(b))]), checkpoint.Options{}))
 			if (err == nil) != (serr == nil) || len(c) != len(s) {
 				t.Fatalf("cut at %d: from the file %v, from a stream %v", cut, err, serr)
 			}
@@ -452,7 +388,7 @@ func TestArchiveTruncated(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n := 0; n < len(b)-100; n += 512 {
-			c, err := codec.ReadAll(name, bytes.NewReader(b[:n]), codec.Options{})
+			c, err := found(checkpoint.ReadAll(name, bytes.NewReader(b[:n]), checkpoint.Options{}))
 			if err == nil && len(c[0].Problems) == 0 {
 				// The walk may end before the cut.
 				if got := countThreads(t, c[0]); n < len(b)/2 || got == 0 {
@@ -484,7 +420,7 @@ func TestArchiveBomb(t *testing.T) {
 	if _, err := f.WriteAt(imagesTar(t, "checkpoint/"), 512+(size+511)/512*512); err != nil {
 		t.Skip("the file system has no sparse files of this size: ", err)
 	}
-	c, err := codec.Open(path)
+	c, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -509,7 +445,7 @@ func TestArchiveBomb(t *testing.T) {
 		z.Close()
 		pw.Close()
 	}()
-	_, err = codec.ReadAll("bomb", r, codec.Options{})
+	_, err = found(checkpoint.ReadAll("bomb", r, checkpoint.Options{}))
 	r.Close()
 	if err == nil || !strings.Contains(err.Error(), "bomb") {
 		t.Errorf("error %v, want that it is a decompression bomb", err)
@@ -552,7 +488,7 @@ func TestArchiveLastCounts(t *testing.T) {
 					h[len(tt.last.name)-1] = '/'
 					sumHeader(h)
 				}
-				cs, err := codec.ReadAll("x", bytes.NewReader(compress(b)), codec.Options{})
+				cs, err := found(checkpoint.ReadAll("x", bytes.NewReader(compress(b)), checkpoint.Options{}))
 				if err != nil || len(cs) != 1 {
 					t.Fatalf("%d checkpoints, error %v; want one", len(cs), err)
 				}
@@ -594,11 +530,11 @@ func TestArchiveChecksum(t *testing.T) {
 		for i := range 4 {
 			b[len(b)-8+i] ^= 0x55
 		}
-		cs, err := codec.ReadAll("x", bytes.NewReader(b), codec.Options{})
+		cs, err := found(checkpoint.ReadAll("x", bytes.NewReader(b), checkpoint.Options{}))
 		for _, c := range cs {
 			err = errors.Join(append(c.Problems, err)...)
 		}
-		if _, ok := errors.AsType[*codec.CompressionError](err); !ok {
+		if _, ok := errors.AsType[*checkpoint.CompressionError](err); !ok {
 			t.Errorf("%s: error %v, want one of the compression", how, err)
 		}
 	}
@@ -616,8 +552,8 @@ func TestArchiveTiny(t *testing.T) {
 		name    string
 		members []member
 	}{{"images", images}, {"links", links}} {
-		_, err := codec.ReadAllAfter("x", bytes.NewReader(makeTar(t, tt.members...)), 256<<20-n*200)
-		cs, _ := codec.ReadAllAfter("x", bytes.NewReader(makeTar(t, tt.members...)), 256<<20-n*200)
+		_, err := found(checkpoint.ReadAllAfter("x", bytes.NewReader(makeTar(t, tt.members...)), 256<<20-n*200))
+		cs, _ := found(checkpoint.ReadAllAfter("x", bytes.NewReader(makeTar(t, tt.members...)), 256<<20-n*200))
 		for _, c := range cs {
 			err = errors.Join(append(c.Problems, err)...)
 		}
@@ -630,13 +566,13 @@ func TestArchiveTiny(t *testing.T) {
 // TestArchiveTreeOnce reads an archive whose pstree.img is long, and of many images: it
 // is not decoded for each of them.
 func TestArchiveTreeOnce(t *testing.T) {
-	es := []member{{name: "config.dump", data: []byte("{}")}, {name: "checkpoint/pstree.img", data: tree(treeEntry(1, times(1, 1<<20), true))}, {name: "checkpoint/core-1.img"}}
+	es := []member{{name: "config.dump", data: []byte("{}")}, {name: "checkpoint/pstree.img", data: codec.MarshalPstree([]codec.SavedTask{{PID: 1, TIDs: slices.Repeat([]int{1}, 1<<20)}})}, {name: "checkpoint/core-1.img"}}
 	for i := range 100 {
 		es = append(es, member{name: fmt.Sprintf("checkpoint/core-%d.img", 1000+i)}, member{name: "o"})
 	}
 	b := compressors(t)["gzip"](makeTar(t, es...))
 	got := allocated(func() {
-		if _, err := codec.ReadAll("x", bytes.NewReader(b), codec.Options{}); err != nil {
+		if _, err := found(checkpoint.ReadAll("x", bytes.NewReader(b), checkpoint.Options{})); err != nil {
 			t.Error(err)
 		}
 	})
@@ -674,7 +610,7 @@ func TestDirectoriesAbove(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(root, "config.dump"), []byte(`{"name":"web"}`), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cs, err := codec.OpenAll(root, codec.Options{})
+			cs, err := found(checkpoint.OpenAll(root, checkpoint.Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -710,7 +646,7 @@ func FuzzArchive(f *testing.F) {
 		f.Add(compress(makeTar(f, member{name: "checkpoint/core-1.img", data: []byte("a")}, member{name: "l", typ: tar.TypeSymlink, link: "/"})))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		cs, err := codec.ReadAll("x", bytes.NewReader(b), codec.Options{})
+		cs, err := found(checkpoint.ReadAll("x", bytes.NewReader(b), checkpoint.Options{}))
 		for _, c := range cs {
 			for th, err := range c.Threads() {
 				if err == nil {
@@ -727,20 +663,20 @@ func TestContainers(t *testing.T) {
 	core := member{name: "checkpoint/core-1.img", data: threads8(t)["core-22100.img"]}
 	tests := []struct {
 		name, config, spec string
-		want               *codec.Container
+		want               *checkpoint.Container
 	}{
 		{"podman", `{"name":"web","rootfsImageName":"i:1","runtime":"crun"}`, `{"annotations":{"io.container.manager":"libpod"}}`,
-			&codec.Container{Name: "web", Image: "i:1", Engine: "Podman", Runtime: "crun"}},
+			&checkpoint.Container{Name: "web", Image: "i:1", Engine: "Podman", Runtime: "crun"}},
 		{"cri-o", `{"name":"k8s_web_pod","runtime":"runc"}`, `{"annotations":{"io.container.manager":"cri-o","io.kubernetes.cri-o.Metadata":"{\"name\":\"web\"}"}}`,
-			&codec.Container{Name: "web", Engine: "CRI-O", Runtime: "runc"}},
-		{"containerd", `{"id":"1"}`, `{"annotations":{"io.kubernetes.cri.container-name":"web"}}`, &codec.Container{Name: "web", Engine: "containerd"}},
+			&checkpoint.Container{Name: "web", Engine: "CRI-O", Runtime: "runc"}},
+		{"containerd", `{"id":"1"}`, `{"annotations":{"io.kubernetes.cri.container-name":"web"}}`, &checkpoint.Container{Name: "web", Engine: "containerd"}},
 		{"rubbish", `[1]`, `"annotations"`, nil},
-		{"hostile", `{"name":"a\u001b[31m\nb"}`, `{}`, &codec.Container{Name: "a\x1b[31m\nb"}},
+		{"hostile", `{"name":"a\u001b[31m\nb"}`, `{}`, &checkpoint.Container{Name: "a\x1b[31m\nb"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := makeTar(t, member{name: "config.dump", data: []byte(tt.config)}, member{name: "./spec.dump", data: []byte(tt.spec)}, core)
-			cs, err := codec.ReadAll("x", bytes.NewReader(b), codec.Options{})
+			cs, err := found(checkpoint.ReadAll("x", bytes.NewReader(b), checkpoint.Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,4 +1,4 @@
-package codec
+package checkpoint
 
 import (
 	"bytes"
@@ -15,9 +15,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/internal/rawtar"
 )
 
 // Limits on an OCI image layout: what is read whole, how deep indexes nest, and how
@@ -49,48 +51,47 @@ type ociLayout struct {
 	dir    string
 	seen   map[string]bool // digests: tags and images share blobs
 	blobs  int
-	budget *budget // of all blobs
+	budget budget // of all blobs
 	faults int
-	out    []*Checkpoint
+	all    []Found
 }
 
 // openLayout opens the checkpoints in the blobs of an OCI image layout (OCI image
-// specification, image-layout.md). A blob that cannot be read stands among them as a
-// checkpoint with nothing but problems, unless there are no others. The result is nil
-// if dir is no layout.
-func openLayout(dir string, b *budget) ([]*Checkpoint, error) {
+// specification, image-layout.md). A blob that cannot be read stands among them, unless
+// there are no others. The result is nil if dir is no layout.
+func openLayout(dir string) ([]Found, error) {
 	index := filepath.Join(dir, "index.json")
-	raw, err := ReadFile(index)
+	b, err := codec.ReadFile(index)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	l := &ociLayout{dir: dir, seen: map[string]bool{}, budget: b}
-	l.manifest(index, raw, 0)
-	if n := l.faults - maxFaults; n > 0 {
-		l.out = append(l.out, &Checkpoint{Path: dir, Kind: KindArchive, Problems: []error{&MoreError{n}}})
+	l := &ociLayout{dir: dir, seen: map[string]bool{}}
+	l.manifest(index, b, 0)
+	if n := l.faults - codec.MaxFaults; n > 0 {
+		l.all = append(l.all, Found{Path: dir, Err: &codec.MoreError{N: n}})
 	}
 	errs := []error{fmt.Errorf("%s: an OCI image layout, but no blob in it is a checkpoint", dir)}
-	for _, c := range l.out {
-		if c.Unreadable() {
-			errs = append(errs, c.Problems...)
+	for _, f := range l.all {
+		if f.Err != nil {
+			errs = append(errs, f.Err)
 		}
 	}
-	if len(errs)-1 == len(l.out) { // nothing but faults
+	switch {
+	case len(errs)-1 == len(l.all): // nothing but faults
 		return nil, errors.Join(errs...)
+	case len(l.all) == 1:
+		l.all[0].Path, l.all[0].Checkpoint.Path = dir, dir
 	}
-	if len(l.out) == 1 {
-		l.out[0].Path = dir
-	}
-	return l.out, nil
+	return l.all, nil
 }
 
 // fault notes that a file of the layout cannot be read.
 func (l *ociLayout) fault(path string, err error) {
-	if l.faults++; l.faults <= maxFaults {
-		l.out = append(l.out, &Checkpoint{Path: path, Kind: KindArchive, Problems: []error{err}})
+	if l.faults++; l.faults <= codec.MaxFaults {
+		l.all = append(l.all, Found{Path: path, Err: err})
 	}
 }
 
@@ -109,11 +110,11 @@ func (l *ociLayout) blob(path string, d descriptor) (blob string, ok bool) {
 	l.seen[d.Digest] = true
 	m := digestForm().FindStringSubmatch(d.Digest)
 	if m == nil {
-		l.fault(path, &FormatError{path, 0, "digest", fmt.Errorf("%q is no digest", d.Digest)})
+		l.fault(path, &codec.FormatError{Path: path, Field: "digest", Err: fmt.Errorf("%q is no digest", d.Digest)})
 		return "", false
 	}
 	if l.blobs++; l.blobs == maxBlobs+1 {
-		l.fault(path, &FormatError{path, 0, "manifests", fmt.Errorf("more than %d blobs", maxBlobs)})
+		l.fault(path, &codec.FormatError{Path: path, Field: "manifests", Err: fmt.Errorf("more than %d blobs", maxBlobs)})
 	}
 	return filepath.Join(l.dir, "blobs", m[1], m[2]), l.blobs <= maxBlobs
 }
@@ -135,7 +136,7 @@ func verify(blob string, r io.Reader, d descriptor) error {
 		return err
 	}
 	if hex.EncodeToString(h.Sum(nil)) != want {
-		return &FormatError{blob, 0, "digest", fmt.Errorf("the content is not that of %s", d.Digest)}
+		return &codec.FormatError{Path: blob, Field: "digest", Err: fmt.Errorf("the content is not that of %s", d.Digest)}
 	}
 	return nil
 }
@@ -143,12 +144,12 @@ func verify(blob string, r io.Reader, d descriptor) error {
 // manifest looks into the blobs that an index or a manifest lists.
 func (l *ociLayout) manifest(path string, b []byte, depth int) {
 	if depth > maxNesting {
-		l.fault(path, &FormatError{path, 0, "manifests", fmt.Errorf("indexes nest deeper than %d", maxNesting)})
+		l.fault(path, &codec.FormatError{Path: path, Field: "manifests", Err: fmt.Errorf("indexes nest deeper than %d", maxNesting)})
 		return
 	}
 	var m manifest
 	if err := json.Unmarshal(b, &m); err != nil {
-		l.fault(path, &FormatError{path, 0, "json", err})
+		l.fault(path, &codec.FormatError{Path: path, Field: "json", Err: err})
 		return
 	}
 	for _, d := range m.Manifests {
@@ -188,9 +189,9 @@ func (l *ociLayout) descriptor(path string, d descriptor, depth int) {
 
 func readManifest(blob string) ([]byte, error) {
 	if info, err := os.Stat(blob); err == nil && info.Size() > maxManifest {
-		return nil, &FormatError{blob, maxManifest, "json", errTooLarge}
+		return nil, &codec.FormatError{Path: blob, Offset: maxManifest, Field: "json", Err: codec.ErrTooLarge}
 	}
-	return ReadFile(blob)
+	return codec.ReadFile(blob)
 }
 
 // archive opens a blob that is, or as a layer may be, the archive of a checkpoint.
@@ -199,43 +200,45 @@ func (l *ociLayout) archive(path string, d descriptor) {
 	if !ok {
 		return
 	}
-	all, err := openBlob(blob, d, l.budget)
+	all, err := l.open(blob, d)
 	switch {
 	case errors.Is(err, errNoCheckpoint) && d.MediaType != mediaCRIU: // an ordinary layer
 	case err != nil:
 		l.fault(blob, err)
 	}
-	l.out = append(l.out, all...)
+	l.all = append(l.all, all...)
 }
 
-// openBlob opens the checkpoints of an archive, and hashes the whole of it: the walk may
-// have stopped early, and damage may look like an archive that has none.
-func openBlob(blob string, d descriptor, b *budget) ([]*Checkpoint, error) {
-	info, err := os.Lstat(blob)
+// open opens the checkpoints of an archive, and hashes the whole of it: damage may look
+// like an archive that has none.
+func (l *ociLayout) open(blob string, d descriptor) ([]Found, error) {
+	r, size, err := codec.Dir(filepath.Dir(blob)).Open(filepath.Base(blob))
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, &FormatError{blob, 0, "file", errIrregular}
+	f := r.(*os.File)
+	defer f.Close()
+	head := make([]byte, 2*rawtar.HeadSize)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		return nil, err
 	}
-	all, err := openAll(blob, Options{}, b)
-	if format, ok := errors.AsType[*FormatError](err); ok && format.Field == "magic" {
-		err = fmt.Errorf("%w: %w", errNoCheckpoint, format) // a layer need not be an archive that is known here
+	all, err := []Found(nil), fmt.Errorf("%s: %w", blob, errNoCheckpoint) // a layer need not be an archive that is known here
+	if compression, ok := isArchive(head[:n], size); ok {
+		all, err = readArchive(blob, f, f, size, compression, &l.budget)
 	}
 	if err != nil && !errors.Is(err, errNoCheckpoint) {
 		return nil, err
 	}
-	f, ferr := os.Open(blob)
-	if ferr != nil {
-		return nil, ferr
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
 	}
-	defer f.Close()
 	damage := verify(blob, f, d)
 	if err != nil {
 		return nil, cmp.Or(damage, err)
 	}
 	for _, c := range all {
-		c.problem(damage)
+		c.Checkpoint.problem(damage)
 	}
-	return slices.DeleteFunc(all, func(c *Checkpoint) bool { return c.Kind != KindArchive }), nil
+	return all, nil
 }

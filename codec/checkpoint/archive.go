@@ -1,0 +1,402 @@
+package checkpoint
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/internal/rawtar"
+)
+
+// Limits on what an archive may make the reader hold. A core image is a few KiB.
+const (
+	maxHeld   = 256 << 20 // see budget
+	heldRatio = 8         // see budget
+	maxName   = 4 << 10   // of a member; no system takes a longer path
+	dirHeld   = 16 << 10  // what a directory with images counts for, besides them
+	fileHeld  = 256       // what an image counts for, besides its bytes
+)
+
+// budget bounds what one input costs, over all its blobs and their members together:
+// what is held of them stays below maxHeld and heldRatio times what was read.
+type budget struct {
+	rawtar.Budget
+	held int64
+}
+
+// hold counts n bytes more. It reports whether they are within the bound.
+func (b *budget) hold(n int64) bool {
+	b.held += n
+	return b.held <= b.mayHold()
+}
+
+func (b *budget) mayHold() int64 { return maxHeld + heldRatio*b.In }
+
+// Archive is the files of one directory in a tar archive. Those that tell of registers
+// are held in memory; others can be opened where the archive is a file that is not
+// compressed.
+type Archive struct {
+	Path string // of the archive
+	Dir  string // in it, "." for its root
+
+	info    fs.FileInfo // of the archive, nil if it cannot be opened again, or is compressed
+	members map[string]member
+	needed  bool // it has images that tell of registers
+	twice   []error
+}
+
+// member is one file of an archive.
+type member struct {
+	b        []byte // nil if it is not held
+	at, size int64  // of the data in the archive
+	sparse   bool   // in the archive: b is what it expands to
+	err      error  // why it cannot be read
+}
+
+// Open opens a file. The error for one in a compressed archive says to unpack it.
+func (a *Archive) Open(name string) (io.ReaderAt, int64, error) {
+	m, ok := a.members[name]
+	switch {
+	case !ok:
+		return nil, 0, &fs.PathError{Op: "open", Path: a.Label(name), Err: fs.ErrNotExist}
+	case m.err != nil:
+		return nil, 0, m.err
+	case m.b != nil:
+		return bytes.NewReader(m.b), int64(len(m.b)), nil
+	case a.info == nil || m.sparse:
+		return nil, 0, fmt.Errorf("%s: %w", a.Label(name), errPacked)
+	}
+	f, err := os.Open(a.Path)
+	if err != nil {
+		return nil, 0, err
+	}
+	if info, err := f.Stat(); err != nil || !os.SameFile(info, a.info) || info.Size() != a.info.Size() || !info.ModTime().Equal(a.info.ModTime()) {
+		f.Close()
+		return nil, 0, fmt.Errorf("%s: another program changed it meanwhile", a.Path)
+	}
+	return struct {
+		*io.SectionReader
+		io.Closer
+	}{io.NewSectionReader(f, m.at, m.size), f}, m.size, nil
+}
+
+// Names lists the images in the directory.
+func (a *Archive) Names() ([]string, error) { return slices.Collect(maps.Keys(a.members)), nil }
+
+// Label names a file in the archive: "x.tar:checkpoint/core-1.img". At the root it is
+// "x.tar:./core-1.img", whose last element is the file's name too.
+func (a *Archive) Label(name string) string { return a.Path + ":" + a.Dir + "/" + name }
+
+// Replaceable returns an error for a file that [Rewrite] cannot replace.
+func (a *Archive) Replaceable(name string) error {
+	if a.members[name].sparse {
+		return &codec.FormatError{Path: a.Label(name), Field: "tar", Err: errSparse}
+	}
+	return nil
+}
+
+// walker collects the checkpoints of a tar archive in one pass.
+type walker struct {
+	path        string
+	compression rawtar.Compression
+	info        fs.FileInfo
+	dirs        map[string]*Archive
+	order       []string          // of dirs that are needed
+	notes       map[string][]byte // config.dump and spec.dump, by their place
+	links       map[string]int64  // where links stand, by their cleaned names
+	budget      *budget
+	unfit       []error // members with images whose names cannot be used
+	oci         bool    // it is an OCI image layout
+}
+
+// isArchive tells an archive by the first bytes of a file, whose size is -1 for a
+// stream.
+func isArchive(head []byte, size int64) (rawtar.Compression, bool) {
+	if len(head) >= 2*rawtar.HeadSize && len(bytes.TrimLeft(head, "\x00")) == 0 {
+		return rawtar.None, size < 0 || size%rawtar.HeadSize == 0 // the end, and nothing before it
+	}
+	return rawtar.Detect(head)
+}
+
+// readArchive reads the checkpoints of an archive. size is that of the file, which is nil
+// for a stream.
+func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.Compression, b *budget) ([]Found, error) {
+	w := &walker{path: name, compression: c, dirs: map[string]*Archive{}, notes: map[string][]byte{}, links: map[string]int64{}, budget: b}
+	var err error
+	if c == rawtar.None && file != nil {
+		if name != "-" {
+			if w.info, err = file.Stat(); err != nil {
+				return nil, err
+			}
+		}
+		err = w.walk(rawtar.NewSeeker(file, 0, size))
+	} else {
+		dec, derr := rawtar.NewDecoder(r, c, &b.Budget)
+		if derr != nil {
+			return nil, w.wrap(derr)
+		}
+		defer dec.Close()
+		if err = w.walk(rawtar.NewReader(dec)); err == nil && c != rawtar.None {
+			// What compressors check of the content stands at its end.
+			if _, err = io.Copy(io.Discard, dec); err != nil {
+				err = w.wrap(err)
+			}
+		}
+	}
+	all := w.checkpoints()
+	switch {
+	case err != nil && len(all) == 0:
+		return nil, err
+	case len(all) == 0 && len(w.order) > 0:
+		return nil, fmt.Errorf("%s: %w: only a pre-dump, which holds memory but no registers", name, errNoCheckpoint)
+	case len(all) == 0 && len(w.unfit) > 0:
+		return nil, w.unfit[0]
+	case len(all) == 0 && w.oci:
+		return nil, fmt.Errorf("%s: an OCI image layout; unpack it into a directory, and name that", name)
+	case len(all) == 0:
+		return nil, fmt.Errorf("%s: %w: no directory holds a pstree.img or a core-*.img", name, errNoCheckpoint)
+	}
+	if err != nil {
+		for _, f := range all {
+			f.Checkpoint.Problems = codec.AppendFault(f.Checkpoint.Problems, err)
+		}
+	}
+	return all, nil
+}
+
+// wrap names the archive in an error of the walk.
+func (w *walker) wrap(err error) error {
+	var format *codec.FormatError
+	var tarErr *rawtar.Error
+	switch {
+	case errors.As(err, &format):
+		return err
+	case errors.As(err, &tarErr) && tarErr.Offset == 0 && w.compression != rawtar.None:
+		return &codec.FormatError{Path: w.path, Offset: 0, Field: string(w.compression), Err: errors.New("what it decompresses to is no tar archive")}
+	case errors.As(err, &tarErr):
+		return &codec.FormatError{Path: w.path, Offset: tarErr.Offset, Field: "tar", Err: errors.New(tarErr.Reason)}
+	case w.compression != rawtar.None:
+		return &CompressionError{w.path, string(w.compression), err}
+	}
+	return fmt.Errorf("%s: %w", w.path, err)
+}
+
+// isImage reports whether the file is one that the reader needs.
+func isImage(base string) bool {
+	switch base {
+	case "pstree.img", "cpuinfo.img", "inventory.img":
+		return true
+	}
+	_, ok := codec.CoreTID(base)
+	return ok
+}
+
+// memberName returns the place that a member has in the archive: "./" is taken off. The
+// error goes on after "its name".
+func memberName(name string) (string, error) {
+	if len(name) > maxName {
+		return "", fmt.Errorf("of %d bytes is longer than any path", len(name))
+	}
+	clean := path.Clean(name)
+	if path.IsAbs(clean) || slices.Contains(strings.Split(name, "/"), "..") {
+		return "", fmt.Errorf("%q leads out of the archive; pack it again with relative names", name)
+	}
+	return clean, nil
+}
+
+// walk reads the archive to its end, since the last member of a name counts.
+func (w *walker) walk(tr *rawtar.Reader) error {
+	for {
+		m, _, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return w.wrap(err)
+		}
+		if m.Type == tar.TypeLink || m.Type == tar.TypeSymlink {
+			if err := w.link(m); err != nil {
+				return err
+			}
+		}
+		switch base := path.Base(m.Name); {
+		case strings.HasSuffix(base, ".img"):
+			err = w.image(tr, m)
+		case base == "config.dump" || base == "spec.dump":
+			err = w.note(tr, m)
+		case base == "oci-layout":
+			w.oci = w.oci || path.Clean(m.Name) == base
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// link notes a link: what is unpacked below its name lands elsewhere.
+func (w *walker) link(m *rawtar.Member) error {
+	name := strings.TrimLeft(m.Name, "/") // as tar does
+	if len(name) > maxName {
+		return nil
+	}
+	name = path.Clean(name)
+	if _, twice := w.links[name]; !twice {
+		w.links[name] = m.Offset
+		return w.hold(m, int64(len(name))+fileHeld)
+	}
+	return nil
+}
+
+// note reads a description of the container.
+func (w *walker) note(tr *rawtar.Reader, m *rawtar.Member) error {
+	clean, err := memberName(m.Name)
+	if err != nil || !m.Regular() || m.Size > maxConfig {
+		return nil
+	}
+	w.notes[clean], err = w.data(tr, m)
+	return err
+}
+
+// image notes an image, and reads one that tells of registers.
+func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
+	needed := isImage(path.Base(m.Name))
+	clean, err := memberName(m.Name)
+	if err != nil {
+		if needed {
+			w.unfit = codec.AppendFault(w.unfit, &codec.FormatError{Path: w.path, Offset: m.Offset, Field: "tar", Err: fmt.Errorf("an image is left out: its name %w", err)})
+		}
+		return nil
+	}
+	dir, base := path.Dir(clean), path.Base(clean)
+	d := w.dirs[dir]
+	if d == nil {
+		if err := w.hold(m, dirHeld); err != nil {
+			return err
+		}
+		d = &Archive{Path: w.path, Dir: dir, info: w.info, members: map[string]member{}}
+		w.dirs[dir] = d
+	}
+	if needed && !d.needed {
+		d.needed = true
+		w.order = append(w.order, dir)
+	}
+	label := d.Label(base)
+	if _, twice := d.members[base]; twice && needed {
+		d.twice = codec.AppendFault(d.twice, &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: errors.New("a second member of this name; the last one counts")})
+	}
+	f := member{at: tr.Offset(), size: m.Size, sparse: m.Sparse}
+	switch {
+	case m.Type == tar.TypeLink:
+		f.err = &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: errHardLink}
+	case !m.Regular() && !m.Sparse:
+		f.err = &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: codec.ErrIrregular}
+	case !needed:
+	case m.Size > codec.MaxImage:
+		f.err = &codec.FormatError{Path: label, Offset: codec.MaxImage, Field: "file", Err: codec.ErrTooLarge}
+	default:
+		if f.b, err = w.data(tr, m); err != nil {
+			return err
+		}
+		if m.Sparse {
+			f.b, f.err = expand(label, m, f.b)
+			if err := w.hold(m, int64(len(f.b))); err != nil {
+				return err
+			}
+		}
+	}
+	d.members[base] = f
+	return w.hold(m, fileHeld)
+}
+
+// hold counts what is kept of a member.
+func (w *walker) hold(m *rawtar.Member, n int64) error {
+	if w.budget.hold(n) {
+		return nil
+	}
+	return &codec.FormatError{Path: w.path, Offset: m.Offset, Field: "tar", Err: fmt.Errorf("more than %d MiB of images and their directories", w.budget.mayHold()>>20)}
+}
+
+// data reads a member whose size was checked.
+func (w *walker) data(tr *rawtar.Reader, m *rawtar.Member) ([]byte, error) {
+	if err := w.hold(m, m.Size); err != nil {
+		return nil, err
+	}
+	b := make([]byte, 0, min(m.Size, 64<<10)) // grows with what is there, not with what the header says
+	for int64(len(b)) < m.Size {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, min(m.Size, 2*int64(cap(b)))), b...)
+		}
+		n, err := io.ReadFull(tr, b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err != nil {
+			return nil, w.wrap(err)
+		}
+	}
+	if w.compression == rawtar.None {
+		w.budget.In += m.Size
+	}
+	return b, nil
+}
+
+// expand gives the content of a member that is stored as a sparse file.
+func expand(label string, m *rawtar.Member, b []byte) ([]byte, error) {
+	pad := make([]byte, -len(b)&511)
+	tr := tar.NewReader(bytes.NewReader(slices.Concat(m.Header, b, pad)))
+	h, err := tr.Next()
+	switch {
+	case err != nil:
+		return nil, &codec.FormatError{Path: label, Offset: 0, Field: "tar", Err: err}
+	case h.Size > codec.MaxImage:
+		return nil, &codec.FormatError{Path: label, Offset: codec.MaxImage, Field: "file", Err: codec.ErrTooLarge}
+	}
+	out, err := io.ReadAll(tr)
+	if err != nil {
+		return nil, &codec.FormatError{Path: label, Offset: 0, Field: "tar", Err: err}
+	}
+	return out, nil
+}
+
+// checkpoints makes a checkpoint of each directory that has cores or names them.
+func (w *walker) checkpoints() []Found {
+	var all []Found
+	for _, dir := range w.order {
+		a := w.dirs[dir]
+		registers := false
+		for base := range a.members {
+			_, core := codec.CoreTID(base)
+			registers = registers || core || base == "pstree.img"
+		}
+		if !registers {
+			continue
+		}
+		c, err := newCheckpoint(w.path, KindArchive, a)
+		if err != nil { // it has what is looked for
+			continue
+		}
+		faults := codec.AppendFault(slices.Clip(a.twice), w.unfit...)
+		for p := dir; p != "."; p = path.Dir(p) {
+			if at, ok := w.links[p]; ok {
+				faults = codec.AppendFault(faults, &codec.FormatError{Path: w.path + ":" + p, Offset: at, Field: "tar", Err: errLinkAbove})
+			}
+		}
+		c.Problems = codec.AppendFault(faults, c.Problems...)
+		c.Container = parseContainer(w.notes[path.Join(dir, "../config.dump")], w.notes[path.Join(dir, "../spec.dump")])
+		all = append(all, Found{Path: c.Path, Checkpoint: c})
+	}
+	if len(all) > 1 {
+		for i, f := range all {
+			f.Checkpoint.Path = w.path + ":" + f.Checkpoint.Archive().Dir
+			all[i].Path = f.Checkpoint.Path
+		}
+	}
+	return all
+}

@@ -1,0 +1,29 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+)
+
+// CompressionError is a compressed archive that cannot be decompressed here. Its own
+// program knows more filters, and takes memory that no file may ask for here.
+type CompressionError struct {
+	Path    string
+	Program string // "gzip", "zstd", "xz" or "bzip2"
+	Err     error
+}
+
+func (e *CompressionError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err) }
+
+func (e *CompressionError) Unwrap() error { return e.Err }
+
+// ErrNoImages is a directory in which nothing is a checkpoint.
+var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.img and no core-*.img")
+
+var (
+	errNoCheckpoint = errors.New("no checkpoint in the archive")
+	errLinkAbove    = errors.New("a link, and images below its name: unpacked, they land elsewhere")
+	errHardLink     = errors.New("a hard link, with the content in another place; pack it again with tar --hard-dereference")
+	errPacked       = errors.New("cannot be read from within; unpack the archive")
+	errSparse       = errors.New("stored as a sparse file, whose map would change; pack the archive without --sparse")
+)

@@ -1,0 +1,259 @@
+package checkpoint
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/internal/rawtar"
+)
+
+// Options say how to read what does not describe itself.
+type Options struct {
+	// XSaveArea takes a file to be a bare XSAVE area.
+	XSaveArea bool
+	// Machine is the one that stored a bare area, or wrote an ELF core that does not
+	// place its components; nil guesses from the size.
+	Machine *xstate.CPU
+}
+
+// Found is a checkpoint, or why there is none where one should be, in a blob of an OCI
+// image layout.
+type Found struct {
+	Path       string
+	Checkpoint *Checkpoint
+	Err        error
+}
+
+// found is a single checkpoint.
+func found(c *Checkpoint, err error) ([]Found, error) {
+	if err != nil {
+		return nil, err
+	}
+	return []Found{{Path: c.Path, Checkpoint: c}}, nil
+}
+
+// Open opens the one checkpoint that path holds: a CRIU images directory or one
+// above it, a core image, an archive, an ELF core. The error is a [*codec.FormatError] if
+// the bytes are malformed, a [*CompressionError], a [*codec.InterruptedError], or from the
+// file system; or it says that there are several (see [OpenAll]).
+func Open(path string) (*Checkpoint, error) {
+	all, err := OpenAll(path, Options{})
+	if err != nil {
+		return nil, err
+	}
+	return Only(path, all)
+}
+
+// Only returns the one checkpoint that path holds, or an error that names all. What is
+// wrong with other blobs of an image layout becomes a problem of it.
+func Only(path string, all []Found) (*Checkpoint, error) {
+	var faults []error
+	var readable []*Checkpoint
+	var names []string
+	for _, f := range all {
+		if f.Err != nil {
+			faults = append(faults, f.Err)
+			continue
+		}
+		readable = append(readable, f.Checkpoint)
+		names = append(names, f.Path)
+	}
+	switch {
+	case len(readable) == 1:
+		readable[0].Problems = codec.AppendFault(readable[0].Problems, faults...)
+		return readable[0], nil
+	case path == "-":
+		return nil, fmt.Errorf("-: holds %d checkpoints: %s; save it to a file, and name one as FILE:DIR", len(names), listed(names))
+	}
+	return nil, fmt.Errorf("%s: holds %d checkpoints; name one of %s", path, len(names), listed(names))
+}
+
+// listed names the first of the checkpoints that an archive or a directory has.
+func listed(names []string) string {
+	if n := len(names) - codec.MaxFaults; n > 0 {
+		names = append(names[:codec.MaxFaults:codec.MaxFaults], fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(names, ", ")
+}
+
+// OpenAll opens every checkpoint that path holds: one for an images directory, a
+// core image, an ELF core or a bare area; as many as there are for an archive, for a
+// directory above the images, such as a runtime's, and for an OCI image layout.
+// ARCHIVE:DIR names one of several. The errors are those of [Open]; of a layout with
+// nothing to read, all are joined.
+func OpenAll(path string, o Options) ([]Found, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if outer, inner, ok := splitInner(path); ok {
+			return openInner(outer, inner, o)
+		}
+		// The image may be between its two names.
+		if err := interrupted(filepath.Dir(path)); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return openDirs(path)
+	case !info.Mode().IsRegular():
+		return nil, &codec.FormatError{Path: path, Field: "file", Err: codec.ErrIrregular}
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+		err = &codec.FormatError{Path: path, Field: "file", Err: codec.ErrIrregular} // since then
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{bufio.NewReaderSize(f, 4096), f, info.Size()}
+	if all, ok, err := s.open(path, o, new(budget)); ok || err != nil {
+		return all, err
+	}
+	b, err := codec.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	dir, name := filepath.Split(path)
+	c, err := newImage(path, name, codec.Dir(filepath.Clean(dir)), b)
+	if err == nil {
+		c.problem(interrupted(filepath.Dir(path)))
+	}
+	return found(c, err)
+}
+
+// ReadAll is [OpenAll] for a stream; name stands for its path.
+func ReadAll(name string, r io.Reader, o Options) ([]Found, error) {
+	return readAll(name, r, o, new(budget))
+}
+
+func readAll(name string, r io.Reader, o Options, b *budget) ([]Found, error) {
+	s := &stream{r: bufio.NewReaderSize(r, 4096), size: -1}
+	if f, ok := r.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			if at, err := f.Seek(0, io.SeekCurrent); err == nil && at == 0 {
+				s.file, s.size = f, info.Size()
+			}
+		}
+	}
+	if all, ok, err := s.open(name, o, b); ok || err != nil {
+		return all, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(s.r, codec.MaxImage+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(raw) > codec.MaxImage {
+		return nil, &codec.FormatError{Path: name, Offset: codec.MaxImage, Field: "image", Err: codec.ErrTooLarge}
+	}
+	return found(newImage(name, filepath.Base(name), piped{name, raw}, raw))
+}
+
+// piped is a core image from a stream.
+type piped struct {
+	name string
+	b    []byte
+}
+
+func (p piped) Open(string) (io.ReaderAt, int64, error) {
+	return bytes.NewReader(p.b), int64(len(p.b)), nil
+}
+func (p piped) Names() ([]string, error) { return []string{p.name}, nil }
+func (p piped) Label(string) string      { return p.name }
+
+// stream is a file or a pipe whose first bytes were looked at.
+type stream struct {
+	r    *bufio.Reader
+	file *os.File // nil unless it can seek
+	size int64
+}
+
+// open tells by its first bytes what the stream holds, and reads it. ok is false if
+// it is none of the things that are known here: then it is a core image, or damaged.
+func (s *stream) open(name string, o Options, b *budget) (all []Found, ok bool, err error) {
+	head, err := s.r.Peek(2 * rawtar.HeadSize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, fmt.Errorf("%s: %w", name, err)
+	}
+	c := &Checkpoint{Path: name, Kind: KindXSaveArea}
+	if o.XSaveArea {
+		th, err := codec.ReadArea(name, s.r, o.Machine)
+		c.threads = []codec.Listed{{Thread: th}}
+		all, err = found(c, err)
+		return all, true, err
+	}
+	compression, isTar := isArchive(head, s.size)
+	if !isTar && !bytes.HasPrefix(head, []byte("\x7fELF")) {
+		return nil, false, nil
+	}
+	// From here on a file is read through a buffer of another size.
+	var r io.Reader = s.r
+	var file io.ReadSeeker
+	if s.file != nil {
+		if _, err := s.file.Seek(0, io.SeekStart); err != nil {
+			return nil, false, err
+		}
+		r, file = s.file, s.file
+	}
+	if isTar {
+		all, err = readArchive(name, r, s.file, s.size, compression, b)
+		return all, true, err
+	}
+	c.Kind = KindELFCore
+	c.threads, c.Problems, err = codec.ReadELFCore(name, r, file, s.size, o.Machine)
+	all, err = found(c, err)
+	return all, true, err
+}
+
+// splitInner splits ARCHIVE:DIR at the last colon before which something exists.
+func splitInner(path string) (outer, inner string, ok bool) {
+	for i := len(path) - 1; i > 0; i-- {
+		if path[i] == ':' {
+			if _, err := os.Stat(path[:i]); err == nil {
+				return path[:i], path[i+1:], true
+			}
+		}
+	}
+	return "", "", false
+}
+
+// openInner opens one of the checkpoints of an archive.
+func openInner(outer, inner string, o Options) ([]Found, error) {
+	all, err := OpenAll(outer, o)
+	if err != nil {
+		return nil, err
+	}
+	want := path.Clean(inner)
+	var names []string
+	for _, f := range all {
+		if f.Err != nil {
+			continue
+		}
+		a := f.Checkpoint.Archive()
+		if a == nil {
+			continue
+		}
+		if a.Dir == want || strings.HasSuffix(f.Path, ":"+inner) {
+			f.Checkpoint.Path = outer + ":" + inner
+			return found(f.Checkpoint, nil)
+		}
+		names = append(names, a.Dir)
+	}
+	return nil, fmt.Errorf("%s: no checkpoint %q in it; it has %s", outer, inner, listed(names))
+}

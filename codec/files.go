@@ -1,0 +1,121 @@
+package codec
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Files are the image files of a checkpoint, in a directory or wherever else.
+type Files interface {
+	// Open opens a file by its name, such as pages-1.img, and tells its size. What it
+	// returns must be closed if it is an [io.Closer]. The error is a [*FormatError] for
+	// what is no regular file, else from the file system.
+	Open(name string) (r io.ReaderAt, size int64, err error)
+	// Names lists the files.
+	Names() ([]string, error)
+	// Label names a file for messages.
+	Label(name string) string
+}
+
+// Dir is the files in a directory. Symbolic links, pipes and devices are refused: CRIU
+// writes none, and following one would leave the checkpoint.
+type Dir string
+
+// Open opens a regular file.
+func (d Dir) Open(name string) (io.ReaderAt, int64, error) { return openRegular(d.Label(name)) }
+
+// Names lists all that the directory has.
+func (d Dir) Names() ([]string, error) {
+	f, err := os.Open(string(d))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// Label is the path of the file.
+func (d Dir) Label(name string) string { return filepath.Join(string(d), name) }
+
+func openRegular(path string) (*os.File, int64, error) {
+	f, err := openNoFollow(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &FormatError{path, 0, "file", ErrIrregular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// MaxImage bounds the files that are read whole. A core image is a few KiB; one
+// pstree entry per process stays far below this too.
+const MaxImage = 64 << 20
+
+// Errors of files that are no image files.
+var (
+	ErrIrregular = errors.New("not a regular file")
+	ErrTooLarge  = fmt.Errorf("larger than %d MiB, which no such image is", MaxImage>>20)
+)
+
+// ReadImage reads an image file whole. The error is that of opening it, or a
+// [*FormatError] for one that is too large.
+func ReadImage(files Files, name string) ([]byte, error) {
+	r, size, err := files.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if c, ok := r.(io.Closer); ok {
+		defer c.Close()
+	}
+	return readWhole(files.Label(name), r, size)
+}
+
+// ReadFile is [ReadImage] for a path.
+func ReadFile(path string) ([]byte, error) {
+	f, size, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readWhole(path, f, size)
+}
+
+func readWhole(path string, r io.ReaderAt, size int64) ([]byte, error) {
+	if size > MaxImage {
+		return nil, &FormatError{path, MaxImage, "file", ErrTooLarge}
+	}
+	b := make([]byte, size)
+	n, err := r.ReadAt(b, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil // it shrank meanwhile: what is there is what it holds
+	}
+	return b[:n], err
+}
+
+// CoreTID reads the thread's number from the name of a core image.
+func CoreTID(name string) (int, bool) {
+	s, ok := strings.CutPrefix(name, "core-")
+	if !ok {
+		return 0, false
+	}
+	s, ok = strings.CutSuffix(s, ".img")
+	if !ok {
+		return 0, false
+	}
+	tid, err := strconv.ParseUint(s, 10, 31)
+	return int(tid), err == nil
+}
+
+// CoreName is the name of a thread's core image.
+func CoreName(tid int) string { return "core-" + strconv.Itoa(tid) + ".img" }
