@@ -102,7 +102,7 @@ type Core struct {
 	img    image
 	entry  entry
 	infoAt int // the offset of the thread_info that counts
-	gpregs [gpFields]uint64
+	gpregs *[gpFields]uint64
 }
 
 // ParseCore decodes a core image. The path serves the errors. A core image keeps
@@ -212,7 +212,7 @@ func (c *Core) threadInfo(m *message) {
 		c.needsFPRegs(m)
 		c.State = xstate.State{}
 	}
-	c.infoAt = m.base + m.start
+	c.infoAt, c.gpregs = m.base+m.start, new([gpFields]uint64)
 	ti := m.sub()
 	for ti.next() {
 		switch ti.num {

@@ -83,6 +83,7 @@ type elfCore struct {
 // elfThread is the notes of one thread.
 type elfThread struct {
 	tid                          int
+	gpregs                       [gpFields]uint64
 	fpregs, xfpregs, xstate, ssp elfNote
 }
 
@@ -330,7 +331,7 @@ func (e *elfCore) note(typ uint32, at int64, b []byte) error {
 	}
 	switch typ {
 	case ntPRStatus:
-		e.last = &elfThread{tid: int(int32(le32(b[e.shape.statusPID:])))}
+		e.last = &elfThread{tid: int(int32(le32(b[e.shape.statusPID:]))), gpregs: e.gpregs(b)}
 		switch {
 		case !e.tids[e.last.tid]:
 			e.tids[e.last.tid] = true
@@ -376,6 +377,20 @@ func (e *elfCore) note(typ uint32, at int64, b []byte) error {
 	return nil
 }
 
+// gpregs returns the general registers of a prstatus. A register is as wide as the
+// machine's, not as the class says.
+func (e *elfCore) gpregs(status []byte) [gpFields]uint64 {
+	at, size := status32Regs, 4*len(gp32)
+	switch {
+	case e.wide:
+		at, size = status64Regs, 8*gpFields
+	case e.x32:
+		size = 8 * gpFields
+	}
+	status = status[min(at, len(status)):]
+	return ParseGPRegs(status[:min(size, len(status))])
+}
+
 // readLayout decodes NT_X86_XSAVE_LAYOUT: an array of struct x86_xfeat_component
 // (arch/x86/include/uapi/asm/elf.h).
 func (e *elfCore) readLayout(at int64, b []byte) (xstate.Layout, error) {
@@ -416,7 +431,7 @@ func (e *elfCore) readLayout(at int64, b []byte) (xstate.Layout, error) {
 
 // core makes the notes of a thread into its state.
 func (e *elfCore) core(t *elfThread) (*Core, error) {
-	c := &Core{Path: e.path, Comm: e.comm, Leader: t.tid == e.pid}
+	c := &Core{Path: e.path, Comm: e.comm, Leader: t.tid == e.pid, gpregs: &t.gpregs}
 	s, err := e.state(t)
 	if err != nil {
 		return nil, err

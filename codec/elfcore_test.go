@@ -2,6 +2,7 @@ package codec_test
 
 import (
 	"bytes"
+	debugelf "debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -103,6 +104,80 @@ func TestTruthELF(t *testing.T) {
 		})
 	}
 }
+
+// TestELFAgain writes an ELF core from an ELF core: every thread keeps its general
+// registers, as the notes have them.
+func TestELFAgain(t *testing.T) {
+	for _, name := range []string{"core-kernel", "core-gcore"} {
+		b, err := os.ReadFile(corePath(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		threads, err := openELF(t, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if _, err := codec.WriteELFCore(&out, threads); err != nil {
+			t.Fatal(err)
+		}
+		want, got := statuses(t, b), statuses(t, out.Bytes())
+		if len(want) != len(threads) || len(got) != len(want) {
+			t.Fatalf("%s: %d threads become %d", name, len(want), len(got))
+		}
+		for tid, regs := range want {
+			if !bytes.Equal(got[tid], regs) {
+				t.Errorf("%s: registers of thread %d\n%x, want\n%x", name, tid, got[tid], regs)
+			}
+			if rip, rsp := binary.LittleEndian.Uint64(regs[16*8:]), binary.LittleEndian.Uint64(regs[19*8:]); rip == 0 || rsp == 0 {
+				t.Errorf("%s: thread %d has rip %#x and rsp %#x", name, tid, rip, rsp)
+			}
+		}
+	}
+	// One of 32 bits.
+	status := prstatus(144, 24, 7)
+	for i := range 17 {
+		binary.LittleEndian.PutUint32(status[72+4*i:], uint32(1000+i))
+	}
+	threads, err := openELF(t, elf(32, 3, note("CORE", 1, status)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if _, err := codec.WriteELFCore(&out, threads); err != nil || !bytes.Contains(out.Bytes(), status[72:][:17*4]) {
+		t.Errorf("32 bits: other registers, error %v", err)
+	}
+}
+
+// statuses returns the general registers in the notes of a 64-bit core, by thread.
+func statuses(t *testing.T, core []byte) map[int][]byte {
+	t.Helper()
+	f, err := debugelf.NewFile(bytes.NewReader(core))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[int][]byte{}
+	for _, p := range f.Progs {
+		if p.Type != debugelf.PT_NOTE {
+			continue
+		}
+		b, err := io.ReadAll(p.Open())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for len(b) >= 12 {
+			name, size, typ := le32(b), le32(b[4:]), le32(b[8:])
+			b = b[12+(name+3)&^3:]
+			if typ == 1 {
+				out[int(le32(b[32:]))] = b[112:][:27*8]
+			}
+			b = b[min((size+3)&^3, uint32(len(b))):]
+		}
+	}
+	return out
+}
+
+func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
 
 // onlyReader hides that a file can seek.
 type onlyReader struct{ f *os.File }

@@ -40,8 +40,13 @@ func ParseGPRegs(b []byte) (regs [gpFields]uint64) {
 }
 
 // GPRegs returns the general registers of a thread in the order of struct
-// user_regs_struct. ok is false if the thread does not come from a core image.
-func (c *Core) GPRegs() (regs [27]uint64, ok bool) { return c.gpregs, c.img.raw != nil }
+// user_regs_struct. ok is false if they are not recorded, as of a bare area.
+func (c *Core) GPRegs() (regs [27]uint64, ok bool) {
+	if c.gpregs == nil {
+		return regs, false
+	}
+	return *c.gpregs, true
+}
 
 // WriteELFCore writes an ELF core that holds the notes of the threads and no
 // memory, so that a debugger shows their registers. The components have Intel's
