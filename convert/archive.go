@@ -80,15 +80,20 @@ func CopyArchive(plans []*Plan, w io.Writer, o ArchiveOptions) error {
 }
 
 func copyArchive(plans []*Plan, w io.Writer, f *os.File, o ArchiveOptions) error {
-	r := &checkpoint.Rewrite{Path: f.Name(), Compression: o.Compression, Progress: o.Progress, Replace: map[string]func([]byte) ([]byte, error){}}
+	r := &checkpoint.Rewrite{Path: f.Name(), Compression: o.Compression, Progress: o.Progress,
+		Replace: map[string]func([]byte) ([]byte, error){}, Patch: map[string]func(io.Reader) io.Reader{}}
 	for _, p := range plans {
-		for name, content := range p.files {
+		for name, c := range p.files {
 			place := path.Join(p.Checkpoint.Archive().Dir, name)
+			if c.content == nil {
+				r.Patch[place] = func(old io.Reader) io.Reader { return &editor{r: old, file: place, edits: c.edits} }
+				continue
+			}
 			r.Replace[place] = func(old []byte) ([]byte, error) {
 				if hash(old) != p.read[name] {
 					return nil, &ChangedError{place}
 				}
-				return content, nil
+				return c.content, nil
 			}
 		}
 	}

@@ -5,6 +5,10 @@
 // that is not refused is carried out by [Plan.WriteDir], which makes a new
 // directory, [Plan.WriteFile], for one core image, or [Plan.InPlace].
 //
+// A plan holds, for each file that changes, its new content or edits of the old one
+// ([Plan.Edit]). A file that is edited is cloned, or streams by in an archive, and is
+// never held whole. What is to be replaced is compared with what the plan was made from.
+//
 // The checkpoints of an archive become a new archive by [WriteArchive]. It copies the
 // archive block by block, since archive/tar would write headers of its own, and
 // rewrites only the images that change.

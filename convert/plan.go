@@ -25,8 +25,8 @@ type Plan struct {
 	// CPUInfo is what changes in cpuinfo.img.
 	CPUInfo []FieldChange
 
-	// files are the new contents, by the name of the file in the directory.
-	files map[string][]byte
+	// files are those that change, by the name of the file in the checkpoint.
+	files map[string]change
 	// read are hashes of the files that the plan was made from, by name, to notice
 	// that another program changes them meanwhile.
 	read map[string]uint64
@@ -55,7 +55,7 @@ func (e *KindError) Error() string {
 // checkpoint with one unreadable image is not converted at all. They are of type
 // [*codec.FormatError], or from the file system; or it is a [*KindError].
 func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
-	p := &Plan{Checkpoint: c, Judgement: compat.Judge(o.Target, o.Policy), files: map[string][]byte{}, read: map[string]uint64{}}
+	p := &Plan{Checkpoint: c, Judgement: compat.Judge(o.Target, o.Policy), files: map[string]change{}, read: map[string]uint64{}}
 	errs := append([]error(nil), c.Problems...)
 	if c.Kind != checkpoint.KindCRIU && c.Kind != checkpoint.KindArchive {
 		return nil, &KindError{c.Path, c.Kind}
@@ -84,7 +84,7 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 			errs = codec.AppendFault(errs, err)
 			continue
 		}
-		p.files[name] = b
+		p.files[name] = change{content: b}
 	}
 	if len(errs) == 0 && c.CPUInfo != nil {
 		p.read["cpuinfo.img"] = hash(c.CPUInfo.Encode(c.CPUInfo))
@@ -118,7 +118,7 @@ func (p *Plan) planCPUInfo(info *codec.CPUInfo) {
 	to := *info
 	to.CPURecord = p.Adapt(info.CPURecord)
 	if p.CPUInfo = diffCPUInfo(info, &to); len(p.CPUInfo) > 0 {
-		p.files["cpuinfo.img"] = info.Encode(&to)
+		p.files["cpuinfo.img"] = change{content: info.Encode(&to)}
 		p.Erased(source, to.CPU())
 	}
 }

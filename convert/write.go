@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/fpuimg/fpuimg/codec"
@@ -60,10 +61,15 @@ func (p *Plan) Bytes() ([]byte, error) {
 	if name == "" {
 		return nil, fmt.Errorf("%s: a directory, not one core image", p.Checkpoint.Path)
 	}
-	if b, ok := p.files[name]; ok {
-		return b, nil
+	c := p.files[name]
+	if c.content != nil {
+		return c.content, nil
 	}
-	return codec.ReadImage(p.Checkpoint.Files, name)
+	b, err := codec.ReadImage(p.Checkpoint.Files, name)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(&editor{r: bytes.NewReader(b), file: name, edits: c.edits})
 }
 
 // check returns a [*ChangedError] if a file does not have the content from which the
@@ -141,6 +147,11 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 		c.stage = s
 		if err := c.tree(src, "."); err != nil {
 			return err
+		}
+		for name := range p.files {
+			if info, err := s.dir.Lstat(place(name)); err != nil || !info.Mode().IsRegular() {
+				return &ChangedError{filepath.Join(p.Checkpoint.Path, name)} // no file of that name was met
+			}
 		}
 		if err := syncTree(s.lock.File); err != nil {
 			return err
@@ -244,10 +255,10 @@ func (c *cloner) file(from *os.Root, name, rel string) error {
 	if err != nil {
 		return err
 	}
-	content, changed := c.plan.files[rel]
+	change, changed := c.plan.files[rel]
 	// Names of one file stay names of one file, unless only one is converted.
 	if id, many := linkID(info); many {
-		if first, ok := c.links[id]; ok && bytes.Equal(c.plan.files[first], content) {
+		if first, ok := c.links[id]; ok && reflect.DeepEqual(c.plan.files[first], change) {
 			return named(c.stage.dir, c.stage.dir.Link(place(first), place(rel)))
 		}
 		c.links[id] = rel
@@ -258,28 +269,47 @@ func (c *cloner) file(from *os.Root, name, rel string) error {
 	}
 	defer dst.Close()
 	if changed {
-		return c.plan.rewrite(dst, src, rel)
-	}
-	if err := clone(dst, src); err != nil {
-		return err
+		err = c.plan.rewrite(dst, src, rel)
+	} else if err = clone(dst, src); err == nil {
+		err = copyMeta(dst, src, false)
 	}
 	c.done += info.Size()
 	if c.opts.Progress != nil {
 		c.opts.Progress(c.done)
 	}
-	return copyMeta(dst, src, false)
+	return err
 }
 
 // rewrite fills a file with what the plan makes of src, and gives it the metadata of
 // src.
 func (p *Plan) rewrite(dst, src *os.File, name string) error {
-	if err := p.check(src, name); err != nil {
-		return err
+	var err error
+	if c := p.files[name]; c.content != nil {
+		if err = p.check(src, name); err == nil {
+			_, err = dst.Write(c.content)
+		}
+	} else {
+		err = copyEdited(dst, src, c.edits)
 	}
-	if _, err := dst.Write(p.files[name]); err != nil {
+	if err != nil {
 		return err
 	}
 	return copyMeta(dst, src, true)
+}
+
+// copyEdited copies a file and edits the copy.
+func copyEdited(dst, src *os.File, edits []Edit) error {
+	was, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if err := clone(dst, src); err != nil {
+		return err
+	}
+	if now, err := src.Stat(); err != nil || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
+		return &ChangedError{filepath.Clean(src.Name())}
+	}
+	return edit(dst, filepath.Clean(src.Name()), edits)
 }
 
 // symlink copies a link. A relative one that would lead elsewhere from the new

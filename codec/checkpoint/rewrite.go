@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
+	"slices"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/internal/rawtar"
@@ -15,7 +17,7 @@ import (
 // ErrNoWriter is a compression that can be read but not written.
 var ErrNoWriter = rawtar.ErrNoWriter
 
-// Rewrite is a copy of an archive with some files replaced.
+// Rewrite is a copy of an archive with some files changed.
 type Rewrite struct {
 	Path string // of the archive, for messages
 	// Compression of the result: none, gzip or zstd; "" keeps that of the archive.
@@ -23,6 +25,8 @@ type Rewrite struct {
 	// Replace gives the new content of each file that is to change, by its place in the
 	// archive. It is given the old content, and its error ends the copy.
 	Replace map[string]func(old []byte) ([]byte, error)
+	// Patch gives the new content of files that keep their size, while they stream by.
+	Patch map[string]func(old io.Reader) io.Reader
 	// Progress is called with the bytes of the archive that are copied so far; nil
 	// is none.
 	Progress func(done int64)
@@ -91,17 +95,21 @@ func (r *Rewrite) copy(tr *rawtar.Reader, w io.Writer) error {
 			return err
 		}
 		name := path.Clean(m.Name)
-		replace := r.Replace[name]
+		replace, patch := r.Replace[name], r.Patch[name]
 		switch {
 		case done[name]:
 			return fmt.Errorf("%s: twice in the archive", name)
 		case replace != nil:
-			done[name] = true
 			err = rewriteMember(tr, m, w, replace)
+		case patch != nil:
+			err = patchMember(tr, m, w, patch)
 		default:
 			if _, err = w.Write(m.Header); err == nil {
 				err = tr.CopyData(w)
 			}
+		}
+		if replace != nil || patch != nil {
+			done[name] = true
 		}
 		if err != nil {
 			return err
@@ -110,12 +118,26 @@ func (r *Rewrite) copy(tr *rawtar.Reader, w io.Writer) error {
 			r.Progress(tr.Offset())
 		}
 	}
-	for name := range r.Replace {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(r.Replace)), slices.Collect(maps.Keys(r.Patch))) {
 		if !done[name] {
 			return fmt.Errorf("%s: gone from the archive meanwhile", name)
 		}
 	}
 	return tr.Rest(w)
+}
+
+// patchMember writes a member with what a patch makes of its content.
+func patchMember(tr *rawtar.Reader, m *rawtar.Member, w io.Writer, patch func(io.Reader) io.Reader) error {
+	if !m.Regular() {
+		return fmt.Errorf("%s: no plain file in the archive; pack it without --sparse and with --hard-dereference", m.Name)
+	}
+	if _, err := w.Write(m.Header); err != nil {
+		return err
+	}
+	if n, err := io.Copy(w, patch(tr)); err != nil || n != m.Size {
+		return cmp.Or(err, io.ErrUnexpectedEOF)
+	}
+	return tr.CopyData(w) // the padding
 }
 
 // rewriteMember writes a member with its new content.
