@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Files are the image files of a checkpoint, in a directory or wherever else.
@@ -31,7 +32,7 @@ func (d Dir) Open(name string) (io.ReaderAt, int64, error) { return openRegular(
 
 // Names lists all that the directory has.
 func (d Dir) Names() ([]string, error) {
-	f, err := os.Open(string(d))
+	f, err := os.OpenFile(string(d), os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is not waited for
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/internal/rawtar"
@@ -75,7 +76,7 @@ func (a *Archive) Open(name string) (io.ReaderAt, int64, error) {
 	case a.info == nil || m.sparse:
 		return nil, 0, fmt.Errorf("%s: %w", a.Label(name), errPacked)
 	}
-	f, err := os.Open(a.Path)
+	f, err := os.OpenFile(a.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is not waited for
 	if err != nil {
 		return nil, 0, err
 	}
