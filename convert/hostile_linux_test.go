@@ -33,6 +33,9 @@ var writers = map[string]func(t *testing.T, out string) error{
 	"image": func(t *testing.T, out string) error {
 		return plan(t, testCore(t, testimg.Path(t, "h-sse")), forced(xstate.FormatFXSave)).WriteFile(out)
 	},
+	"own directory": func(t *testing.T, out string) error {
+		return convert.NewDir(out, func(dir *os.Root) error { return dir.WriteFile("file", []byte("data"), 0o600) })
+	},
 	"archive": func(t *testing.T, out string) error {
 		return convert.WriteArchive(archivePlans(t, testimg.Path(t, "p-none", "p-none.tar"), forced(xstate.FormatFXSave)), out, convert.ArchiveOptions{})
 	},

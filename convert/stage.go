@@ -87,6 +87,23 @@ func build(out string, fill func(*stage) error) error {
 	return err
 }
 
+// NewDir makes a directory for this user alone, which fill fills. It appears by one
+// rename, where nothing is; on any failure nothing is left. The errors are those of
+// fill, [ErrStage], a [*BusyError], or from the file system.
+func NewDir(path string, fill func(dir *os.Root) error) error {
+	return build(path, func(s *stage) error {
+		if err := s.dir.Mkdir(result, 0o700); err != nil {
+			return named(s.dir, err)
+		}
+		dir, err := s.dir.OpenRoot(result)
+		if err != nil {
+			return named(s.dir, err)
+		}
+		defer dir.Close()
+		return fill(dir)
+	})
+}
+
 func (s *stage) base() string { return filepath.Base(s.out) }
 func (s *stage) name() string { return stageName(s.base()) }
 
