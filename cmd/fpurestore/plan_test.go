@@ -256,14 +256,10 @@ func TestSaveRaw(t *testing.T) {
 	cpu := cpuWith(set, xstate.IntelLayout(set))
 	state := filled(set)
 	dir := filepath.Join(t.TempDir(), "saved")
-	d, err := newSaveDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.discard()
-	if err := d.fill([]codec.SavedTask{{PID: 9, TIDs: []int{9}}},
-		[]savedThread{{liveThread: liveThread{pid: 9, tid: 9, comm: "a\xff b"}, area: oldArea(t, cpu, state), xsave: true}}, cpu.Layout); err != nil {
-		t.Fatal(err)
+	j := &job{o: &options{save: dir}, cpu: cpu, tasks: []codec.SavedTask{{PID: 9, TIDs: []int{9}}},
+		saved: []savedThread{{liveThread: liveThread{pid: 9, tid: 9, comm: "a\xff b"}, area: oldArea(t, cpu, state), xsave: true}}}
+	if err := j.save(func() error { return nil }); err != nil || j.unsaved != nil {
+		t.Fatal(err, j.unsaved)
 	}
 	load := func() *xstate.State {
 		t.Helper()

@@ -25,8 +25,8 @@ type machine struct {
 	status func(pid, tid int) (ptrace.Status, error)
 	open   func(pids ...int) (tracer, error)
 	// catch keeps signals from stopping or ending the program; the context ends with
-	// the first that was to end it. running tells that no thread is held any longer.
-	catch func() (ctx context.Context, running, release func())
+	// the first that was to end it. hold tells whether threads are held.
+	catch func() (ctx context.Context, hold func(bool), release func())
 }
 
 // tracer is what a restore needs of threads: a [ptrace.Tracer], which documents it.
@@ -81,20 +81,17 @@ func (j *job) run() (err error) {
 	if j.o.dryRun {
 		return j.look()
 	}
-	var dir *saveDir
-	if j.o.save != "" {
-		if dir, err = newSaveDir(j.o.save); err != nil {
-			return err
-		}
-		defer dir.discard()
-	}
-	ctx, running, release := j.catch()
+	ctx, hold, release := j.catch()
 	defer release()
-	err = j.hold(ctx)
-	running()
-	if j.saved != nil && (err == nil || j.o.restore) { // whatever has become of the restore
-		j.unsaved = dir.fill(j.tasks, j.saved, j.cpu.Layout)
-		j.kept = j.unsaved == nil
+	work := func() error {
+		hold(true)
+		defer hold(false)
+		return j.hold(ctx)
+	}
+	if j.o.save == "" {
+		err = work()
+	} else {
+		err = j.save(work)
 	}
 	if j.restored && ctx.Err() != nil {
 		j.warn("%v when registers were being written: the restore was finished", context.Cause(ctx))

@@ -70,9 +70,9 @@ func (f *fake) machine() machine {
 			return ptrace.Status{PID: pid, TID: tid, PPID: 1, Comm: "fake", State: 'S', NSpid: []int{tid}}, nil
 		},
 		open: func(pids ...int) (tracer, error) { return &fakeTracer{f, pids}, f.call("open", "") },
-		catch: func() (ctx context.Context, running, release func()) {
+		catch: func() (ctx context.Context, hold func(bool), release func()) {
 			ctx, f.cancel = context.WithCancelCause(f.t.Context())
-			return ctx, func() { f.call("running") }, func() { f.call("release") }
+			return ctx, func(held bool) { f.call("hold", held) }, func() { f.call("release") }
 		},
 	}
 }
@@ -207,7 +207,7 @@ func TestOrder(t *testing.T) {
 		return nil
 	}
 	r := f.restore("-t", "7", "-D", images(t, filled(avx512), "7/7", "7/8"), "--save", dir)
-	const want = "host, open, stop, mode 7, read 7, mode 8, read 8, read 7, registers 7, mode 7, read 8, registers 8, mode 8, swap 2, close, running, release"
+	const want = "host, hold true, open, stop, mode 7, read 7, mode 8, read 8, read 7, registers 7, mode 7, read 8, registers 8, mode 8, swap 2, close, hold false, release"
 	if got := strings.Join(f.calls, ", "); r.code != 0 || got != want {
 		t.Errorf("exit status %d: %s, want %s", r.code, got, want)
 	}

@@ -32,12 +32,11 @@ type caught struct {
 }
 
 // catch catches signals. The context ends with the first that is to end the program;
-// a second one does so once no thread is held, which running tells. release gives the
+// a second one does so where no thread is held, which hold tells. release gives the
 // signals back their effect.
-func catch() (ctx context.Context, running, release func()) {
+func catch() (ctx context.Context, hold func(bool), release func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := &caught{ch: make(chan os.Signal, 8), done: make(chan struct{}), old: map[syscall.Signal]*action{}}
-	c.held.Store(true)
 	for _, s := range ending {
 		if !signal.Ignored(s) { // nohup
 			signal.Notify(c.ch, s)
@@ -65,7 +64,7 @@ func catch() (ctx context.Context, running, release func()) {
 			}
 		}
 	}()
-	return ctx, func() { c.held.Store(false) }, c.release
+	return ctx, c.held.Store, c.release
 }
 
 // release gives the signals back their effect. What was to stop the program does so

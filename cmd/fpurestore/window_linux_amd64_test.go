@@ -85,7 +85,7 @@ func TestSaidLate(t *testing.T) {
 				g.tb = t
 				var out, errs = blockedWriter{g: g}, blockedWriter{g: g}
 				m := &meddler{before: func(n int, name string, tid int) error {
-					if files, _ := filepath.Glob(filepath.Join(dir, "*/*")); files != nil && name != "detach" {
+					if files, _ := filepath.Glob(filepath.Join(dir, "*/*/*")); files != nil && name != "detach" {
 						t.Errorf("at %s there is %v", name, files)
 					}
 					if tt.fail != nil {
@@ -268,7 +268,7 @@ func TestUnsaved(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 3 {
 		t.Errorf("exit status %d: %s", code, &errs)
 	}
-	result{0, "", errs.String()}.says(t, "2 threads restored", "error: process "+fmt.Sprint(g.pid)+": "+filepath.Join(dir, "saved")+": file too large")
+	result{0, "", errs.String()}.says(t, "2 threads restored", "error: process "+fmt.Sprint(g.pid)+": write "+filepath.Join(dir, "saved", fmt.Sprintf("core-%d.img: file too large", g.pid)))
 	if left := names(t, dir); left != "fpurestore" {
 		t.Errorf("left behind: %s", left)
 	}

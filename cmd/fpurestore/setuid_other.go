@@ -2,8 +2,4 @@
 
 package main
 
-import "io/fs"
-
 func setUID() bool { return false }
-
-func isOwn(fs.FileInfo) bool { return true }
