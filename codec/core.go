@@ -24,8 +24,7 @@ const (
 	infoGPRegs   = 2
 	infoFPRegs   = 3
 
-	gpFields = 27 // fields 1 to 27, in the order of struct user_regs_struct: r15 to gs
-	gpMode   = 28
+	gpMode = 28 // after the registers, fields 1 to 27
 
 	fpST    = 9
 	fpXMM   = 10
@@ -91,10 +90,11 @@ var Storable = xstate.CRIUFields()
 type Core struct {
 	Path     string
 	State    xstate.State
-	Comm     string // the thread's name; "" if not recorded
-	Leader   bool   // the image describes the task too, not only one of its threads
-	Dead     bool   // a zombie: there are no registers
-	Trailing int    // bytes after the entry, which CRIU ignores
+	GPRegs   *[27]uint64 // as in [Thread]; nil if the task is dead
+	Comm     string      // the thread's name; "" if not recorded
+	Leader   bool        // the image describes the task too, not only one of its threads
+	Dead     bool        // a zombie: there are no registers
+	Trailing int         // bytes after the entry, which CRIU ignores
 	// Split reports that a message stands in pieces of which one lacks a required
 	// field. Protobuf asks for it in all of them together; CRIU's parser in each.
 	Split bool
@@ -102,7 +102,6 @@ type Core struct {
 	img    image
 	entry  entry
 	infoAt int // the offset of the thread_info that counts
-	gpregs *[gpFields]uint64
 }
 
 // ParseCore decodes a core image. The path serves the errors. A core image keeps
@@ -212,7 +211,7 @@ func (c *Core) threadInfo(m *message) {
 		c.needsFPRegs(m)
 		c.State = xstate.State{}
 	}
-	c.infoAt, c.gpregs = m.base+m.start, new([gpFields]uint64)
+	c.infoAt, c.GPRegs = m.base+m.start, new([27]uint64)
 	ti := m.sub()
 	for ti.next() {
 		switch ti.num {
@@ -222,8 +221,8 @@ func (c *Core) threadInfo(m *message) {
 				switch {
 				case gp.num == gpMode:
 					c.State.Compat = uint32(gp.u) == modeCompat
-				case gp.num >= 1 && gp.num <= gpFields:
-					c.gpregs[gp.num-1] = gp.u
+				case gp.num >= 1 && gp.num < gpMode:
+					c.GPRegs[gp.num-1] = gp.u
 				}
 			}
 		case infoFPRegs:

@@ -83,7 +83,7 @@ type elfCore struct {
 // elfThread is the notes of one thread.
 type elfThread struct {
 	tid                          int
-	gpregs                       [gpFields]uint64
+	gpregs                       [27]uint64
 	fpregs, xfpregs, xstate, ssp elfNote
 }
 
@@ -106,8 +106,9 @@ func ReadELFCore(path string, r io.Reader, file io.ReadSeeker, size int64, machi
 		return nil, nil, err
 	}
 	for _, t := range e.threads {
-		core, err := e.core(t)
-		threads = append(threads, Listed{NewThread(e.pid, t.tid, core), err})
+		th := Thread{PID: e.pid, TID: t.tid, Comm: e.comm, GPRegs: &t.gpregs}
+		th.State, err = e.state(t)
+		threads = append(threads, Listed{th, err})
 	}
 	if len(threads) == 0 {
 		e.twice = append(e.twice, &FormatError{path, 0, "notes", errors.New("no NT_PRSTATUS: the core names no thread")})
@@ -379,13 +380,13 @@ func (e *elfCore) note(typ uint32, at int64, b []byte) error {
 
 // gpregs returns the general registers of a prstatus. A register is as wide as the
 // machine's, not as the class says.
-func (e *elfCore) gpregs(status []byte) [gpFields]uint64 {
-	at, size := status32Regs, 4*len(gp32)
+func (e *elfCore) gpregs(status []byte) [27]uint64 {
+	at, size := status32Regs, 4*len(regs32)
 	switch {
 	case e.wide:
-		at, size = status64Regs, 8*gpFields
+		at, size = status64Regs, 8*27
 	case e.x32:
-		size = 8 * gpFields
+		size = 8 * 27
 	}
 	status = status[min(at, len(status)):]
 	return ParseGPRegs(status[:min(size, len(status))])
@@ -429,10 +430,9 @@ func (e *elfCore) readLayout(at int64, b []byte) (xstate.Layout, error) {
 	return l, nil
 }
 
-// core makes the notes of a thread into its state.
-func (e *elfCore) core(t *elfThread) (*Core, error) {
-	c := &Core{Path: e.path, Comm: e.comm, Leader: t.tid == e.pid, gpregs: &t.gpregs}
-	s, err := e.state(t)
+// state makes the notes of a thread into its state.
+func (e *elfCore) state(t *elfThread) (*xstate.State, error) {
+	s, err := e.registers(t)
 	if err != nil {
 		return nil, err
 	}
@@ -440,11 +440,10 @@ func (e *elfCore) core(t *elfThread) (*Core, error) {
 	if t.ssp.b != nil {
 		s.ShadowStack = &xstate.ShadowStack{Status: 1, SSP: binary.LittleEndian.Uint64(t.ssp.b)}
 	}
-	c.State = *s
-	return c, nil
+	return s, nil
 }
 
-func (e *elfCore) state(t *elfThread) (*xstate.State, error) {
+func (e *elfCore) registers(t *elfThread) (*xstate.State, error) {
 	parse, typ, note := xstate.ParseFXArea, uint32(ntPRFPReg), t.fpregs
 	switch {
 	case t.xstate.b != nil:

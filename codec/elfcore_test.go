@@ -56,11 +56,11 @@ func TestTruthELF(t *testing.T) {
 				if want == nil {
 					t.Fatalf("thread %d is not in the truth", th.TID)
 				}
-				if th.PID != want.PID || th.Core.Comm != "fpat64" && th.Core.Comm != "fpat" {
-					t.Errorf("thread %d: pid %d comm %q, want pid %d and the program's name", th.TID, th.PID, th.Core.Comm, want.PID)
+				if th.PID != want.PID || th.Comm != "fpat64" && th.Comm != "fpat" {
+					t.Errorf("thread %d: pid %d comm %q, want pid %d and the program's name", th.TID, th.PID, th.Comm, want.PID)
 				}
 				seen = append(seen, th.TID)
-				c.thread(&th.Core.State, want)
+				c.thread(th.State, want)
 			}
 			if len(seen) != threads[truth.Name] || len(byTID) != len(seen) {
 				t.Errorf("threads %v, want %d", seen, threads[truth.Name])
@@ -320,7 +320,7 @@ func TestELFShapes(t *testing.T) {
 			if len(ths) != 1 || ths[0].TID != 7 {
 				t.Fatalf("threads %v, want the one with number 7", ths)
 			}
-			s := &ths[0].Core.State
+			s := ths[0].State
 			if s.Format != tt.format || s.Compat != tt.compat {
 				t.Errorf("format %v, 32-bit %v; want %v, %v", s.Format, s.Compat, tt.format, tt.compat)
 			}
@@ -333,8 +333,8 @@ func TestELFShapes(t *testing.T) {
 					t.Errorf("got %s, want %s", got, w)
 				}
 			}
-			if tt.name == "name and shadow stack" && (ths[0].Core.Comm != "a name of 16 byt" || ths[0].PID != 7) {
-				t.Errorf("comm %q, pid %d", ths[0].Core.Comm, ths[0].PID)
+			if tt.name == "name and shadow stack" && (ths[0].Comm != "a name of 16 byt" || ths[0].PID != 7) {
+				t.Errorf("comm %q, pid %d", ths[0].Comm, ths[0].PID)
 			}
 		})
 	}
@@ -364,7 +364,7 @@ func TestELFTiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := &ths[0].Core.State
+	got := ths[0].State
 	if !bytes.Equal(got.View(xstate.TileData), tiles) || !bytes.Equal(got.View(xstate.TileCfg), cfg) {
 		t.Error("the tiles differ")
 	}
@@ -490,7 +490,7 @@ func TestELFRepeated(t *testing.T) {
 			t.Fatal(err)
 		}
 		threads = append(threads, th)
-		got = append(got, fmt.Sprintf("%d %#x", th.TID, th.Core.State.FX.FCW()))
+		got = append(got, fmt.Sprintf("%d %#x", th.TID, th.State.FX.FCW()))
 	}
 	if want := []string{"7 0x27f", "8 0x47f"}; !slices.Equal(got, want) {
 		t.Errorf("threads %q, want %q", got, want)
@@ -554,10 +554,10 @@ func FuzzELF(f *testing.F) {
 		}
 		for th, err := range cs[0].Threads() {
 			if err == nil {
-				for f := range th.Core.State.Present() {
-					th.Core.State.View(f)
+				for f := range th.State.Present() {
+					th.State.View(f)
 				}
-				th.Core.State.Vectors()
+				th.State.Vectors()
 			}
 		}
 	})

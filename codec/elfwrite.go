@@ -18,36 +18,6 @@ const (
 	info64, info32         = 136, 124
 )
 
-// gp32 is the order of the 17 registers of a 32-bit thread as indexes into the
-// 64-bit ones: bx cx dx si di bp ax ds es fs gs orig_ax ip cs flags sp ss.
-var gp32 = [...]int{5, 11, 12, 13, 14, 4, 10, 23, 24, 25, 26, 15, 16, 17, 18, 19, 20}
-
-// ParseGPRegs decodes the general registers of NT_PRSTATUS, of a 64-bit thread (struct
-// user_regs_struct) or a 32-bit one (user_regs_struct32). What b is too short for is 0.
-func ParseGPRegs(b []byte) (regs [gpFields]uint64) {
-	if len(b) >= 8*gpFields {
-		for i := range regs {
-			regs[i] = binary.LittleEndian.Uint64(b[8*i:])
-		}
-		return regs
-	}
-	for i, r := range gp32 {
-		if len(b) >= 4*i+4 {
-			regs[r] = uint64(binary.LittleEndian.Uint32(b[4*i:]))
-		}
-	}
-	return regs
-}
-
-// GPRegs returns the general registers of a thread in the order of struct
-// user_regs_struct. ok is false if they are not recorded, as of a bare area.
-func (c *Core) GPRegs() (regs [27]uint64, ok bool) {
-	if c.gpregs == nil {
-		return regs, false
-	}
-	return *c.gpregs, true
-}
-
 // WriteELFCore writes an ELF core that holds the notes of the threads and no
 // memory, so that a debugger shows their registers. The components have Intel's
 // offsets, which every gdb knows, and NT_X86_XSAVE_LAYOUT says so.
@@ -62,12 +32,12 @@ func WriteELFCore(w io.Writer, threads []Thread) (lost xstate.Features, err erro
 	if len(threads) == 0 {
 		return 0, errors.New("no thread to write")
 	}
-	compat := threads[0].Core.State.Compat
+	compat := threads[0].State.Compat
 	set := xstate.Legacy
 	xsave := false
 	tids := map[int]bool{}
 	for _, t := range threads {
-		s := &t.Core.State
+		s := t.State
 		switch {
 		case s.Compat != compat:
 			return 0, ErrMixedModes
@@ -139,11 +109,11 @@ func (e *elfWriter) thread(t *Thread, i int) error {
 	if pid == 0 {
 		pid = tid
 	}
-	e.note("CORE", ntPRStatus, e.status(t.Core, tid))
+	e.note("CORE", ntPRStatus, e.status(t, tid))
 	if i == 0 {
-		e.note("CORE", ntPRPSInfo, e.info(pid, t.Core.Comm))
+		e.note("CORE", ntPRPSInfo, e.info(pid, t.Comm))
 	}
-	s := &t.Core.State
+	s := t.State
 	if s.Format == xstate.FormatNone {
 		return nil
 	}
@@ -181,21 +151,14 @@ func (e *elfWriter) thread(t *Thread, i int) error {
 }
 
 // status builds a prstatus with the thread's number and general registers.
-func (e *elfWriter) status(c *Core, tid int) []byte {
-	regs, _ := c.GPRegs()
+func (e *elfWriter) status(t *Thread, tid int) []byte {
+	shape, size, at := &elfShapes[elfClass64], status64, status64Regs
 	if e.compat {
-		b := make([]byte, status32)
-		binary.LittleEndian.PutUint32(b[elfShapes[elfClass32].statusPID:], uint32(tid))
-		for i, r := range gp32 {
-			binary.LittleEndian.PutUint32(b[status32Regs+4*i:], uint32(regs[r]))
-		}
-		return b
+		shape, size, at = &elfShapes[elfClass32], status32, status32Regs
 	}
-	b := make([]byte, status64)
-	binary.LittleEndian.PutUint32(b[elfShapes[elfClass64].statusPID:], uint32(tid))
-	for i, v := range regs {
-		binary.LittleEndian.PutUint64(b[status64Regs+8*i:], v)
-	}
+	b := make([]byte, size)
+	binary.LittleEndian.PutUint32(b[shape.statusPID:], uint32(tid))
+	AppendGPRegs(b[:at], t.GPRegs, e.compat)
 	return b
 }
 

@@ -17,8 +17,6 @@ import (
 func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	old := &c.State
 	switch {
-	case c.img.raw == nil:
-		return nil, fmt.Errorf("%s: no core image, and only those can be changed", c.Path)
 	case c.Dead:
 		return nil, fmt.Errorf("%s: a dead task has no FPU record", c.Path)
 	case old.Format != xstate.FormatNone && s.Format != xstate.FormatNone &&

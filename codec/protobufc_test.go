@@ -353,8 +353,7 @@ var readers = []reader{
 		}
 		s := c.State.Clone()
 		s.Wide = nil // protobuf-c cuts what is too wide without a word
-		gp, _ := c.GPRegs()
-		return []any{s, c.Comm, c.Leader, c.Dead, gp}, c, nil
+		return []any{s, c.Comm, c.Leader, c.Dead, c.GPRegs}, c, nil
 	}},
 	{"cpuinfo_entry", "*/cpuinfo.img", 0x61404013, func(t *testing.T, b []byte) (any, *codec.Core, error) {
 		c, err := codec.ParseCPUInfo("img", b)

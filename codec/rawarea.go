@@ -31,7 +31,7 @@ func ReadArea(name string, r io.Reader, machine *xstate.CPU) (Thread, error) {
 	if err != nil {
 		return Thread{}, areaError(name, 0, "area", err)
 	}
-	return Thread{Core: &Core{Path: name, State: *s}}, nil
+	return Thread{State: s}, nil
 }
 
 const fxsaveSize = 512

@@ -27,7 +27,7 @@ func openArea(t *testing.T, b []byte, m *xstate.CPU) (*xstate.State, error) {
 		t.Errorf("kind %q, want xsave-area", cs[0].Kind)
 	}
 	for th, err := range cs[0].Threads() {
-		return &th.Core.State, err
+		return th.State, err
 	}
 	return nil, errors.New("no thread")
 }

@@ -2,27 +2,19 @@ package codec
 
 import (
 	"encoding/binary"
-
-	"github.com/fpuimg/fpuimg/codec/xstate"
 )
-
-// SavedThread is a live thread to be written as a core image.
-type SavedThread struct {
-	PID, TID int
-	Comm     string
-	// GPRegs are the general registers in the order of struct user_regs_struct
-	// (arch/x86/include/asm/user_64.h), which is the order of the image's fields.
-	GPRegs [27]uint64
-	State  *xstate.State
-}
 
 // MarshalCore returns a core image with what the schema requires and no more: crit
 // decodes it, fpuimg and fpurestore read it, but CRIU could not restore a process
 // from it. Components that the schema has no field for are left out; their bits in
 // XSTATE_BV stay, and say so.
-func MarshalCore(t SavedThread) ([]byte, error) {
+func MarshalCore(t Thread) ([]byte, error) {
 	var gp []byte
-	for i, v := range t.GPRegs {
+	regs := t.GPRegs
+	if regs == nil {
+		regs = new([27]uint64)
+	}
+	for i, v := range regs {
 		gp = appendUint(gp, uint32(i+1), v)
 	}
 	mode := uint64(modeNative)

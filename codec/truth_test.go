@@ -46,10 +46,10 @@ func image(t *testing.T, dir string) map[string]*codec.Core {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := filepath.Base(th.Core.Path), fmt.Sprintf("core-%d.img", th.TID); got != want {
+		if got, want := filepath.Base(th.Image.Path), fmt.Sprintf("core-%d.img", th.TID); got != want {
 			t.Errorf("thread %d has core image %s, want %s", th.TID, got, want)
 		}
-		cores[filepath.Base(th.Core.Path)] = th.Core
+		cores[filepath.Base(th.Image.Path)] = th.Image
 	}
 	return cores
 }
@@ -386,7 +386,7 @@ func TestTruthArchive(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					cores[filepath.Base(th.Core.Path)] = th.Core
+					cores[filepath.Base(th.Image.Path)] = th.Image
 				}
 				c := comparison{map[string]int{}, map[string]string{}}
 				n := 0

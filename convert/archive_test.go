@@ -264,8 +264,8 @@ func TestArchivePodman(t *testing.T) {
 				t.Error(p)
 			}
 			for th, err := range c.Threads() {
-				if err != nil || th.Core.State.Format != xstate.FormatFXSave {
-					t.Errorf("thread %d: %v, %v", th.TID, th.Core.State.Format, err)
+				if err != nil || th.State.Format != xstate.FormatFXSave {
+					t.Errorf("thread %d: %v, %v", th.TID, th.State.Format, err)
 				}
 			}
 			if c.Container == nil || c.Container.Runtime != "runc" {
@@ -368,7 +368,7 @@ func TestArchiveSeveral(t *testing.T) {
 	}
 	for _, f := range all {
 		for th, err := range f.Checkpoint.Threads() {
-			if err != nil || th.Core.State.Format != xstate.FormatFXSave {
+			if err != nil || th.State.Format != xstate.FormatFXSave {
 				t.Errorf("%s: thread %d: %v", f.Path, th.TID, err)
 			}
 		}

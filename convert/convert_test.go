@@ -179,8 +179,8 @@ func TestImages(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if f := o.Target.Format; f != nil && th.Core.State.Format != *f {
-						t.Errorf("%s has format %v", th.Core.Path, th.Core.State.Format)
+					if f := o.Target.Format; f != nil && th.State.Format != *f {
+						t.Errorf("%s has format %v", th.Image.Path, th.State.Format)
 					}
 				}
 				if p := plan(t, out, o); p.Changed() || p.Verdict != compat.Compatible {
@@ -341,7 +341,7 @@ func TestHostPairs(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					j.Thread(compat.Thread{State: &th.Core.State})
+					j.Thread(compat.Thread{State: th.State})
 				}
 				caps := []compat.Cap{compat.CapDefault, compat.CapNone}
 				if out.CPUInfo != nil {

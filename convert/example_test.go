@@ -45,7 +45,7 @@ func ExampleNewPlan() {
 		return
 	}
 	for th := range converted.Threads() {
-		fmt.Println(th.TID, th.Core.State.Format)
+		fmt.Println(th.TID, th.State.Format)
 	}
 	// Output:
 	// downgrade-lossy [ymm0-ymm15]

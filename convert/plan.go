@@ -51,6 +51,15 @@ func (e *KindError) Error() string {
 	return fmt.Sprintf("%s: only CRIU checkpoints can be converted, and this is one of kind %s", e.Path, e.Kind)
 }
 
+// Subject is what [compat.Judgement.Thread] asks about a thread of a checkpoint.
+func Subject(c *checkpoint.Checkpoint, th codec.Thread) compat.Thread {
+	s := compat.Thread{PID: th.PID, TID: th.TID, File: c.Label(th), State: th.State}
+	if th.Image != nil {
+		s.Trailing, s.Unparseable = th.Image.Trailing, th.Image.Split
+	}
+	return s
+}
+
 // NewPlan works out a conversion. Errors of the checkpoint's images are joined: a
 // checkpoint with one unreadable image is not converted at all. They are of type
 // [*codec.FormatError], or from the file system; or it is a [*KindError].
@@ -74,12 +83,12 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 			continue
 		}
 		name := c.FileOf(th)
-		p.read[name] = hash(th.Core.Raw())
-		r := p.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing, State: &th.Core.State})
+		p.read[name] = hash(th.Image.Raw())
+		r := p.Thread(Subject(c, th))
 		if r.Refused || !r.Changed {
 			continue
 		}
-		b, err := th.Core.Encode(r.Apply(&th.Core.State))
+		b, err := th.Image.Encode(r.Apply(th.State))
 		if err != nil {
 			errs = codec.AppendFault(errs, err)
 			continue

@@ -17,6 +17,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
@@ -198,8 +199,7 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 			continue
 		}
 		for _, r := range img.results {
-			r.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing,
-				Unparseable: th.Core.Split, State: &th.Core.State})
+			r.Thread(convert.Subject(ckpt, th))
 		}
 	}
 	return img

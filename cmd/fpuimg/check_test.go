@@ -338,11 +338,11 @@ func TestForcedFits(t *testing.T) {
 			}
 			j := compat.Judge(compat.Target{Host: h.CPU}, compat.Policy{})
 			for _, th := range threads {
-				report := compat.Decide(&th.Core.State, compat.Target{Host: h.CPU}, compat.Policy{Force: true})
+				report := compat.Decide(th.State, compat.Target{Host: h.CPU}, compat.Policy{Force: true})
 				if report.Refused {
 					t.Fatalf("%s on %s: refused: %v", path, machine, report.Err())
 				}
-				out := report.Apply(&th.Core.State)
+				out := report.Apply(th.State)
 				if again := compat.Decide(out, compat.Target{Host: h.CPU}, compat.Policy{}); again.Verdict != compat.Compatible || again.Changed {
 					t.Errorf("%s on %s: forced, and it is %v (changed %v): %+v", path, machine, again.Verdict, again.Changed, again.Findings)
 				}
@@ -385,10 +385,10 @@ func TestCommonFits(t *testing.T) {
 			t.Fatalf("%v\n%s", err, b)
 		}
 		for _, th := range threads {
-			out := compat.Decide(&th.Core.State, compat.Target{Host: common}, compat.Policy{Force: true}).Apply(&th.Core.State)
+			out := compat.Decide(th.State, compat.Target{Host: common}, compat.Policy{Force: true}).Apply(th.State)
 			for _, h := range fleet {
 				if again := compat.Decide(out, compat.Target{Host: h}, compat.Policy{}); again.Verdict != compat.Compatible {
-					t.Errorf("%s: made for what %v share, %v on %s: %+v", th.Core.Path, names(fleet), again.Verdict, h.Name, again.Findings)
+					t.Errorf("%s: made for what %v share, %v on %s: %+v", th.Image.Path, names(fleet), again.Verdict, h.Name, again.Findings)
 				}
 			}
 		}

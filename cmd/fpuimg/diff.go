@@ -217,7 +217,7 @@ func (p *pair) compare() diffThread {
 	if p.a == nil || p.b == nil {
 		return d
 	}
-	a, b := &p.a.Core.State, &p.b.Core.State
+	a, b := p.a.State, p.b.State
 	add := func(component, register string, va, vb *string) {
 		if va == nil && vb == nil || va != nil && vb != nil && *va == *vb {
 			return

@@ -31,7 +31,7 @@ func TestDiffOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		leader, other, last = th.PID, last, th.TID
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("core-%d.img", th.TID)), th.Core.Raw(), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("core-%d.img", th.TID)), th.Image.Raw(), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		tids = append(tids, th.TID)

@@ -85,13 +85,13 @@ const vectorFeatures xstate.Features = 1<<xstate.SSE | 1<<xstate.AVX | 1<<xstate
 // registers prints every register of a thread, or with --redact the names of those
 // that differ from INIT.
 func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
-	st := &t.Core.State
+	st := t.State
 	p := &printer{s: s}
 	name := "thread "
 	if t.TID != 0 {
 		name += fmt.Sprint(t.TID) + " "
 	}
-	fmt.Fprintf(s.Out, "\n%s\n", s.OutStyle(color.Bold).Sprint(name+cli.Printable(t.Core.Comm)))
+	fmt.Fprintf(s.Out, "\n%s\n", s.OutStyle(color.Bold).Sprint(name+cli.Printable(t.Comm)))
 	if st.Format == xstate.FormatNone {
 		fmt.Fprintln(s.Out, "no FPU record")
 		return

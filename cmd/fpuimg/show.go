@@ -16,6 +16,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
@@ -213,7 +214,7 @@ func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) err
 		if o.elfCore != "" {
 			img.export = append(img.export, th)
 		}
-		r := img.Thread(compat.Thread{PID: th.PID, TID: th.TID, File: th.Core.Path, Trailing: th.Core.Trailing, State: &th.Core.State})
+		r := img.Thread(convert.Subject(img.ckpt, th))
 		if o.json || len(r.Findings) == 0 {
 			img.Threads = img.Threads[:len(img.Threads)-1]
 		}
@@ -224,7 +225,7 @@ func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) err
 			}
 			continue
 		}
-		g := o.group(th.Core)
+		g := o.group(th)
 		if img.tids[g] == nil {
 			img.groups = append(img.groups, g)
 		}
@@ -295,7 +296,7 @@ func (o *showOptions) text(s *cli.IO, img *shown) error {
 	again := map[group]int{}
 	for th, err := range o.threads(img.ckpt) {
 		if err == nil { // else it is told
-			again[o.group(th.Core)]++
+			again[o.group(th)]++
 			o.registers(s, &th)
 		}
 	}
@@ -361,9 +362,9 @@ type group struct {
 	area             statuses
 }
 
-func (o *showOptions) group(c *codec.Core) group {
-	st := &c.State
-	g := group{cli.Printable(c.Comm), st.Format.String(), "-", newStatuses(st, o.features)}
+func (o *showOptions) group(t codec.Thread) group {
+	st := t.State
+	g := group{cli.Printable(t.Comm), st.Format.String(), "-", newStatuses(st, o.features)}
 	if st.Compat {
 		g.format += " 32-bit"
 	}
@@ -468,7 +469,9 @@ func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	if err := doc.open(d); err != nil {
 		return err
 	}
-	if err := o.read(img, func(t codec.Thread, r *compat.Report) error { return doc.element(o.threadDoc(t, r.Findings)) }); err != nil {
+	if err := o.read(img, func(t codec.Thread, r *compat.Report) error {
+		return doc.element(o.threadDoc(t, img.ckpt.Label(t), r.Findings))
+	}); err != nil {
 		return err
 	}
 	end := showImageEnd{Findings: []view.FindingDoc{}}
@@ -481,9 +484,9 @@ func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	return doc.close(end)
 }
 
-func (o *showOptions) threadDoc(t codec.Thread, findings []compat.Finding) showThread {
-	st := &t.Core.State
-	d := showThread{PID: t.PID, TID: t.TID, Comm: t.Core.Comm, File: baseName(t.Core.Path), Mode: "native",
+func (o *showOptions) threadDoc(t codec.Thread, file string, findings []compat.Finding) showThread {
+	st := t.State
+	d := showThread{PID: t.PID, TID: t.TID, Comm: t.Comm, File: baseName(file), Mode: "native",
 		Format: st.Format.String(), XStateBV: hex(uint64(st.BV)),
 		Components: o.components(st), Findings: showAdvice.FindingDocs(findings)}
 	if st.Compat {

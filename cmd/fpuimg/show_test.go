@@ -147,7 +147,7 @@ func TestShowChanged(t *testing.T) {
 // TestShowWideNames shows names whose characters are two columns wide.
 func TestShowWideNames(t *testing.T) {
 	fx := xstate.InitFXArea()
-	core, err := codec.MarshalCore(codec.SavedThread{PID: 7, TID: 7, Comm: strings.Repeat("火", 5),
+	core, err := codec.MarshalCore(codec.Thread{PID: 7, TID: 7, Comm: strings.Repeat("火", 5),
 		State: &xstate.State{Format: xstate.FormatXSave, FX: fx}})
 	if err != nil {
 		t.Fatal(err)

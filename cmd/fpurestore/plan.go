@@ -40,8 +40,8 @@ func loadImages(o *options) ([]imageThread, error) {
 				errs = codec.AppendFault(errs, err)
 				continue
 			}
-			out = append(out, imageThread{pid: th.PID, tid: th.TID, comm: th.Core.Comm,
-				named: statErr == nil && !info.IsDir(), state: &th.Core.State})
+			out = append(out, imageThread{pid: th.PID, tid: th.TID, comm: th.Comm,
+				named: statErr == nil && !info.IsDir(), state: th.State})
 		}
 	}
 	if len(o.files) == 0 {
@@ -62,12 +62,12 @@ func rawName(tid int) string { return fmt.Sprintf("xstate-%d.bin", tid) }
 // for from the register set that --save has kept beside it. The image decides
 // everything else: it may have been converted since.
 func addRaw(th codec.Thread) error {
-	state := &th.Core.State
+	state := th.State
 	lost := state.With(xstate.Lost) &^ codec.Storable
-	if lost == 0 {
+	if lost == 0 || th.Image == nil {
 		return nil
 	}
-	path := filepath.Join(filepath.Dir(th.Core.Path), rawName(th.TID))
+	path := filepath.Join(filepath.Dir(th.Image.Path), rawName(th.TID))
 	b, err := codec.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

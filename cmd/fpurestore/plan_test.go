@@ -308,14 +308,14 @@ func TestSaveRaw(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fx := thread.Core.State.Clone()
+		fx := thread.State.Clone()
 		for f := range fx.Recorded().All() {
 			fx.SetData(f, nil)
 		}
 		fx.Format, fx.BV = xstate.FormatFXSave, 0
-		b, err := thread.Core.Encode(fx)
+		b, err := thread.Image.Encode(fx)
 		if err == nil {
-			err = os.WriteFile(thread.Core.Path, b, 0o600)
+			err = os.WriteFile(thread.Image.Path, b, 0o600)
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -143,16 +143,16 @@ func (f *fake) restore(args ...string) result {
 // images writes the images of threads, "pid/tid" each.
 func images(t *testing.T, state *xstate.State, threads ...string) string {
 	t.Helper()
-	var saved []codec.SavedThread
+	var saved []codec.Thread
 	for _, text := range threads {
 		l := th(t, text)
-		saved = append(saved, codec.SavedThread{PID: l.pid, TID: l.tid, State: state})
+		saved = append(saved, codec.Thread{PID: l.pid, TID: l.tid, State: state})
 	}
 	return writeImages(t, saved)
 }
 
 // writeImages writes a checkpoint of threads, those of a process together.
-func writeImages(tb testing.TB, threads []codec.SavedThread) string {
+func writeImages(tb testing.TB, threads []codec.Thread) string {
 	tb.Helper()
 	dir := tb.TempDir()
 	var tasks []codec.SavedTask

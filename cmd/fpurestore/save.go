@@ -91,7 +91,7 @@ func (t *savedThread) write(write func(name string, b []byte) error, layout xsta
 	if t.ssp != nil {
 		s.ShadowStack = &xstate.ShadowStack{Status: 1, SSP: *t.ssp}
 	}
-	core, err := codec.MarshalCore(codec.SavedThread{PID: t.pid, TID: t.tid, Comm: t.comm, GPRegs: t.gp, State: s})
+	core, err := codec.MarshalCore(codec.Thread{PID: t.pid, TID: t.tid, Comm: t.comm, GPRegs: &t.gp, State: s})
 	if err != nil {
 		return fmt.Errorf("thread %d: %w", t.tid, err)
 	}

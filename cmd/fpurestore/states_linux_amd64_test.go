@@ -387,10 +387,10 @@ func Test32Bit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !th.Core.State.Compat {
+			if !th.State.Compat {
 				t.Errorf("%s is not of a 32-bit task", core)
 			}
-			if d := differ(g.cpu, &th.Core.State, truth); d != "" { // registers 8 to 15 are 0 in both
+			if d := differ(g.cpu, th.State, truth); d != "" { // registers 8 to 15 are 0 in both
 				t.Error(d)
 			}
 		}
@@ -416,7 +416,7 @@ func Test32Bit(t *testing.T) {
 			for _, tid := range tids {
 				s := initial(g.cpu)
 				s.Compat = tid != odd
-				b, err := codec.MarshalCore(codec.SavedThread{PID: g.state.PID, TID: tid, State: s})
+				b, err := codec.MarshalCore(codec.Thread{PID: g.state.PID, TID: tid, State: s})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -534,9 +534,9 @@ var everything = codec.Storable | xstate.Legacy
 // number.
 func (g *target) images(states []*xstate.State, number func(tid int) int) string {
 	g.tb.Helper()
-	threads := make([]codec.SavedThread, len(states))
+	threads := make([]codec.Thread, len(states))
 	for i, s := range states {
-		threads[i] = codec.SavedThread{PID: number(g.pidOf(i)), TID: number(g.tid(i)), Comm: "target", State: s}
+		threads[i] = codec.Thread{PID: number(g.pidOf(i)), TID: number(g.tid(i)), Comm: "target", State: s}
 	}
 	return writeImages(g.tb, threads)
 }

@@ -257,9 +257,9 @@ func TestArchiveSparse(t *testing.T) {
 				t.Errorf("%d threads, want 8", n)
 			}
 			for th := range cs[0].Threads() {
-				want := threads8(t)[filepath.Base(th.Core.Path)]
-				if len(th.Core.Raw()) != 1<<20 || !bytes.HasPrefix(th.Core.Raw(), want) {
-					t.Errorf("%s: not the file that was stored", th.Core.Path)
+				want := threads8(t)[filepath.Base(th.Image.Path)]
+				if len(th.Image.Raw()) != 1<<20 || !bytes.HasPrefix(th.Image.Raw(), want) {
+					t.Errorf("%s: not the file that was stored", th.Image.Path)
 				}
 			}
 		})
@@ -498,7 +498,7 @@ func TestArchiveLastCounts(t *testing.T) {
 					switch {
 					case err != nil:
 						errs = append(errs, err)
-					case th.TID == 22100 && tt.last.data != nil && !bytes.Equal(th.Core.Raw(), other):
+					case th.TID == 22100 && tt.last.data != nil && !bytes.Equal(th.Image.Raw(), other):
 						t.Error("the first member was read")
 					}
 				}
@@ -650,7 +650,7 @@ func FuzzArchive(f *testing.F) {
 		for _, c := range cs {
 			for th, err := range c.Threads() {
 				if err == nil {
-					th.Core.State.Vectors()
+					th.State.Vectors()
 				}
 			}
 		}

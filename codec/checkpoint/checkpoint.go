@@ -53,6 +53,14 @@ func (c *Checkpoint) Archive() *Archive {
 // FileOf is the name of a thread's core image.
 func (c *Checkpoint) FileOf(th codec.Thread) string { return cmp.Or(c.Image, codec.CoreName(th.TID)) }
 
+// Label names the file that has a thread, for messages.
+func (c *Checkpoint) Label(th codec.Thread) string {
+	if th.Image == nil {
+		return c.Path
+	}
+	return th.Image.Path
+}
+
 // newCheckpoint reads the images that are about the checkpoint as a whole. The error
 // is that there is no checkpoint in the files.
 func newCheckpoint(path string, kind Kind, files codec.Files) (*Checkpoint, error) {

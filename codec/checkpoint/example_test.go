@@ -19,8 +19,8 @@ func ExampleOpen() {
 			fmt.Println(err)
 			continue
 		}
-		used := th.Core.State.With(xstate.InUse)
-		fmt.Println(th.TID, th.Core.Comm, used&xstate.AVX512)
+		used := th.State.With(xstate.InUse)
+		fmt.Println(th.TID, th.Comm, used&xstate.AVX512)
 	}
 	// Output:
 	// 20000 fpat opmask|ZMM_Hi256|Hi16_ZMM

@@ -77,8 +77,8 @@ func TestMatrix(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			findings = append(findings, j.Thread(compat.Thread{State: &th.Core.State}).Findings...)
-			set |= th.Core.State.BV
+			findings = append(findings, j.Thread(compat.Thread{State: th.State}).Findings...)
+			set |= th.State.BV
 		}
 		got, verdict := j.Predict(cap), j.Verdict
 		where := strings.Join(col[:3], " ")
