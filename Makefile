@@ -1,21 +1,25 @@
 # The commands of this project. `make` alone lists them.
 
 GO ?= go
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 60s
 
-# Where make install puts things, and the version of make deb.
+# Where make install puts things, and the version of make deb and make release.
 PREFIX ?= /usr/local
 ROOT = $(DESTDIR)$(PREFIX)
 COMPLETIONS = share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
 VERSION ?= 0.0.0
 OUT = $(CURDIR)/out
+# Not a tool of go.mod: it needs some hundred modules.
 NFPM ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 PODMAN ?= podman
 
 # The programs need no C: static binaries start faster and run anywhere.
 BIN = bin
 BUILD = CGO_ENABLED=0 $(GO) build -o $(BIN)/
+
+# fpurestore works on linux/amd64 only.
+PLATFORM := $(shell $(GO) env GOOS)/$(shell $(GO) env GOARCH)
+PROGRAMS = fpuimg $(if $(filter linux/amd64,$(PLATFORM)),fpurestore)
 
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
@@ -50,18 +54,24 @@ test: ## run all tests, with the race detector where there is a C compiler
 	exit $$status
 
 .PHONY: check
-check: lint check-generated cross test ## all that continuous integration checks
+check: lint vuln check-generated cross test ## all that continuous integration checks
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, and mandoc on the man pages
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
 		echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags deb ./cmd/fpuimg
+	$(GO) vet -tags release ./cmd/fpuimg
 	cd bench && $(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) tool staticcheck ./...
 	@if command -v mandoc >/dev/null; then echo mandoc -Tlint man/*.1; mandoc -Tlint man/*.1; \
 		else echo "mandoc is not installed: the man pages are not checked"; fi
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities in what the programs call, where the database answers
+	@out=$$($(GO) tool govulncheck ./... 2>&1); status=$$?; echo "$$out"; \
+	case $$out in *"fetching vulnerabilities"*) echo "the database of vulnerabilities does not answer: nothing was checked";; \
+		*) exit $$status;; esac
 
 .PHONY: generate
 generate: ## write generated files anew: man pages, shell completions
@@ -114,25 +124,44 @@ vmtest: ## compare what check predicts with what CRIU does in guests of unlike C
 .PHONY: install
 install: build ## install programs, man pages, completions and licence; PREFIX=/usr/local DESTDIR=
 	install -d $(addprefix $(ROOT)/,bin share/man/man1 share/doc/fpuimg $(COMPLETIONS))
-	install -m 755 $(BIN)/fpuimg $(BIN)/fpurestore $(ROOT)/bin/
-	ln -sf fpuimg $(ROOT)/bin/checkpointctl-fpu
-	install -m 644 man/*.1 $(ROOT)/share/man/man1/
-	for p in fpuimg fpurestore; do \
+	for p in $(PROGRAMS); do \
+		install -m 755 $(BIN)/$$p $(ROOT)/bin/ && \
+		install -m 644 man/$$p*.1 $(ROOT)/share/man/man1/ && \
 		install -m 644 completions/$$p.bash $(ROOT)/share/bash-completion/completions/$$p && \
 		install -m 644 completions/_$$p $(ROOT)/share/zsh/site-functions/_$$p && \
 		install -m 644 completions/$$p.fish $(ROOT)/share/fish/vendor_completions.d/$$p.fish || exit 1; \
 	done
+	ln -sf fpuimg $(ROOT)/bin/checkpointctl-fpu
 	install -m 644 LICENSE $(ROOT)/share/doc/fpuimg/copyright
 
 .PHONY: deb
 deb: ## build a Debian package in out/; VERSION=0.1.0
 	rm -rf $(OUT)/deb && $(MAKE) install PREFIX=/usr DESTDIR=$(OUT)/deb
-	ROOT=$(OUT)/deb VERSION=$(VERSION) GOARCH=$$($(GO) env GOARCH) \
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) ROOT=$(OUT)/deb VERSION=$(VERSION) ARCH=$(notdir $(PLATFORM)) GOOS= GOARCH= \
 		$(NFPM) package --packager deb --config nfpm.yaml --target $(OUT)/
 
-.PHONY: deb-test
-deb-test: ## build the Debian package, unpack it elsewhere and run what is in it
-	NFPM="$(NFPM)" $(GO) test -count=1 -tags deb ./cmd/fpuimg -run TestDeb
+RELEASE = $(OUT)/release
+SAME_TAR = tar --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --mtime=@$$(git log -1 --format=%ct)
+
+.PHONY: release
+release: ## build what a release holds in out/release, the same bytes each time; VERSION=0.1.0, which is tagged
+	@test -z "$$(git status --porcelain)" && git tag --points-at HEAD | grep -qx v$(VERSION) && \
+	grep -q 'Release  *= "$(VERSION)"' cmd/internal/cli/version.go || { \
+		echo "make release VERSION=X takes a clean checkout of tag vX whose version.go and CHANGELOG.md say X"; exit 1; }
+	rm -rf $(RELEASE) && mkdir -p $(RELEASE)
+	for platform in linux/amd64 linux/arm64 darwin/arm64; do \
+		export GOOS=$${platform%/*} GOARCH=$${platform#*/} GOFLAGS=-trimpath; \
+		name=fpuimg-$(VERSION)-$$GOOS-$$GOARCH; tree=$(OUT)/tree; rm -rf $$tree && \
+		$(MAKE) install BIN=$(OUT)/bin-$$GOOS-$$GOARCH PREFIX= DESTDIR=$$tree/$$name && \
+		$(SAME_TAR) -C $$tree -cf - $$name | gzip -9n >$(RELEASE)/$$name.tar.gz && \
+		{ test $$GOOS != linux || $(MAKE) deb BIN=$(OUT)/bin-$$GOOS-$$GOARCH; } || exit 1; \
+	done
+	mv $(OUT)/fpuimg_$(VERSION)_*.deb $(RELEASE)/
+	cd $(RELEASE) && sha256sum * >SHA256SUMS && cat SHA256SUMS
+
+.PHONY: release-test
+release-test: ## build a release twice, compare, unpack and run it
+	NFPM="$(NFPM)" $(GO) test -count=1 -tags release ./cmd/fpuimg -run TestRelease
 
 .PHONY: image
 image: ## build a container image of the programs; PODMAN=docker

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -322,25 +321,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// Version returns the program's name, version, commit and Go version, from what
-// the Go toolchain stamps into the binary.
-func Version(program string) string {
-	out := program + " (unknown version)"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return out
-	}
-	version := info.Main.Version
-	var commit, dirty string
-	for _, kv := range info.Settings {
-		switch {
-		case kv.Key == "vcs.revision":
-			commit = " commit " + kv.Value[:min(12, len(kv.Value))]
-		case kv.Key == "vcs.modified" && kv.Value == "true":
-			dirty = " (modified)"
-		}
-	}
-	return fmt.Sprintf("%s %s%s%s %s", program, version, commit, dirty, info.GoVersion)
 }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -75,5 +78,17 @@ func TestError(t *testing.T) {
 		if want := "prog: error: a\nprog: error: b: file already exists\nprog: error: c\n"; out.String() != want {
 			t.Errorf("got %q, want %q", out.String(), want)
 		}
+	}
+}
+
+// TestRelease holds the version to the newest release of the changelog.
+func TestRelease(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "..", "CHANGELOG.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^## \[(\d.*)\] - (.*)$`).FindStringSubmatch(string(b))
+	if m == nil || m[1] != Release || m[2] != ReleaseDate {
+		t.Errorf("the newest release of CHANGELOG.md is %q, want [%s] - %s", m, Release, ReleaseDate)
 	}
 }

@@ -23,10 +23,6 @@ type Manual struct {
 	Flags    *pflag.FlagSet
 }
 
-// manualDate is the date on the man pages. It is that of the text, not of a build,
-// so that a page depends on nothing but its source.
-const manualDate = "2026-11-24"
-
 // Page returns the man page's name: "fpuimg-show".
 func (m *Manual) Page() string { return strings.ReplaceAll(m.Name, " ", "-") }
 
@@ -118,7 +114,7 @@ func Wrap(words []string, width int) []string {
 func (m *Manual) Roff() string {
 	var b strings.Builder
 	program, _, _ := strings.Cut(m.Name, " ")
-	fmt.Fprintf(&b, ".TH %s 1 %s %s \"User Commands\"\n", strings.ToUpper(m.Page()), manualDate, program)
+	fmt.Fprintf(&b, ".TH %s 1 %s \"%s %s\" \"User Commands\"\n", strings.ToUpper(m.Page()), ReleaseDate, program, Release)
 	b.WriteString(".nh\n.ad l\n") // neither hyphenated nor spread: commands stay as they are typed
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(m.Page()), roff(m.Short))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(m.Name))
