@@ -1,40 +1,47 @@
-# bash completion for fpuimg, which printed this and is asked what may follow
+# bash completion for fpuimg; fpuimg prints it
 
 _fpuimg() {
-    local line reply directives words=() typed=${COMP_LINE:0:COMP_POINT}
-    # A word ends at a blank that is not quoted; the quote under the cursor has no end
-    # yet. COMP_WORDS would break at "=" too.
-    local word='^[[:space:]]*(([^[:space:]\"'\'']|\\(.|$)|"([^\"]|\\.)*("|\\?$)|'\''[^'\'']*('\''|$))+)'
-    while [[ $typed =~ $word ]]; do
-        words+=("${BASH_REMATCH[1]}")
-        typed=${typed:${#BASH_REMATCH[0]}}
-    done
-    [[ $typed ]] && words+=("")
-    local cur=${words[${#words[@]}-1]}
-    mapfile -t reply < <("${words[0]}" __complete "${words[@]:1}" 2>/dev/null)
-    directives=${reply[0]-}
-    # Readline replaces only what follows the last "=", where that breaks words.
-    local cut=
-    [[ $cur == -*=* && $COMP_WORDBREAKS == *=* ]] && cut=${cur%%=*}=
-    # A word that is offered begins as it was typed, with quotes and all.
-    COMPREPLY=()
-    for line in "${reply[@]:1}"; do
-        line=${line%%$'\t'*}
-        COMPREPLY+=("${line#"$cut"}")
-    done
-    local kind= alone
-    [[ $directives == *files* ]] && kind=-f alone=default
-    [[ $directives == *dirs* ]] && kind=-d alone=dirnames
-    if [[ $kind && ${#COMPREPLY[@]} == 0 ]]; then
-        compopt -o $alone # which knows quotes, backslashes, ~ and variables
-    elif [[ $kind ]]; then
-        compopt -o filenames
-        local value=$cur
-        [[ $cur == -*=* ]] && value=${cur#*=}
-        mapfile -t reply < <(compgen $kind -- "$value")
-        COMPREPLY+=("${reply[@]}")
+    local cur=${COMP_WORDS[COMP_CWORD]} key=${COMP_WORDS[COMP_CWORD-1]} words= paths=
+    # Readline takes "=" for a word.
+    if [[ $cur == = ]]; then
+        key+== cur=
+    elif [[ $key == = ]]; then
+        key=${COMP_WORDS[COMP_CWORD-2]}=
     fi
-    [[ $directives == *nospace* ]] && compopt -o nospace
+    case $key in
+    --as= | --as) words='hex f32 f64 i8 i16 i32 i64 u8 u16 u32 u64' ;;
+    --component= | --component) words='x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' ;;
+    --tid= | --tid) : ;;
+    --host=) words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default ;;
+    --elf-core= | --elf-core) paths=default ;;
+    --color= | --color) words='auto always never' ;;
+    --to= | --to) words='none fxsave xsave' ;;
+    --features= | --features) words='x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' ;;
+    --output= | --output | -o) paths=default ;;
+    --compress= | --compress) words='none gzip zstd' ;;
+    --format= | --format) words='json criu' ;;
+    *)
+        case ${COMP_WORDS[1]} in
+        show) if [[ $cur == -* ]]; then words='--regs --json --redact --xsave-area --host --help --as= --component= --tid= --host= --elf-core= --color='; else paths=default; fi ;;
+        check) if [[ $cur == -* ]]; then words='--host --json --xsave-area --help --host= --color='; else paths=default; fi ;;
+        convert) if [[ $cur == -* ]]; then words='--host --force --dry-run --in-place --keep-cpuinfo --json --help --to= --features= --host= --output= --compress= --color='; else paths=default; fi ;;
+        profile) if [[ $cur == -* ]]; then words='--common --help --output= --format= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default; fi ;;
+        diff) if [[ $cur == -* ]]; then words='--json --xsave-area --host --help --host= --color='; else paths=default; fi ;;
+        completion) if [[ $cur == -* ]]; then words='--help --color='; else words='bash zsh fish'; fi ;;
+        help) words='show check convert profile diff completion' ;;
+        version) : ;;
+        esac
+        ((COMP_CWORD == 1)) && words='show check convert profile diff completion help version --help --version' paths=
+        ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+    [[ ${COMPREPLY-} == *= ]] && compopt -o nospace
+    if [[ $paths && ! ${COMPREPLY-} ]]; then
+        compopt -o "$paths" # knows quotes, ~ and variables
+    elif [[ $paths ]]; then
+        compopt -o filenames
+        mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur")
+    fi
     return 0
 }
 complete -F _fpuimg fpuimg

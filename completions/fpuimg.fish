@@ -1,23 +1,54 @@
-# fish completion for fpuimg, which printed this and is asked what may follow
+# fish completion for fpuimg; fpuimg prints it
 
-function __fpuimg_complete
-    set -l words (commandline -opc)
-    set -l cur (commandline -ct)
-    set -l reply ($words[1] __complete $words[2..-1] $cur 2>/dev/null)
-    if set -q reply[2]
-        printf '%s\n' $reply[2..-1]
-    end
-    set -l paths
-    if string match -q '*files*' -- "$reply[1]"
-        set paths __fish_complete_path
-    else if string match -q '*dirs*' -- "$reply[1]"
-        set paths __fish_complete_directories
-    end
-    if set -q paths[1]
-        set -l prefix (string match -r -- '^-.*?=' $cur)
-        for path in ($paths (string replace -- "$prefix" '' $cur))
-            printf '%s\n' "$prefix$path"
-        end
-    end
-end
-complete -c fpuimg -f -a '(__fpuimg_complete)'
+complete -c fpuimg -n __fish_use_subcommand -f -a show -d 'show the FPU state of every thread of a checkpoint'
+complete -c fpuimg -n __fish_use_subcommand -f -a check -d 'say whether a checkpoint fits a machine, and why not'
+complete -c fpuimg -n __fish_use_subcommand -f -a convert -d 'change the format of the FPU records of a checkpoint'
+complete -c fpuimg -n __fish_use_subcommand -f -a profile -d 'describe a machine for --host'
+complete -c fpuimg -n __fish_use_subcommand -f -a diff -d 'show what differs between the FPU states of two checkpoints'
+complete -c fpuimg -n __fish_use_subcommand -f -a completion -d 'print a script that completes fpuimg\'s commands in a shell'
+complete -c fpuimg -n __fish_use_subcommand -f -a help -d 'print the manual of a command'
+complete -c fpuimg -n __fish_use_subcommand -f -a version -d 'print the version'
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l regs -d 'print every register'
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l as -d 'print every register, the vector ones as LANES: hex (the default), f32, f64, i8, i16, i32, i64, u8, u16, u32 or u64' -a 'hex f32 f64 i8 i16 i32 i64 u8 u16 u32 u64' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l component -d 'only these state components: NAME[,NAME]...' -a 'x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l tid -d 'only these threads: TID[,TID]...' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l json -d 'print one JSON document'
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l redact -d 'print states, no register values'
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l xsave-area -d 'read each input as a bare XSAVE area, of standard or compacted format'
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l host -d 'with --xsave-area, or an ELF core that does not say so, the machine whose layout it has: this one or PROFILE' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l elf-core -d 'write the registers of all threads as an ELF core to FILE, for a debugger; - is standard output' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l help -d 'print the manual'
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l host -d 'check against this machine or PROFILE: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3; may be repeated' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l json -d 'print one JSON document'
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l xsave-area -d 'read each input as a bare XSAVE area, of standard or compacted format'
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l help -d 'print the manual'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l to -d 'the format to convert to: none, fxsave or xsave' -a 'none fxsave xsave' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l features -d 'with --to=xsave, the state components to keep and add: x87,SSE,AVX' -a 'x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l host -d 'what fits this machine or PROFILE: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l force -d 'go ahead where registers are lost'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l dry-run -d 'print the report and write nothing'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -s o -l output -d 'write to this path instead of beside the input; - is standard output' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l in-place -d 'change the checkpoint itself and keep the originals as NAME.orig'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l keep-cpuinfo -d 'leave cpuinfo.img as it is'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l compress -d 'compress a converted archive by METHOD: none, gzip or zstd; as it was if not given' -a 'none gzip zstd' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l json -d 'print one JSON document'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l help -d 'print the manual'
+complete -c fpuimg -n '__fish_seen_subcommand_from profile' -s o -l output -d 'write to this new file instead of standard output, which is -' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l format -d 'the format: json, or criu for CRIU\'s cpuinfo.img' -a 'json criu' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l common -d 'the profile that all named machines share'
+complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l help -d 'print the manual'
+complete -c fpuimg -n '__fish_seen_subcommand_from profile' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
+complete -c fpuimg -n '__fish_seen_subcommand_from diff' -l json -d 'print one JSON document'
+complete -c fpuimg -n '__fish_seen_subcommand_from diff' -l xsave-area -d 'read standard input, or a file that is nothing else, as a bare XSAVE area'
+complete -c fpuimg -n '__fish_seen_subcommand_from diff' -l host -d 'for a bare area, or an ELF core that does not say so, the machine whose layout it has: this one or PROFILE' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
+complete -c fpuimg -n '__fish_seen_subcommand_from diff' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from diff' -l help -d 'print the manual'
+complete -c fpuimg -n '__fish_seen_subcommand_from completion' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from completion' -l help -d 'print the manual'
+complete -c fpuimg -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish' -f
+complete -c fpuimg -n '__fish_seen_subcommand_from help' -a 'show check convert profile diff completion' -f
+complete -c fpuimg -n '__fish_seen_subcommand_from version' -f

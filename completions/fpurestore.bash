@@ -1,40 +1,33 @@
-# bash completion for fpurestore, which printed this and is asked what may follow
+# bash completion for fpurestore; fpurestore prints it
 
 _fpurestore() {
-    local line reply directives words=() typed=${COMP_LINE:0:COMP_POINT}
-    # A word ends at a blank that is not quoted; the quote under the cursor has no end
-    # yet. COMP_WORDS would break at "=" too.
-    local word='^[[:space:]]*(([^[:space:]\"'\'']|\\(.|$)|"([^\"]|\\.)*("|\\?$)|'\''[^'\'']*('\''|$))+)'
-    while [[ $typed =~ $word ]]; do
-        words+=("${BASH_REMATCH[1]}")
-        typed=${typed:${#BASH_REMATCH[0]}}
-    done
-    [[ $typed ]] && words+=("")
-    local cur=${words[${#words[@]}-1]}
-    mapfile -t reply < <("${words[0]}" __complete "${words[@]:1}" 2>/dev/null)
-    directives=${reply[0]-}
-    # Readline replaces only what follows the last "=", where that breaks words.
-    local cut=
-    [[ $cur == -*=* && $COMP_WORDBREAKS == *=* ]] && cut=${cur%%=*}=
-    # A word that is offered begins as it was typed, with quotes and all.
-    COMPREPLY=()
-    for line in "${reply[@]:1}"; do
-        line=${line%%$'\t'*}
-        COMPREPLY+=("${line#"$cut"}")
-    done
-    local kind= alone
-    [[ $directives == *files* ]] && kind=-f alone=default
-    [[ $directives == *dirs* ]] && kind=-d alone=dirnames
-    if [[ $kind && ${#COMPREPLY[@]} == 0 ]]; then
-        compopt -o $alone # which knows quotes, backslashes, ~ and variables
-    elif [[ $kind ]]; then
-        compopt -o filenames
-        local value=$cur
-        [[ $cur == -*=* ]] && value=${cur#*=}
-        mapfile -t reply < <(compgen $kind -- "$value")
-        COMPREPLY+=("${reply[@]}")
+    local cur=${COMP_WORDS[COMP_CWORD]} key=${COMP_WORDS[COMP_CWORD-1]} words= paths=
+    # Readline takes "=" for a word.
+    if [[ $cur == = ]]; then
+        key+== cur=
+    elif [[ $key == = ]]; then
+        key=${COMP_WORDS[COMP_CWORD-2]}=
     fi
-    [[ $directives == *nospace* ]] && compopt -o nospace
+    case $key in
+    --target= | --target | -t) : ;;
+    --dir= | --dir | -D) paths=dirnames ;;
+    --save= | --save) paths=dirnames ;;
+    --map= | --map) : ;;
+    --timeout= | --timeout) : ;;
+    --color= | --color) words='auto always never' ;;
+    --completion= | --completion) words='bash zsh fish' ;;
+    *)
+        if [[ $cur == -* ]]; then words='--tree --force --dry-run --ignore-missing --json --version --help --target= --dir= --save= --map= --timeout= --color= --completion='; else paths=default; fi
+        ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+    [[ ${COMPREPLY-} == *= ]] && compopt -o nospace
+    if [[ $paths && ! ${COMPREPLY-} ]]; then
+        compopt -o "$paths" # knows quotes, ~ and variables
+    elif [[ $paths ]]; then
+        compopt -o filenames
+        mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur")
+    fi
     return 0
 }
 complete -F _fpurestore fpurestore

@@ -31,7 +31,7 @@ func setupCompletion(*pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 		if len(args) != 1 {
 			return 0, &cli.UsageError{Err: errors.New("for which shell?"), Hint: "fpuimg completion " + strings.Join(cli.Shells, "|")}
 		}
-		script, err := cli.CompletionScript("fpuimg", args[0])
+		script, err := cli.Completions(args[0], "fpuimg", completed(s), flagValues())
 		if err != nil {
 			return 0, err
 		}
@@ -46,10 +46,10 @@ func flagValues() map[string]cli.Values {
 	return map[string]cli.Values{
 		"as":        {Words: laneNames},
 		"color":     {Words: cli.Colors},
-		"component": {Words: xstate.Known.Names(), List: true},
+		"component": {Words: xstate.Known.Names()},
 		"compress":  {Words: compressions},
 		"elf-core":  {Files: true},
-		"features":  {Words: xstate.Known.Names(), List: true},
+		"features":  {Words: xstate.Known.Names()},
 		"format":    {Words: profileFormats},
 		"host":      {Words: xstate.LevelNames(), Files: true},
 		"output":    {Files: true},
@@ -58,48 +58,23 @@ func flagValues() map[string]cli.Values {
 	}
 }
 
-// complete answers a completion script.
-func complete(s *cli.IO, words []string) {
-	c := cli.NewCompletion(words, flagValues())
-	completeWord(s, c)
-	c.Print(s)
-}
-
-// completeWord looks at the words before the current one.
-func completeWord(s *cli.IO, c *cli.Completion) {
-	addVerbs := func() {
-		for _, v := range verbs() {
-			c.Add(strings.TrimPrefix(v.manual.Name, "fpuimg "), v.manual.Short)
+// completed are the commands, with what their arguments are.
+func completed(s *cli.IO) []cli.Command {
+	var out []cli.Command
+	var names []string
+	for _, v := range verbs() {
+		fs, _ := v.flags(s)
+		name := strings.TrimPrefix(v.manual.Name, "fpuimg ")
+		args := cli.Values{Files: true}
+		switch name {
+		case "profile":
+			args.Words = xstate.LevelNames()
+		case "completion":
+			args = cli.Values{Words: cli.Shells}
 		}
+		names = append(names, name)
+		out = append(out, cli.Command{Name: name, About: v.manual.Short, Flags: fs, Args: args})
 	}
-	if len(c.Before) == 0 {
-		addVerbs()
-		c.Add("help", "print the manual of a command")
-		c.Add("version", "print the version")
-		if c.IsOption() {
-			c.Add("--help", "print the manual")
-			c.Add("--version", "print the version")
-		}
-		return
-	}
-	switch c.Before[0] {
-	case "help":
-		addVerbs()
-		return
-	case "completion":
-		for _, shell := range cli.Shells {
-			c.Add(shell, "")
-		}
-		return
-	}
-	v, err := findVerb(c.Before[0])
-	if err != nil {
-		return
-	}
-	fs, _ := v.flags(s)
-	if c.Options(fs, c.Before[1:]) && v.manual.Name == "fpuimg profile" {
-		for _, level := range xstate.LevelNames() {
-			c.Add(level, "")
-		}
-	}
+	return append(out, cli.Command{Name: "help", About: "print the manual of a command", Args: cli.Values{Words: names}},
+		cli.Command{Name: "version", About: "print the version"})
 }

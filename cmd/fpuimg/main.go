@@ -66,10 +66,6 @@ func dispatch(s *cli.IO, args []string) (cli.Exit, error) {
 		fmt.Fprintln(s.Out, cli.Version("fpuimg"))
 		return cli.OK, nil
 	}
-	if args[0] == cli.CompleteVerb {
-		complete(s, args[1:])
-		return cli.OK, nil
-	}
 	v, err := findVerb(args[0])
 	if err != nil {
 		return 0, err

@@ -72,7 +72,7 @@ func TestNewComponent(t *testing.T) {
 		{"show --xsave-area --json AREA", []string{`"bit": 20`, `"name": "MADEUP"`, `"state": "in-use"`, `"size": 64`}},
 		{"check --xsave-area --host=x86-64-v4 AREA", []string{"downgrade-lossy", "fatal component-missing", "MADEUP"}},
 		{"check --xsave-area --host=x86-64-v4 --json AREA", []string{`"component": "MADEUP"`, `"m1"`}},
-		{"__complete show --component=ma", []string{"--component=MADEUP"}},
+		{"completion bash", []string{"SSE AVX", " MADEUP'"}},
 	}
 	for _, tt := range tests {
 		cmd := exec.Command(program, strings.Fields(strings.ReplaceAll(tt.args, "AREA", path))...)

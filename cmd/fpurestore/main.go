@@ -68,10 +68,6 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 	fs.BoolVar(&roff, "roff", false, "print the manual as a man page")
 	fs.Lookup("roff").Hidden = true
 	manual.Flags = fs
-	if len(args) > 0 && args[0] == cli.CompleteVerb {
-		complete(s, fs, args[1:])
-		return cli.OK, nil
-	}
 	if err := cli.ParseFlags(fs, args, "fpurestore --help"); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			_, err := s.Out.WriteString(manual.Text())
@@ -84,7 +80,7 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 		_, err := s.Out.WriteString(manual.Roff())
 		return cli.OK, err
 	case fs.Changed("completion"):
-		return cli.OK, completionScript(s, shell)
+		return cli.OK, completionScript(s, fs, shell)
 	case version:
 		_, err := fmt.Fprintln(s.Out, cli.Version("fpurestore"))
 		return cli.OK, err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -69,26 +70,34 @@ func (o *option) spelling() string {
 }
 
 func (m *Manual) options() []option {
-	if m.Flags == nil {
-		return nil
-	}
 	var out []option
-	m.Flags.VisitAll(func(f *pflag.Flag) {
-		if f.Hidden {
-			return
+	if m.Flags != nil {
+		for _, o := range options(m.Flags) {
+			out = append(out, o)
 		}
-		o := option{names: "--" + f.Name, optional: f.NoOptDefVal != ""}
-		if f.Shorthand != "" {
-			o.names = "-" + f.Shorthand + ", " + o.names
-		}
-		o.value, o.usage = pflag.UnquoteUsage(f)
-		o.value = strings.ToUpper(o.value)
-		if f.Value.Type() == "bool" {
-			o.value = ""
-		}
-		out = append(out, o)
-	})
+	}
 	return out
+}
+
+// options yields the flags that are not hidden.
+func options(fs *pflag.FlagSet) iter.Seq2[*pflag.Flag, option] {
+	return func(yield func(*pflag.Flag, option) bool) {
+		fs.VisitAll(func(f *pflag.Flag) {
+			if f.Hidden {
+				return
+			}
+			o := option{names: "--" + f.Name, optional: f.NoOptDefVal != ""}
+			if f.Shorthand != "" {
+				o.names = "-" + f.Shorthand + ", " + o.names
+			}
+			o.value, o.usage = pflag.UnquoteUsage(f)
+			o.value = strings.ToUpper(o.value)
+			if f.Value.Type() == "bool" {
+				o.value = ""
+			}
+			yield(f, o)
+		})
+	}
 }
 
 // Wrap breaks words into lines of at most width columns, and gives at least one

@@ -29,10 +29,9 @@ func File(t *testing.T, program, shell string) string {
 
 // Case is a command line and some of the words that may complete its last one.
 type Case struct {
-	Line  string
-	Want  []string // each with the word's beginning, as it stands in the end
-	Paths string   // what the shell adds: "files", "dirs" or ""; among Want if they exist
-	Not   string
+	Line string
+	Want []string // each with the word's beginning, as it stands in the end
+	Not  string
 
 	Except string // a shell that offers nothing here, for it is quoted
 }
@@ -50,46 +49,11 @@ func (c *Case) Check(t *testing.T, got []string) {
 	}
 }
 
-// Ask asks the program itself, by its run function.
-func Ask(t *testing.T, cases []Case, run func(args []string) string) {
-	t.Helper()
-	for _, c := range cases {
-		if strings.ContainsAny(c.Line, "\"'\\") {
-			continue // only a shell takes it apart
-		}
-		directives, rest, _ := strings.Cut(run(append([]string{"__complete"}, strings.Split(c.Line, " ")[1:]...)), "\n")
-		var got []string
-		for line := range strings.Lines(rest) {
-			word, _, _ := strings.Cut(line, "\t")
-			got = append(got, word)
-		}
-		paths, _, _ := strings.Cut(directives, " ")
-		if paths == "nospace" {
-			paths = ""
-		}
-		if paths != c.Paths {
-			t.Errorf("%s: the shell adds %q, want %q", c.Line, paths, c.Paths)
-		}
-		if c.Paths != "" {
-			c.Want = slices.DeleteFunc(slices.Clone(c.Want), exists)
-		}
-		c.Check(t, got)
-	}
-}
-
 // Places are the directories that there are where the shells complete; Plain is a
 // file.
 var Places = []string{"ckpt-a", "ckpt-b", "my dir", "other"}
 
 const Plain = "ckpt-file"
-
-func exists(word string) bool {
-	_, value, ok := strings.Cut(word, "=")
-	if ok {
-		word = value
-	}
-	return word == Plain || slices.Contains(Places, word)
-}
 
 // Run completes the lines in each shell. The program is found by PATH.
 func Run(t *testing.T, program string, shells []string, cases []Case) {
@@ -141,7 +105,7 @@ func complete(t *testing.T, program, shell string, cases []Case) [][]string {
 	words := make([][]string, len(replies))
 	for i, reply := range replies {
 		for word := range strings.Lines(reply) {
-			words[i] = append(words[i], strings.TrimSuffix(strings.TrimSuffix(word, "\n"), "/"))
+			words[i] = append(words[i], strings.TrimRight(word, "\n/="))
 		}
 	}
 	return words
