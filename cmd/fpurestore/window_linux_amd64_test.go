@@ -257,11 +257,11 @@ func TestUnsaved(t *testing.T) {
 	g := startTarget(t, targetConfig{threads: 2})
 	want := g.others(1, everything)
 	dir := t.TempDir()
-	cmd := exec.Command("sh", "-c", `ulimit -f 0; exec "$@"`, "sh", "/proc/self/exe")
 	exe, err := os.Executable()
-	must(t, err, os.Symlink(exe, filepath.Join(dir, "fpurestore")))
-	cmd.Args[4] = filepath.Join(dir, "fpurestore")
-	cmd.Args = append(cmd.Args, "-t", fmt.Sprint(g.pid), "-D", g.images(want, same), "--save", filepath.Join(dir, "saved"))
+	program := filepath.Join(dir, "fpurestore") // which it is by that name
+	must(t, err, os.Symlink(exe, program))
+	cmd := exec.Command("sh", "-c", `ulimit -f 0; exec "$0" "$@"`, program,
+		"-t", fmt.Sprint(g.pid), "-D", g.images(want, same), "--save", filepath.Join(dir, "saved"))
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	cmd.Run()
