@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/fpuimg/fpuimg/codec"
@@ -43,8 +45,7 @@ func (b *budget) hold(n int64) bool {
 func (b *budget) mayHold() int64 { return maxHeld + heldRatio*b.In }
 
 // Archive is the files of one directory in a tar archive. Those that tell of registers
-// are held in memory; others can be opened where the archive is a file that is not
-// compressed.
+// can be opened always, others where the archive is a file that is not compressed.
 type Archive struct {
 	Path string // of the archive
 	Dir  string // in it, "." for its root
@@ -115,8 +116,9 @@ type walker struct {
 	notes       map[string][]byte // config.dump and spec.dump, by their place
 	links       map[string]int64  // where links stand, by their cleaned names
 	budget      *budget
-	unfit       []error // members with images whose names cannot be used
-	oci         bool    // it is an OCI image layout
+	alike       map[uint64][]byte // what is held, by hash: threads may have the same registers
+	unfit       []error           // members with images whose names cannot be used
+	oci         bool              // it is an OCI image layout
 }
 
 // isArchive tells an archive by the first bytes of a file, whose size is -1 for a
@@ -131,7 +133,7 @@ func isArchive(head []byte, size int64) (rawtar.Compression, bool) {
 // readArchive reads the checkpoints of an archive. size is that of the file, which is nil
 // for a stream.
 func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.Compression, b *budget) ([]Found, error) {
-	w := &walker{path: name, compression: c, dirs: map[string]*Archive{}, notes: map[string][]byte{}, links: map[string]int64{}, budget: b}
+	w := &walker{path: name, compression: c, dirs: map[string]*Archive{}, notes: map[string][]byte{}, links: map[string]int64{}, budget: b, alike: map[uint64][]byte{}}
 	var err error
 	if c == rawtar.None && file != nil {
 		if name != "-" {
@@ -301,6 +303,10 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 	case !m.Regular() && !m.Sparse:
 		f.err = &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: codec.ErrIrregular}
 	case !needed:
+	case w.info != nil && !m.Sparse: // it is read when it is opened
+		if end := w.info.Size(); f.size > end-f.at {
+			return &codec.FormatError{Path: w.path, Offset: end, Field: "tar", Err: errors.New("the archive ends inside a member")}
+		}
 	case m.Size > codec.MaxImage:
 		f.err = &codec.FormatError{Path: label, Offset: codec.MaxImage, Field: "file", Err: codec.ErrTooLarge}
 	default:
@@ -345,8 +351,16 @@ func (w *walker) data(tr *rawtar.Reader, m *rawtar.Member) ([]byte, error) {
 	if w.compression == rawtar.None {
 		w.budget.In += m.Size
 	}
+	key := maphash.Bytes(seed(), b)
+	if held := w.alike[key]; len(b) > 0 && bytes.Equal(held, b) {
+		w.budget.hold(-m.Size)
+		return held, nil
+	}
+	w.alike[key] = b
 	return b, nil
 }
+
+var seed = sync.OnceValue(maphash.MakeSeed)
 
 // expand gives the content of a member that is stored as a sparse file.
 func expand(label string, m *rawtar.Member, b []byte) ([]byte, error) {

@@ -563,6 +563,53 @@ func TestArchiveTiny(t *testing.T) {
 	}
 }
 
+// TestArchiveManyThreads reads more images than the bound allows to hold: images that
+// are alike are held once, and those of a plain file not at all.
+func TestArchiveManyThreads(t *testing.T) {
+	const n = 1000
+	files := threads8(t)
+	core := files["core-22100.img"]
+	var alike, unlike []member
+	for i := range n {
+		name := fmt.Sprintf("checkpoint/core-%d.img", 1+i)
+		alike = append(alike, member{name: name, data: core})
+		unlike = append(unlike, member{name: name, data: append(slices.Clip(core), fmt.Sprint(i)...)})
+	}
+	read := func(r io.Reader, name string) error {
+		cs, err := found(checkpoint.ReadAllAfter(name, r, 256<<20-1<<20))
+		for _, c := range cs {
+			for _, p := range c.Problems {
+				if _, ok := errors.AsType[*codec.MissingError](p); !ok {
+					err = errors.Join(err, p)
+				}
+			}
+			if got := countThreads(t, c); got != n && err == nil {
+				t.Errorf("%d threads, want %d", got, n)
+			}
+		}
+		return err
+	}
+	gzip := compressors(t)["gzip"]
+	if err := read(bytes.NewReader(gzip(makeTar(t, alike...))), "x"); err != nil {
+		t.Error(err)
+	}
+	if err := read(bytes.NewReader(gzip(makeTar(t, unlike...))), "x"); err == nil || !strings.Contains(err.Error(), "more than 256 MiB") {
+		t.Errorf("error %v, want that it is too much", err)
+	}
+	path := filepath.Join(t.TempDir(), "x.tar")
+	if err := os.WriteFile(path, makeTar(t, unlike...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := read(f, path); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestArchiveTreeOnce reads an archive whose pstree.img is long, and of many images: it
 // is not decoded for each of them.
 func TestArchiveTreeOnce(t *testing.T) {
