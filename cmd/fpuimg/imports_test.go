@@ -17,16 +17,16 @@ import (
 
 const module = "github.com/fpuimg/fpuimg/"
 
-// edges lists what each package may import besides the standard library. Imports
-// go down this list only, and what decides, reads and models knows nothing of
-// flags, colours and processes.
+// edges lists what each package imports besides the standard library, no less and no
+// more. Imports go down this list only, and what decides, reads and models knows nothing
+// of flags, colours and processes.
 var edges = []struct {
 	pkg     string
 	imports string // of this module without its path, then modules of others
 }{
 	{"cmd/fpuimg", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
-	{"cmd/fpurestore", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view color pflag sys"},
-	{"cmd/fpurestore/internal/ptrace", "codec/xstate sys"},
+	{"cmd/fpurestore", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view pflag sys"},
+	{"cmd/fpurestore/internal/ptrace", "sys"},
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
 	{"convert", "codec codec/checkpoint convert/compat sys"},
@@ -38,13 +38,13 @@ var edges = []struct {
 	{"internal/rawtar", "compress xz"},
 	// For tests only.
 	{"internal/test/sysfault", "sys"},
+	{"internal/test/shell", "internal/test/cmd"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
 	{"internal/test/img", "protobuf"},
-	{"internal/test/shell", "internal/test/cmd"},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
-	{"vmtest/guest/internal/agent", ""},
 	{"vmtest/guest/internal/guestinit", "vmtest/guest/internal/agent sys"},
+	{"vmtest/guest/internal/agent", ""},
 	{"vmtest/testprog", ""},
 }
 
@@ -62,21 +62,42 @@ var others = map[string]string{
 }
 
 func TestImports(t *testing.T) {
-	for pkg, imports := range listImports(t) {
-		i := slices.IndexFunc(edges, func(e struct{ pkg, imports string }) bool { return e.pkg == pkg })
-		if i < 0 {
-			t.Errorf("%s: which imports it may have is not listed", pkg)
-			continue
+	pkgs := listImports(t)
+	listed := map[string]bool{}
+	for _, e := range edges {
+		listed[e.pkg] = true
+		imports, ok := pkgs[e.pkg]
+		if !ok {
+			t.Errorf("%s is listed, and no package", e.pkg)
+		}
+		allowed := strings.Fields(e.imports)
+		is := func(imp, name string) bool {
+			if other := others[name]; other != "" {
+				return imp == other || strings.HasPrefix(imp, other+"/")
+			}
+			return imp == module+name
 		}
 		for _, imp := range imports {
-			if !slices.ContainsFunc(strings.Fields(edges[i].imports), func(allowed string) bool {
-				if other := others[allowed]; other != "" {
-					return imp == other || strings.HasPrefix(imp, other+"/")
-				}
-				return imp == module+allowed
-			}) {
-				t.Errorf("%s imports %s", pkg, imp)
+			if !slices.ContainsFunc(allowed, func(name string) bool { return is(imp, name) }) {
+				t.Errorf("%s imports %s", e.pkg, imp)
 			}
+		}
+		for _, name := range allowed {
+			if !slices.ContainsFunc(imports, func(imp string) bool { return is(imp, name) }) {
+				t.Errorf("%s may import %s, and does not", e.pkg, name)
+			}
+		}
+	}
+	for i, e := range edges {
+		for j := range i {
+			if slices.Contains(strings.Fields(e.imports), edges[j].pkg) {
+				t.Errorf("%s imports %s, which stands above it", e.pkg, edges[j].pkg)
+			}
+		}
+	}
+	for pkg := range pkgs {
+		if !listed[pkg] {
+			t.Errorf("%s: which imports it may have is not listed", pkg)
 		}
 	}
 }
