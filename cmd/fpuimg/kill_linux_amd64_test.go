@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -359,4 +362,84 @@ func TestDurableOrder(t *testing.T) {
 			t.Errorf("%s: calls are\n%s\nwant\n%s", k.name, got, want[k.name])
 		}
 	}
+}
+
+// swaps are names below a work directory that another user may give to something else
+// while fpuimg runs, and the programs whose names they are.
+var swaps = []struct {
+	args  []string // with the verb
+	names []string
+}{
+	{[]string{"convert", "--to=fxsave", "--force", "ckpt"}, []string{".ckpt.fxsave.fpuimg-stage", "ckpt", "ckpt/sub"}},
+	{[]string{"convert", "--to=fxsave", "--force", "ckpt/core-20000.img"}, []string{"ckpt/.core-20000.fxsave.img.fpuimg-stage", "ckpt", "ckpt/core-20000.img"}},
+	{[]string{"convert", "--to=fxsave", "--force", "--in-place", "ckpt"},
+		[]string{"ckpt", "ckpt/.core-20000.img.fpuimg-new", "ckpt/core-20000.img", "ckpt/core-20000.img.orig", "ckpt/.probe.fpuimg-new", "ckpt/..fpuimg-redo.fpuimg-new"}},
+	{[]string{"convert", "--to=fxsave", "--force", "p-none.tar"}, []string{".p-none.fxsave.tar.fpuimg-stage", "p-none.tar", "."}},
+	{[]string{"profile", "-o", "ckpt/x"}, []string{"ckpt", "ckpt/x"}},
+}
+
+// TestSwaps has another user give a name to something else before each change of the
+// file system, by a link, and lets every second change fail: what the link leads to
+// stays as it is.
+func TestSwaps(t *testing.T) {
+	for _, s := range swaps {
+		for _, name := range s.names {
+			t.Run(strings.Join(s.args, " ")+" "+name, func(t *testing.T) {
+				t.Parallel()
+				for n, more := 1, true; more; n++ {
+					more = swap(t, s.args, name, n, [2]syscall.Errno{unix.ENOSPC, 0}[n%2])
+				}
+			})
+		}
+	}
+}
+
+// swap runs fpuimg and swaps a name before the n-th change, if there is one.
+func swap(t *testing.T, args []string, name string, n int, errno syscall.Errno) (reached bool) {
+	t.Helper()
+	work, victim := newWork(t, &killCase{}), newWork(t, &killCase{}) // of one content
+	defer os.RemoveAll(work)
+	defer os.RemoveAll(victim)
+	for _, dir := range []string{work, victim} {
+		if err := os.WriteFile(filepath.Join(dir, "p-none.tar"), testimg.Read(t, "p-none", "p-none.tar"), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"ckpt/x", "ckpt/.core-20000.img.fpuimg-new", "ckpt/core-20000.img.orig"} {
+		if err := os.WriteFile(filepath.Join(victim, file), []byte("mine"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, stage := range []string{".ckpt.fxsave.fpuimg-stage", "ckpt/.core-20000.fxsave.img.fpuimg-stage", ".p-none.fxsave.tar.fpuimg-stage"} {
+		if err := os.MkdirAll(filepath.Join(victim, stage, "mine", "sub"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := tree(t, victim)
+	path := filepath.Join(work, name)
+	cmd := program(t, work, nil)
+	cmd.Args = append(cmd.Args[:1], args...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	res, err := sysfault.Run(ctx, cmd, sysfault.Options{Under: filepath.Dir(work)}, func(c sysfault.Call) sysfault.Action {
+		if c.N != n {
+			return sysfault.Action{}
+		}
+		reached = true
+		if err := os.Rename(path, path+".moved"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+		if err := os.Symlink(filepath.Join(victim, name), path); err != nil {
+			t.Error(err)
+		}
+		return sysfault.Action{Errno: errno}
+	})
+	if err != nil {
+		t.Fatalf("call %d: %v", n, err)
+	}
+	if after := tree(t, victim); !maps.Equal(after, before) {
+		t.Fatalf("%s is a link from call %v on (%v): outside there is %v, want %v", name, res.Hit, errno, slices.Sorted(maps.Keys(after)), slices.Sorted(maps.Keys(before)))
+	}
+	os.RemoveAll(path + ".moved")
+	return reached
 }

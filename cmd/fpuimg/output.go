@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
@@ -95,21 +97,36 @@ func profileJSON(c *xstate.CPU) (json.RawMessage, error) {
 }
 
 // writeNew writes a file that must not exist, named by an option; a failure leaves
-// none.
+// none. Its directory is looked up once: another user may change what the path names.
 func writeNew(path, option string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	place, base := filepath.Split(path)
+	dir, err := os.OpenRoot(place + ".")
+	if err == nil && base == "" {
+		err = &fs.PathError{Err: syscall.EISDIR}
+	} else if err == nil {
+		defer dir.Close()
+		err = create(dir, base, b)
+	}
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
+		file.Op, file.Path = "open", path
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return cli.Hinted(err, takenHint(err, option))
 	}
+	return err
+}
+
+// create makes a file with a content, or none.
+func create(dir *os.Root, name string, b []byte) error {
+	f, err := dir.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(b)
-	if err := errors.Join(err, f.Close()); err != nil {
-		os.Remove(path)
-		return err
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = errors.Join(err, dir.Remove(name))
 	}
-	return nil
+	return err
 }
 
 // takenHint is for an output that is there already, named by an option. A device, a
