@@ -42,6 +42,16 @@ const (
 var elfMachines = map[uint16]string{2: "sparc", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm",
 	183: "aarch64", 243: "riscv", 258: "loongarch"}
 
+// elfSystems are the systems whose cores are told by EI_OSABI of the file header.
+var elfSystems = map[byte]string{1: "HP-UX", 2: "NetBSD", 6: "Solaris", 7: "AIX", 9: "FreeBSD", 12: "OpenBSD"}
+
+// noteSystems are those that are told by the owners of their notes; a number may follow.
+var noteSystems = []struct{ owner, system string }{{"FreeBSD", "FreeBSD"}, {"NetBSD-CORE", "NetBSD"}, {"OpenBSD", "OpenBSD"},
+	{"DragonFly", "DragonFly BSD"}, {"QNX", "QNX"}}
+
+// elfTypes names the types of ELF files that are no cores.
+var elfTypes = map[uint16]string{1: "an object file", 2: "an executable", 3: "a shared object or executable"}
+
 // elfShape is what differs between the two classes of core: sizes and offsets in
 // the file header, a program header, and the structs prstatus and prpsinfo.
 type elfShape struct {
@@ -202,8 +212,6 @@ func (e *elfCore) programHeaders() ([]elfSegment, error) {
 		return nil, e.fail(0, "header", "not an ELF file")
 	case ident[4] != elfClass32 && ident[4] != elfClass64:
 		return nil, e.fail(4, "header", "class %d is neither 32 nor 64 bits", ident[4])
-	case ident[5] != elfLittle:
-		return nil, e.fail(5, "header", "not little endian, so not x86")
 	}
 	e.shape, e.wide = elfShapes[ident[4]], ident[4] == elfClass64
 	rest, err := e.bytes(e.shape.header-16, "header")
@@ -212,16 +220,25 @@ func (e *elfCore) programHeaders() ([]elfSegment, error) {
 	}
 	h := append(ident, rest...)
 	typ, machine := binary.LittleEndian.Uint16(h[16:]), binary.LittleEndian.Uint16(h[18:])
+	if ident[5] != elfLittle {
+		typ, machine = binary.BigEndian.Uint16(h[16:]), binary.BigEndian.Uint16(h[18:])
+	}
 	e.arch, e.x32 = machine, machine == emX86_64 && !e.wide
 	switch {
+	case typ != elfTypeCore && elfTypes[typ] != "":
+		return nil, e.fail(16, "header", "%s, not a core", elfTypes[typ])
+	case typ != elfTypeCore:
+		return nil, e.fail(16, "header", "an ELF file of type %d, not a core", typ)
+	case elfSystems[ident[7]] != "":
+		return nil, &FormatError{e.path, 7, "header", &SystemError{elfSystems[ident[7]]}}
 	case machine != em386 && machine != emX86_64:
 		name := elfMachines[machine]
 		if name == "" {
 			name = fmt.Sprintf("%d", machine)
 		}
 		return nil, &FormatError{e.path, 18, "header", &ArchError{name}}
-	case typ != elfTypeCore:
-		return nil, e.fail(16, "header", "an ELF file of type %d, not a core", typ)
+	case ident[5] != elfLittle:
+		return nil, e.fail(5, "header", "not little endian, so not x86")
 	}
 	phoff := e.word(h[e.shape.phoff:])
 	entry := int(binary.LittleEndian.Uint16(h[e.shape.phentsize:]))
@@ -287,15 +304,20 @@ func (e *elfCore) notes(s elfSegment) error {
 		if desc+size > end {
 			return e.fail(at, "note", "%d bytes, but only %d follow", name+size, end-e.at)
 		}
-		if wanted(typ) && name <= 16 {
-			if size > maxELFNote {
-				return e.fail(at, noteName(typ), "%d bytes, which is more than any machine writes", size)
-			}
+		if name <= 24 {
 			owner, err := e.bytes(int(name), "note")
 			if err != nil {
 				return err
 			}
-			if o := string(bytes.TrimRight(owner, "\x00")); o == "CORE" || o == "LINUX" {
+			for _, s := range noteSystems {
+				if bytes.HasPrefix(owner, []byte(s.owner)) {
+					return &FormatError{e.path, at, "note", &SystemError{s.system}}
+				}
+			}
+			if o := string(bytes.TrimRight(owner, "\x00")); wanted(typ) && (o == "CORE" || o == "LINUX") {
+				if size > maxELFNote {
+					return e.fail(at, noteName(typ), "%d bytes, which is more than any machine writes", size)
+				}
 				if err := e.seek(desc, "note"); err != nil {
 					return err
 				}

@@ -20,6 +20,26 @@ func (e *FormatError) Error() string {
 
 func (e *FormatError) Unwrap() error { return e.Err }
 
+// MagicError is an image of another kind than the one that is read, or no image.
+type MagicError struct{ Magic, Want uint32 }
+
+// Kind is the kind of image that has the magic number, as its file is named: "mm"; "" if
+// none has.
+func (e *MagicError) Kind() string { return magicNames[e.Magic] }
+
+func (e *MagicError) Error() string {
+	kind := "unknown magic"
+	if n := e.Kind(); n != "" {
+		kind = "magic of a " + n + " image"
+	}
+	return fmt.Sprintf("%s, %#08x; want %#08x of a %s image", kind, e.Magic, e.Want, magicNames[e.Want])
+}
+
+// SystemError is an ELF core of another system than Linux, whose notes have other forms.
+type SystemError struct{ System string }
+
+func (e *SystemError) Error() string { return "a core of " + e.System + ", not of Linux" }
+
 // ArchError is a core image of a machine that is not x86.
 type ArchError struct{ Arch string }
 

@@ -22,7 +22,10 @@ func inputHint(path string, err error) string {
 	var layout *codec.LayoutError
 	var compression *checkpoint.CompressionError
 	var format *codec.FormatError
+	var foreign *checkpoint.ForeignError
 	switch {
+	case errors.As(err, &foreign) && foreign.Path == path:
+		return foreignHint(foreign)
 	case errors.As(err, &interrupted):
 		return "any fpuimg convert of " + interrupted.Dir + " completes the interrupted one first"
 	case errors.As(err, &layout) && layout.Machine != "":
@@ -39,7 +42,7 @@ func inputHint(path string, err error) string {
 		}
 		return "if " + compression.Program + " itself can read it: " + piped(path, compression.Program)
 	case errors.As(err, &format) && format.Path == path:
-		return fileHint(path, format.Field)
+		return fileHint(path, format)
 	}
 	return ""
 }
@@ -62,9 +65,18 @@ func noImagesHint(dir string) string {
 	return "name the directory that criu dump wrote, or one above it"
 }
 
-// fileHint is for a file whose field, as of a [*codec.FormatError], is wrong.
-func fileHint(path, field string) string {
-	switch field {
+// foreignHint makes the advice about a file of another kind one about this file.
+func foreignHint(e *checkpoint.ForeignError) string {
+	if e.Path == "-" {
+		return ""
+	}
+	image := strings.TrimSuffix(e.Path, filepath.Ext(e.Path)) + ".img"
+	return strings.NewReplacer("FILE", view.Path(e.Path), "IMAGE", view.Path(image)).Replace(e.Advice)
+}
+
+// fileHint is for a file in which something is wrong.
+func fileHint(path string, err *codec.FormatError) string {
+	switch field := err.Field; field {
 	case "file":
 		if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 			return "pipe it into fpuimg show -"
@@ -72,6 +84,13 @@ func fileHint(path, field string) string {
 	case "magic":
 		if path == "-" {
 			return ""
+		}
+		var magic *codec.MagicError
+		if errors.As(err, &magic) && magic.Kind() == "cpuinfo" {
+			return "it describes a machine: --host=" + view.Path(path)
+		}
+		if errors.As(err, &magic) && magic.Kind() != "" {
+			return "it holds no registers; name the directory of the checkpoint, or a core-*.img"
 		}
 		if _, err := checkpoint.OpenAll(path, checkpoint.Options{XSaveArea: true}); err == nil {
 			return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Path(path)

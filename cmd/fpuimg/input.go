@@ -80,7 +80,10 @@ func newErrorDoc(path string, err error) *errorDoc {
 	var missing *codec.MissingError
 	var interrupted *codec.InterruptedError
 	var file *fs.PathError
+	var foreign *checkpoint.ForeignError
 	switch {
+	case errors.As(err, &foreign):
+		doc.File, doc.Message = foreign.Path, foreign.Name
 	case errors.As(err, &format):
 		doc.File, doc.Offset, doc.Field, doc.Message = format.Path, format.Offset, format.Field, format.Err.Error()
 	case errors.As(err, &missing):

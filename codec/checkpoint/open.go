@@ -184,10 +184,13 @@ type stream struct {
 	size int64
 }
 
+// headSize is how much of a file is looked at to tell what it is.
+const headSize = 4 * rawtar.HeadSize
+
 // open tells by its first bytes what the stream holds, and reads it. ok is false if
 // it is none of the things that are known here: then it is a core image, or damaged.
 func (s *stream) open(name string, o Options, b *budget) (all []Found, ok bool, err error) {
-	head, err := s.r.Peek(2 * rawtar.HeadSize)
+	head, err := s.r.Peek(headSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, false, fmt.Errorf("%s: %w", name, err)
 	}
@@ -198,9 +201,9 @@ func (s *stream) open(name string, o Options, b *budget) (all []Found, ok bool, 
 		all, err = found(c, err)
 		return all, true, err
 	}
-	compression, isTar := isArchive(head, s.size)
+	compression, isTar := isArchive(head[:min(len(head), 2*rawtar.HeadSize)], s.size)
 	if !isTar && !bytes.HasPrefix(head, []byte("\x7fELF")) {
-		return nil, false, nil
+		return nil, false, foreign(name, head)
 	}
 	// From here on a file is read through a buffer of another size.
 	var r io.Reader = s.r
