@@ -25,7 +25,7 @@ PROGRAMS = fpuimg $(if $(filter linux/amd64,$(PLATFORM)),fpurestore)
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
 
 # It finds nothing in packages that start no goroutine, and takes ten times as long.
-SERIAL = ./codec/... ./convert/compat ./internal/rawtar
+SERIAL = ./codec/... ./convert/compat
 
 # Packages whose tests take -update, and pairs of fuzz target and package.
 GOLDEN = $(sort $(dir $(shell grep -rl --include='*_test.go' -e 'testcmd.Golden' -e 'testcmd.Script' cmd codec convert internal)))

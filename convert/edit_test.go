@@ -15,7 +15,6 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
-	"github.com/fpuimg/fpuimg/internal/rawtar"
 )
 
 // pages is the content of a file to be edited, of more than one buffer of any copier.
@@ -97,14 +96,14 @@ var executors = map[string]func(t *testing.T, dir string, add func(*convert.Plan
 		return after, source, nil
 	},
 	"archive": func(t *testing.T, dir string, add func(*convert.Plan)) (map[string]string, map[string]string, error) {
-		return editArchive(t, dir, rawtar.None, add)
+		return editArchive(t, dir, "none", add)
 	},
 	"zstd archive": func(t *testing.T, dir string, add func(*convert.Plan)) (map[string]string, map[string]string, error) {
-		return editArchive(t, dir, rawtar.Zstd, add)
+		return editArchive(t, dir, "zstd", add)
 	},
 }
 
-func editArchive(t *testing.T, dir string, c rawtar.Compression, add func(*convert.Plan)) (after, source map[string]string, err error) {
+func editArchive(t *testing.T, dir string, c string, add func(*convert.Plan)) (after, source map[string]string, err error) {
 	t.Helper()
 	b := tarOf(t, dir, "--hard-dereference", ".")
 	path := writeTemp(t, "x.tar", compress(t, b, c))

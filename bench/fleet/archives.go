@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/fpuimg/fpuimg/internal/rawtar"
+	"github.com/klauspost/compress/zstd"
 )
 
 // archives is fpuimg check on a large archive as Podman makes it, plain, where it need
@@ -66,7 +66,7 @@ func packLikePodman(to, from string) error {
 	if err != nil {
 		return err
 	}
-	enc, err := rawtar.NewEncoder(out, rawtar.Zstd)
+	enc, err := zstd.NewWriter(out, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return err
 	}

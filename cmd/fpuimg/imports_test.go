@@ -31,11 +31,11 @@ var edges = []struct {
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
 	{"convert", "codec codec/checkpoint convert/compat sys"},
 	{"convert/compat", "codec/xstate"},
-	{"codec/checkpoint", "codec codec/xstate internal/rawtar"},
+	{"codec/checkpoint", "codec codec/xstate codec/internal/rawtar"},
 	{"codec", "codec/xstate protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/xstate", ""},
-	{"internal/rawtar", "compress xz"},
+	{"codec/internal/rawtar", "compress xz"},
 	// For tests only.
 	{"internal/test/sysfault", "sys"},
 	{"internal/test/shell", "internal/test/cmd"},

@@ -17,7 +17,7 @@ import (
 	"syscall"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/internal/rawtar"
+	"github.com/fpuimg/fpuimg/codec/internal/rawtar"
 )
 
 // Limits on what an archive may make the reader hold. A core image is a few KiB.

@@ -19,7 +19,7 @@ import (
 	"sync"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/internal/rawtar"
+	"github.com/fpuimg/fpuimg/codec/internal/rawtar"
 )
 
 // Limits on an OCI image layout: what is read whole, how deep indexes nest, and how

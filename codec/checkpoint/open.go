@@ -14,8 +14,8 @@ import (
 	"syscall"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/internal/rawtar"
 	"github.com/fpuimg/fpuimg/codec/xstate"
-	"github.com/fpuimg/fpuimg/internal/rawtar"
 )
 
 // Options say how to read what does not describe itself.

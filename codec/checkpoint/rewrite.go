@@ -11,7 +11,7 @@ import (
 	"slices"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/internal/rawtar"
+	"github.com/fpuimg/fpuimg/codec/internal/rawtar"
 )
 
 // ErrNoWriter is a compression that can be read but not written.
