@@ -161,7 +161,7 @@ release: ## build what a release holds in out/release, the same bytes each time;
 
 .PHONY: release-test
 release-test: ## build a release twice, compare, unpack and run it
-	NFPM="$(NFPM)" $(GO) test -count=1 -tags release ./cmd/fpuimg -run TestRelease
+	NFPM="$(NFPM)" $(GO) test -count=1 -timeout 30m -tags release ./cmd/fpuimg -run TestRelease
 
 .PHONY: image
 image: ## build a container image of the programs; PODMAN=docker
