@@ -41,6 +41,7 @@ var edges = []struct {
 	{"internal/test/shell", "internal/test/cmd"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
 	{"internal/test/img", "protobuf"},
+	{"internal/test/target", ""},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
 	{"vmtest/guest/internal/guestinit", "vmtest/guest/internal/agent sys"},

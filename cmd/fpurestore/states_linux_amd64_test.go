@@ -57,8 +57,8 @@ func TestStates(t *testing.T) {
 			if tt.count == 1 && tt.nr != unix.SYS_EPOLL_WAIT {
 				time.Sleep(20 * time.Millisecond)
 				for i := range g.states {
-					if n := g.get(1+i, offReturns); n != 0 {
-						t.Errorf("thread %d: the call returned %d", i, int64(g.get(1+i, offResult)))
+					if n := g.blocks[i].Returns; n != 0 {
+						t.Errorf("thread %d: the call returned %d", i, g.blocks[i].Result)
 					}
 				}
 				g.wake()
@@ -68,13 +68,13 @@ func TestStates(t *testing.T) {
 				if tt.nr == spinning {
 					break
 				}
-				if got := int64(g.get(1+i, offResult)); got != tt.result {
+				if got := g.blocks[i].Result; got != tt.result {
 					t.Errorf("thread %d: the call returned %d, want %d", i, got, tt.result)
 				}
 			}
 			if tt.nr == unix.SYS_EPOLL_WAIT {
 				for i := range g.states {
-					if n := g.get(1+i, offReturns); n != 1 {
+					if n := g.blocks[i].Returns; n != 1 {
 						t.Errorf("thread %d: returned %d times", i, n)
 					}
 				}
@@ -113,22 +113,22 @@ func TestStopped(t *testing.T) {
 // TestChurn restores into a process that starts and ends threads all the time.
 func TestChurn(t *testing.T) {
 	g := startTarget(t, targetConfig{threads: 3, churn: true})
-	churner := 1 + len(g.states)
+	churner := &g.blocks[len(g.states)]
 	dirs := [2]string{}
 	var want [2][]*xstate.State
 	for i := range want {
 		want[i] = g.others(uint64(1+i), everything)
 		dirs[i] = g.images(want[i], same)
 	}
-	eventually(t, "churn", func() bool { return g.get(churner, offReturns) > 100 })
+	eventually(t, "churn", func() bool { return churner.Returns > 100 })
 	r := mustRestore(t, 1, "-t", fmt.Sprint(g.pid), "-D", dirs[0])
 	r.says(t, "no image for the live thread", "hint: ", "--ignore-missing")
 	for i := range 20 {
-		before := g.get(churner, offReturns)
+		before := churner.Returns
 		mustRestore(t, 0, "-t", fmt.Sprint(g.pid), "-D", dirs[i%2], "--ignore-missing")
 		g.untraced()
 		g.expect(want[i%2])
-		eventually(t, "churn goes on", func() bool { return g.get(churner, offReturns) > before })
+		eventually(t, "churn goes on", func() bool { return churner.Returns > before })
 	}
 }
 

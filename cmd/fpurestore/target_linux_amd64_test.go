@@ -25,6 +25,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
+	testtarget "github.com/fpuimg/fpuimg/internal/test/target"
 )
 
 // patience is more than anything here takes.
@@ -60,32 +61,6 @@ func needCPU(tb testing.TB, set xstate.Features) {
 // tiles need a permission and cannot be had by everybody.
 const tiles = xstate.Features(1<<xstate.TileCfg | 1<<xstate.TileData)
 
-// Offsets of the file that testdata/target shares with the tests; see there.
-const (
-	blockSize  = 1 << 16
-	offEpoch   = 0 // block 0
-	offOp      = 8
-	offWord    = 16
-	offFX      = 24
-	offSeen    = 8 // each further block
-	offMask    = 24
-	offNR      = 32
-	offArg0    = 40
-	offResult  = 88
-	offReturns = 96
-	offFlags   = 120
-	offTID     = 136
-	offMode    = 144
-	offFirst   = 152
-	offSibling = 160
-	offWait    = 176
-	offTime    = 192
-	offArea    = 4096
-	offSaved   = 20480
-
-	modeChurn, modeEnd = 1, 2
-)
-
 const (
 	threadFlags  = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
 	processFlags = uint64(unix.SIGCHLD)
@@ -115,27 +90,21 @@ type targetConfig struct {
 // target is a running one. Its threads are numbered from 0; thread 0 of process p
 // is its leader.
 type target struct {
-	tb  testing.TB
-	cfg targetConfig
-	cpu *xstate.CPU
-	mem []byte
-	pid int // of the first process
-	in  io.Closer
-	cmd *exec.Cmd
+	tb     testing.TB
+	cfg    targetConfig
+	cpu    *xstate.CPU
+	head   *testtarget.Head
+	blocks []testtarget.Block // of thread i, then of threads that are not reported
+	pid    int                // of the first process
+	in     io.Closer
+	cmd    *exec.Cmd
 
 	pipe   *os.File        // what threads read from
 	states []*xstate.State // what the threads hold
 }
 
-func (g *target) get(block, off int) uint64 {
-	return binary.LittleEndian.Uint64(g.mem[block*blockSize+off:])
-}
-func (g *target) put(block, off int, v uint64) {
-	binary.LittleEndian.PutUint64(g.mem[block*blockSize+off:], v)
-}
-
 // tid is the number of thread i as its creator sees it.
-func (g *target) tid(i int) int { return int(uint32(g.get(1+i, offTID))) }
+func (g *target) tid(i int) int { return int(g.blocks[i].TID) }
 
 func (g *target) tids() []int {
 	out := make([]int, len(g.states))
@@ -169,51 +138,54 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 	}
 	defer os.Remove(file.Name())
 	defer file.Close()
-	if err := file.Truncate(int64((1 + total) * blockSize)); err != nil {
+	if err := file.Truncate(int64((1 + total) * testtarget.BlockSize)); err != nil {
 		tb.Fatal(err)
 	}
-	mem, err := unix.Mmap(int(file.Fd()), 0, (1+total)*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	head, blocks, err := testtarget.Map(file, total)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { unix.Munmap(mem) })
-	g := &target{tb: tb, cfg: cfg, cpu: cpu, mem: mem}
+	tb.Cleanup(func() { testtarget.Unmap(head, blocks) })
+	g := &target{tb: tb, cfg: cfg, cpu: cpu, head: head, blocks: blocks}
 
 	exe := testcmd.Build(tb, "./testdata/target", "amd64")
 	args := []string{file.Name()}
 	if !*cpu.XSave {
-		g.put(0, offFX, 1)
+		head.FX = 1
 	}
 	mask := components(tb) &^ tiles
 	if cfg.amx {
 		mask |= tiles
 		args = append(args, strconv.Itoa(int(xstate.TileData)))
 	}
-	children := make([][]int, 1+total)
+	// starts has the thread of one block start that of another.
+	starts := func(parent, child int) {
+		link := &blocks[parent].First
+		for *link != 0 {
+			link = &blocks[*link-1].Sibling
+		}
+		*link = uint64(1 + child)
+	}
 	for i := range n {
-		block, p, th := 1+i, i/cfg.threads, i%cfg.threads
-		flags := processFlags
+		b, p, th := &blocks[i], i/cfg.threads, i%cfg.threads
+		b.Flags = processFlags
 		switch {
 		case th > 0:
-			flags = threadFlags
-			children[1+p*cfg.threads] = append(children[1+p*cfg.threads], block)
+			b.Flags = threadFlags
+			starts(p*cfg.threads, i)
 		case p > 0:
-			children[1] = append(children[1], block)
+			starts(0, i)
 		case cfg.newPID:
-			flags |= unix.CLONE_NEWPID
+			b.Flags |= unix.CLONE_NEWPID
 		}
-		g.put(block, offFlags, flags)
-		g.put(block, offMask, uint64(mask))
-		g.put(block, offNR, cfg.nr)
+		b.Mask, b.NR, b.Wait = uint64(mask), cfg.nr, 1
 		if cfg.nr == reading {
-			g.put(block, offNR, unix.SYS_READ)
-			g.put(block, offArg0, 3)
+			b.NR, b.Args[0] = unix.SYS_READ, 3
 		}
-		g.put(block, offWait, 1)
 		if cfg.vfork && p == 0 {
-			g.put(block, offWait, 0) // its leader does not get so far
+			b.Wait = 0 // its leader does not get so far
 		}
-		g.put(block, offTime+8, uint64(250*time.Millisecond))
+		b.Time[1] = uint64(250 * time.Millisecond)
 		s := initial(cpu)
 		if !cfg.init {
 			s = pattern(cpu, mask, rand.New(rand.NewPCG(cfg.seed, uint64(i))))
@@ -222,35 +194,19 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 		g.give(i, s)
 	}
 	if cfg.leaderEnd {
-		g.put(1+n-cfg.threads, offNR, unix.SYS_EXIT)
-	}
-	next := 1 + n
-	extra := func(flags uint64) int {
-		b := next
-		next++
-		g.put(b, offFlags, flags)
-		g.put(b, offNR, sleeping)
-		return b
+		blocks[n-cfg.threads].NR = unix.SYS_EXIT
 	}
 	if cfg.vfork {
-		b := extra(unix.CLONE_VFORK | unix.CLONE_VM | processFlags)
-		g.put(b, offWait, 1)
-		children[1] = append(children[1], b)
+		b := &blocks[n]
+		b.Flags, b.NR, b.Wait = unix.CLONE_VFORK|unix.CLONE_VM|processFlags, sleeping, 1
+		starts(0, n)
 	}
 	if cfg.churn {
-		b, child := extra(threadFlags), extra(threadFlags)
-		g.put(b, offMode, modeChurn)
-		g.put(child, offMode, modeEnd)
-		g.put(b, offFirst, uint64(child))
-		g.put(b, offWait, 1)
-		children[1] = append(children[1], b)
-	}
-	for b, list := range children {
-		at, off := b, offFirst
-		for _, c := range list {
-			g.put(at, off, uint64(c))
-			at, off = c, offSibling
-		}
+		b, child := &blocks[total-2], &blocks[total-1]
+		b.Flags, b.NR, b.Wait, b.Mode = threadFlags, sleeping, 1, testtarget.ModeChurn
+		child.Flags, child.NR, child.Mode = threadFlags, sleeping, testtarget.ModeEnd
+		starts(0, total-2)
+		b.First = uint64(total)
 	}
 
 	cmd := exec.Command(exe, args...)
@@ -308,17 +264,17 @@ func (g *target) give(i int, s *xstate.State) {
 			g.tb.Fatal(err)
 		}
 	}
-	copy(g.mem[(1+i)*blockSize+offArea:], b)
+	copy(g.blocks[i].Area[:], b)
 }
 
 // ask tells all threads to report, without waiting for them.
-func (g *target) ask() { g.put(0, offEpoch, g.get(0, offEpoch)+1) }
+func (g *target) ask() { g.head.Epoch++ }
 
 // wake has sleeping threads look.
 func (g *target) wake() {
 	switch g.cfg.nr {
 	case sleeping:
-		unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.mem[offWord])), 1, 1<<30)
+		unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.head.Word)), 1, 1<<30)
 	case reading:
 		g.pipe.Write(make([]byte, len(g.states)))
 	}
@@ -335,7 +291,7 @@ func (g *target) await(dead ...int) {
 	end := time.Now().Add(patience)
 	for i := range g.states {
 		skip := g.ended(i, dead)
-		for try := 0; !skip && g.get(1+i, offSeen) != g.get(0, offEpoch); try++ {
+		for try := 0; !skip && g.blocks[i].Seen != g.head.Epoch; try++ {
 			if time.Now().After(end) {
 				g.tb.Fatalf("thread %d (%d) does not answer", i, g.tid(i))
 			}
@@ -352,7 +308,7 @@ func (g *target) held() []*xstate.State {
 	g.tb.Helper()
 	out := make([]*xstate.State, len(g.states))
 	for i := range out {
-		s, err := parse(g.cpu, g.mem[(1+i)*blockSize+offSaved:])
+		s, err := parse(g.cpu, g.blocks[i].Saved[:])
 		if err != nil {
 			g.tb.Fatalf("thread %d: %v", i, err)
 		}
@@ -384,11 +340,11 @@ func (g *target) load(states []*xstate.State) {
 	for i, s := range states {
 		g.give(i, s)
 	}
-	g.put(0, offOp, 1)
+	g.head.Op = testtarget.OpLoad
 	g.ask()
 	g.wake()
 	g.await()
-	g.put(0, offOp, 0)
+	g.head.Op = 0
 }
 
 // expect compares what the threads hold with what they should.
