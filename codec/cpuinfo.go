@@ -180,6 +180,11 @@ func MarshalCPUInfo(c *xstate.CPU) ([]byte, error) {
 	case !known || c.XSaveSize == nil || c.XSaveSizeMax == nil:
 		return nil, errors.New("cpuinfo.img needs xfeatures_mask and the XSAVE sizes, which the profile lacks")
 	}
+	for _, name := range c.UnknownFlags {
+		if f, _ := xstate.LookupFlag(name); f.INS() || name == "xsaves" {
+			return nil, fmt.Errorf("cpuinfo.img needs what CRIU compares, and the profile does not record whether there is %s", name)
+		}
+	}
 	var vendor uint64
 	switch c.Vendor {
 	case "intel":

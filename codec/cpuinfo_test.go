@@ -59,7 +59,7 @@ func TestMarshalRecorded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cpu := cpuid.CPU(dump)
+			cpu := cpuid.CPU(dump[0])
 			img, err := codec.MarshalCPUInfo(cpu)
 			if err != nil {
 				t.Fatal(err)

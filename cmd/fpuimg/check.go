@@ -42,8 +42,11 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 		if len(o.hostArgs) == 0 {
 			o.hostArgs = []string{liveHost}
 		}
+		if err := readOnce(o.hostArgs, args); err != nil {
+			return 0, err
+		}
 		for _, arg := range o.hostArgs {
-			h, err := loadHost(arg)
+			h, err := loadHost(s, arg)
 			if err != nil {
 				return 0, err
 			}

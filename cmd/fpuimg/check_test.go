@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
@@ -332,7 +333,7 @@ func TestForcedFits(t *testing.T) {
 	for _, path := range checkpoints(t) {
 		_, threads := read(t, path)
 		for _, machine := range machines(t) {
-			h, err := loadHost(machine)
+			h, err := loadHost(&cli.IO{}, machine)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -361,7 +362,7 @@ func TestCommonFits(t *testing.T) {
 	t.Parallel()
 	var hosts []*xstate.CPU
 	for _, machine := range machines(t) {
-		h, err := loadHost(machine)
+		h, err := loadHost(&cli.IO{}, machine)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -55,7 +55,7 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		args = paths(args)
-		if err := o.complete(args); err != nil {
+		if err := o.complete(s, args); err != nil {
 			return 0, err
 		}
 		return o.run(s, args)
@@ -63,7 +63,7 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 }
 
 // complete checks the options and works out the target.
-func (o *convertOptions) complete(args []string) error {
+func (o *convertOptions) complete(s *cli.IO, args []string) error {
 	if o.to == "" && len(o.features) > 0 {
 		o.to = "xsave"
 	}
@@ -84,6 +84,9 @@ func (o *convertOptions) complete(args []string) error {
 		return &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: forgottenEquals(args)}
 	case o.json && !o.dryRun && (o.output == "-" || o.output == "" && slices.Contains(args, "-")):
 		return &cli.UsageError{Err: errors.New("--json and the image would both go to standard output"), Hint: "-o FILE"}
+	}
+	if err := readOnce([]string{o.host}, args); err != nil {
+		return err
 	}
 	if o.compress != "" && !slices.Contains(compressions, o.compress) {
 		return cli.Unknown(fmt.Errorf("--compress=%s: unknown compression", o.compress), "--compress=", o.compress, "the methods", compressions)
@@ -106,7 +109,7 @@ func (o *convertOptions) complete(args []string) error {
 		o.target.Features = &set
 	}
 	if o.host != "" {
-		h, err := loadHost(o.host)
+		h, err := loadHost(s, o.host)
 		if err != nil {
 			return err
 		}

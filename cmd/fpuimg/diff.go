@@ -32,7 +32,7 @@ func setupDiff(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVar(&o.host, "host", "", "for a bare area, or an ELF core that does not say so, the machine whose layout it has: this one or `PROFILE`")
 	fs.Lookup("host").NoOptDefVal = liveHost
 	return func(s *cli.IO, args []string) (code cli.Exit, err error) {
-		if o.machine, err = storedBy(o.host, args); err != nil {
+		if o.machine, err = storedBy(s, o.host, args); err != nil {
 			return 0, err
 		}
 		return o.run(s, args)

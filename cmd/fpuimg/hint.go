@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -120,7 +122,15 @@ func noImage(err error) bool {
 }
 
 // profileHint is for a file that is to describe a machine, and does not.
-func profileHint() string {
-	return "PROFILE is a file by fpuimg profile, a cpuinfo.img or a directory that has one, a dump by cpuid -r, or a level: " +
-		strings.Join(xstate.LevelNames(), ", ")
+func profileHint(err error) string {
+	var text *cpuid.TextError
+	var hinted *cli.HintError
+	switch {
+	case errors.As(err, &text) && text.Hint != "":
+		return text.Hint
+	case errors.As(err, &hinted):
+		return hinted.Hint
+	}
+	return "PROFILE is a file by fpuimg profile, a cpuinfo.img or a directory or archive that has one, /proc/cpuinfo or what lscpu, " +
+		"cpuid -r or ld.so --list-diagnostics print, a log of criu -v4, or a level: " + strings.Join(xstate.LevelNames(), ", ")
 }

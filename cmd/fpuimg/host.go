@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -31,11 +34,12 @@ type host struct {
 }
 
 // loadHost resolves the value of --host.
-func loadHost(value string) (*host, error) { return loadMachine("--host=", value) }
+func loadHost(s *cli.IO, value string) (*host, error) { return loadMachine(s, "--host=", value) }
 
-// loadMachine resolves a PROFILE: this machine, a file or directory if the value
-// has a slash or exists, else the name of a level. flag is what stands before it.
-func loadMachine(flag, value string) (*host, error) {
+// loadMachine resolves a PROFILE: this machine, standard input, a file or directory if
+// the value has a slash or a colon or exists, else the name of a level. flag is what
+// stands before it.
+func loadMachine(s *cli.IO, flag, value string) (*host, error) {
 	h := &host{option: "--host=" + value, short: value}
 	var err error
 	switch _, stat := os.Stat(value); {
@@ -45,9 +49,9 @@ func loadMachine(flag, value string) (*host, error) {
 			return nil, &cli.UsageError{Err: err, Hint: "name the machine: --host=PROFILE, made there by fpuimg profile"}
 		}
 		h.Name = "this machine"
-	case stat == nil || strings.ContainsRune(value, os.PathSeparator):
-		if h.CPU, err = readProfile(value); err != nil {
-			return nil, cli.Hinted(err, profileHint())
+	case stat == nil || value == "-" || strings.ContainsAny(value, string(os.PathSeparator)+":"):
+		if h.CPU, err = readProfile(s, value); err != nil {
+			return nil, cli.Hinted(err, profileHint(err))
 		}
 		if h.Name != h.ModelName { // a cpuinfo.img names the model only
 			h.recorded = h.Name
@@ -67,7 +71,10 @@ func loadMachine(flag, value string) (*host, error) {
 
 // storedBy resolves the --host of show and diff: the machine that stored what does not
 // say where its components lie. It is nil without the option.
-func storedBy(value string, args []string) (*xstate.CPU, error) {
+func storedBy(s *cli.IO, value string, args []string) (*xstate.CPU, error) {
+	if err := readOnce([]string{value}, args); err != nil {
+		return nil, err
+	}
 	switch value {
 	case "":
 		return nil, nil
@@ -76,7 +83,7 @@ func storedBy(value string, args []string) (*xstate.CPU, error) {
 			return nil, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
 		}
 	}
-	h, err := loadHost(value)
+	h, err := loadHost(s, value)
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +92,12 @@ func storedBy(value string, args []string) (*xstate.CPU, error) {
 
 // profileName is what to call the machine of a profile file.
 func profileName(path string) string {
+	switch {
+	case path == "-" || path == "/dev/stdin":
+		return "stdin"
+	case strings.HasPrefix(path, "/dev/fd/") || strings.HasPrefix(path, "/proc/self/fd/"):
+		return "pipe" // as <(command) of a shell names it
+	}
 	path = filepath.Clean(path)
 	if filepath.Base(path) == "cpuinfo.img" {
 		path = filepath.Dir(path)
@@ -98,35 +111,130 @@ func profileName(path string) string {
 	return strings.TrimSuffix(base, filepath.Ext(base))
 }
 
-// readProfile reads a machine from a file: a JSON profile, a cpuinfo.img, a
-// directory that holds one, or a dump by cpuid -r.
-func readProfile(path string) (*xstate.CPU, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		path = filepath.Join(path, "cpuinfo.img")
-	}
-	b, err := codec.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	starts := func(prefixes ...string) bool {
-		return slices.ContainsFunc(prefixes, func(p string) bool { return bytes.HasPrefix(bytes.TrimSpace(b), []byte(p)) })
-	}
-	switch {
-	case starts("{"):
-		cpu, err := cpuid.ParseProfile(b)
-		return cpu, atPath(path, err)
-	case starts("CPU", "0x", "#"):
-		dump, err := cpuid.ParseDump(b)
-		if err != nil {
-			return nil, atPath(path, err)
+// readOnce refuses to read standard input twice.
+func readOnce(hosts, paths []string) error {
+	n := 0
+	for _, arg := range slices.Concat(hosts, paths) {
+		if arg == "-" {
+			n++
 		}
-		return cpuid.CPU(dump), nil
 	}
-	info, err := codec.ParseCPUInfo(path, b)
+	if n > 1 && slices.Contains(hosts, "-") {
+		return &cli.UsageError{Err: errors.New("standard input, -, can be read only once"), Hint: "name a file for one of the two"}
+	}
+	return nil
+}
+
+// maxDescription is how much of a file that describes a machine is read, in bytes:
+// more than [cpuid.Parse] takes.
+const maxDescription = 16<<20 + 1
+
+// readProfile reads a machine from what the user named: a description in any form of
+// [cpuid.Parse], a cpuinfo.img, or a directory or archive that has one. Links are
+// followed and pipes waited for, as they are for any file that a user names.
+func readProfile(s *cli.IO, path string) (*xstate.CPU, error) {
+	var r io.Reader
+	switch info, err := os.Stat(path); {
+	case path == "-":
+		r = s.In
+	case errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir():
+		return readCheckpoint(path, err)
+	default:
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	buf := bufio.NewReaderSize(r, 4096)
+	cpu, err := readDescription(path, buf)
+	if !noImage(err) {
+		return cpu, err
+	}
+	head, _ := buf.Peek(8)
+	all, aerr := checkpoint.ReadAll(path, buf, checkpoint.Options{})
+	switch {
+	case aerr == nil:
+		return machineOf(path, all)
+	case noImage(aerr):
+		return nil, err
+	}
+	for magic, program := range map[string]string{"\x1f\x8b": "gzip", "BZh": "bzip2", "\xfd7zXZ": "xz", "\x28\xb5\x2f\xfd": "zstd"} {
+		if bytes.HasPrefix(head, []byte(magic)) && path != "-" {
+			return nil, cli.Hinted(aerr, "if it describes a machine: "+program+" -dc "+view.Path(path)+" | fpuimg ... --host=-")
+		}
+	}
+	return nil, aerr
+}
+
+// readDescription reads a description or a cpuinfo.img. Of what is neither nothing is
+// consumed; the error is then one that [noImage] knows.
+func readDescription(path string, r *bufio.Reader) (*xstate.CPU, error) {
+	head, err := r.Peek(1024)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	utf16 := bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff"))
+	binary := !utf16 && bytes.ContainsFunc(head, func(c rune) bool { return c < ' ' && !strings.ContainsRune("\t\n\v\f\r\x1b", c) })
+	if binary {
+		if _, err := codec.ParseCPUInfo(path, head); noImage(err) {
+			return nil, err
+		}
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxDescription))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if binary {
+		info, err := codec.ParseCPUInfo(path, b)
+		if err != nil {
+			return nil, err
+		}
+		return info.CPU(), nil
+	}
+	cpu, err := cpuid.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return cpu, nil
+}
+
+// readCheckpoint reads the machine that a checkpoint was taken on: of a directory with a
+// cpuinfo.img, whatever else it has, or of one of the checkpoints of a path. missing is
+// why there is no file of that name.
+func readCheckpoint(path string, missing error) (*xstate.CPU, error) {
+	if missing == nil {
+		file := filepath.Join(path, "cpuinfo.img")
+		b, err := codec.ReadFile(file)
+		if err == nil {
+			info, err := codec.ParseCPUInfo(file, b)
+			if err != nil {
+				return nil, err
+			}
+			return info.CPU(), nil
+		}
+		if missing = err; !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	all, err := checkpoint.OpenAll(path, checkpoint.Options{})
+	if err != nil {
+		return nil, missing
+	}
+	return machineOf(path, all)
+}
+
+// machineOf is the machine that the one checkpoint of a path was taken on.
+func machineOf(path string, all []checkpoint.Found) (*xstate.CPU, error) {
+	c, err := checkpoint.Only(path, all)
 	if err != nil {
 		return nil, err
 	}
-	return info.CPU(), nil
+	if c.CPUInfo == nil {
+		return nil, cli.Hinted(fmt.Errorf("%s: it does not record the CPU that it was taken on", path), "criu dump --cpu-cap=cpu writes a cpuinfo.img, which does")
+	}
+	return c.CPUInfo.CPU(), nil
 }
 
 // misplacedProfile returns a hint for a path argument that names a machine: the
@@ -139,7 +247,12 @@ func misplacedProfile(path string) string {
 		return ""
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-		if _, err := readProfile(path); err == nil {
+		f, err := os.Open(path)
+		if err != nil {
+			return ""
+		}
+		defer f.Close()
+		if _, err := readDescription(path, bufio.NewReader(f)); err == nil {
 			return "this is a profile; a machine is named with an equals sign: " + view.Quote("--host="+path)
 		}
 	}

@@ -117,9 +117,9 @@ one kind: components whose values CRIU lost at the dump. Their bits are cleared.
 With --to=xsave alone the AVX component is added, which every CRIU reads;
 --features names others, and takes away what it does not name. --host takes away
 what that machine cannot hold, and gives a thread without a record a legacy one.
-The machine is this one, or PROFILE: a JSON profile or cpuid -r dump, a
-cpuinfo.img or a directory that holds one, or one of the levels x86-64,
-x86-64-v2, x86-64-v3, x86-64-v4.
+The machine is this one, or PROFILE: a file that describes it, as fpuimg help
+profile lists them, - for standard input, or one of the levels x86-64, x86-64-v2,
+x86-64-v3, x86-64-v4.
 
 Only FPU records and the length words around them change; all other bytes of
 every image stay. A new directory ckpt.fxsave, or core-7.fxsave.img for a single
@@ -156,8 +156,8 @@ var checkManual = cli.Manual{
 	Short:    "say whether a checkpoint fits a machine, and why not",
 	Synopsis: "[--host[=PROFILE]]... [OPTION]... [PATH]...",
 	Body: `
-Holds every thread's FPU state against a machine, this one or PROFILE: a JSON
-profile or cpuid -r dump, a cpuinfo.img or a directory that holds one, or one of
+Holds every thread's FPU state against a machine, this one or PROFILE: a file that
+describes it, as fpuimg help profile lists them, - for standard input, or one of
 the levels x86-64, x86-64-v2, x86-64-v3, x86-64-v4. With several machines it
 prints a matrix, images down and machines across, whose cells name the chief
 reason only.
@@ -186,6 +186,7 @@ fpuimg show --host=PROFILE --elf-core=FILE makes a core of it that says so.
 
     fpuimg check ckpt
     fpuimg check --host=haswell.json ckpt
+    ssh node cat /proc/cpuinfo | fpuimg check --host=- ckpt
     fpuimg check --host=x86-64-v2 --host=x86-64-v3 --host=zen4.json a b c
 `,
 	Exits: exits,
@@ -198,15 +199,31 @@ var profileManual = cli.Manual{
 	Synopsis: "[-o FILE] [--format=json|criu] [--common PROFILE... | PROFILE]",
 	Body: `
 Describes this machine, from CPUID, XCR0 and the kernel, as JSON or as the
-cpuinfo.img that CRIU would write here. A PROFILE is read instead: a JSON
-profile, a cpuid -r dump, a cpuinfo.img or a directory that holds one, or a level
-such as x86-64-v3. With --common the result is what all the named machines share:
-what convert --host makes of an image for it fits each of them. An existing file
-is not overwritten.
+cpuinfo.img that CRIU would write here. With --common the result is what all the
+named machines share: what convert --host makes of an image for it fits each of
+them. An existing file is not overwritten.
+
+A PROFILE is a level such as x86-64-v3, - for standard input, or a file, told apart
+by content. Links are followed, and pipes read to their end.
+
+  profile    JSON by fpuimg profile
+  cpuinfo.img  of criu dump --cpu-cap=cpu, or a directory or archive that has one;
+             ARCHIVE:DIR names one of several checkpoints in it
+  cpuinfo    /proc/cpuinfo, or lscpu, plain or -J: the flags, and the components
+             that follow from them, but no sizes
+  dump       of the CPUID instruction by cpuid -r, kcpuid -r, AIDA64 (InstLatx64,
+             libcpuid), x86info -r, xen-cpuid -p or cpucontrol
+  ld.so      --list-diagnostics of glibc 2.33 or later; all leaves from 2.39 on
+  log        dump.log or restore.log of criu -v4, or dmesg: the components
+
+Of several CPUs what all have counts. What a form does not record is unknown: it is
+not called missing, and what CRIU would make of it is unknown too. The JSON names
+such flags in unknown_flags.
 
     fpuimg profile -o haswell.json
     fpuimg profile --format=criu -o cpuinfo.img
     fpuimg profile --common *.json > fleet.json
+    ssh node lscpu | fpuimg profile -o node.json -
 `,
 	Exits: exits,
 	See:   []string{"fpuimg", "fpuimg-check", "fpuimg-convert"},

@@ -41,7 +41,7 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	case o.format == "criu" && toStdout && s.OutIsTerminal():
 		return 0, &cli.UsageError{Err: errors.New("cpuinfo.img is binary, and standard output is a terminal"), Hint: "-o cpuinfo.img"}
 	}
-	cpu, err := o.machine(args)
+	cpu, err := o.machine(s, args)
 	if err != nil {
 		return 0, err
 	}
@@ -65,7 +65,7 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 
 // machine returns the machine to describe: this one, a named one, or what several
 // share.
-func (o *profileOptions) machine(args []string) (*xstate.CPU, error) {
+func (o *profileOptions) machine(s *cli.IO, args []string) (*xstate.CPU, error) {
 	if len(args) == 0 {
 		cpu, err := cpuid.Host()
 		if err != nil {
@@ -73,9 +73,12 @@ func (o *profileOptions) machine(args []string) (*xstate.CPU, error) {
 		}
 		return cpu, nil
 	}
+	if err := readOnce(args, nil); err != nil {
+		return nil, err
+	}
 	cpus := make([]*xstate.CPU, len(args))
 	for i, arg := range args {
-		h, err := loadMachine("", arg)
+		h, err := loadMachine(s, "", arg)
 		if err != nil {
 			return nil, err
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // TestReadme runs the commands of the README's console blocks, in a directory that
-// has testdata/images, and compares what they print. With -update it writes what
+// has testdata/images and testdata/machines, and compares what they print. With -update it writes what
 // they print into the README.
 func TestReadme(t *testing.T) {
 	t.Parallel()
@@ -26,8 +26,10 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.CopyFS(filepath.Join(dir, "testdata", "images"), os.DirFS(testimg.Path(t))); err != nil {
-		t.Fatal(err)
+	for name, from := range map[string]string{"images": testimg.Path(t), "machines": filepath.Join("..", "..", "testdata", "machines")} {
+		if err := os.CopyFS(filepath.Join(dir, "testdata", name), os.DirFS(from)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var out strings.Builder
 	console, commands := false, 0

@@ -50,7 +50,7 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		o.regs = o.regs || fs.Changed("as")
 		var err error
-		if o.input.Machine, err = storedBy(o.host, args); err != nil {
+		if o.input.Machine, err = storedBy(s, o.host, args); err != nil {
 			return 0, err
 		}
 		if err := o.complete(); err != nil {

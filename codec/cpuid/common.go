@@ -25,6 +25,7 @@ func Common(cpus ...*xstate.CPU) *xstate.CPU {
 	c.XSaveSize, c.XSaveSizeMax = clone(first.XSaveSize), clone(first.XSaveSizeMax)
 	c.MXCSRMask = clone(first.MXCSRMask)
 	c.Capability = slices.Clone(first.Capability)
+	unknown := first.UnknownWords()
 	for _, o := range cpus[1:] {
 		if c.Vendor != o.Vendor {
 			c.Vendor = ""
@@ -37,7 +38,8 @@ func Common(cpus ...*xstate.CPU) *xstate.CPU {
 		c.XFeatures, c.XFeaturesHW = and(c.XFeatures, o.XFeatures), and(c.XFeaturesHW, o.XFeaturesHW)
 		c.XSaveSize, c.XSaveSizeMax = equal(c.XSaveSize, o.XSaveSize), equal(c.XSaveSizeMax, o.XSaveSizeMax)
 		c.MXCSRMask = and(c.MXCSRMask, o.MXCSRMask)
-		c.Capability = andWords(c.Capability, o.Capability)
+		c.Capability = andWords(c.Capability, o.Capability, unknown, o.UnknownWords())
+		unknown &= o.UnknownWords()
 	}
 	if c.XSave != nil && !*c.XSave {
 		c.XFeatures = new(xstate.Features)
@@ -107,14 +109,21 @@ func sharedFlags(cpus []*xstate.CPU) (flags, unknown []string) {
 	return flags, unknown
 }
 
-// andWords keeps as many words as both have: 12 are CRIU's version 1.
-func andWords(a, b []uint32) []uint32 {
+// andWords keeps as many words as both have: 12 are CRIU's version 1. One that is
+// unknown lacks nothing.
+func andWords(a, b []uint32, unknownA, unknownB uint32) []uint32 {
 	if a == nil || b == nil {
 		return nil
 	}
 	a = a[:min(len(a), len(b))]
 	for i := range a {
-		a[i] &= b[i]
+		switch {
+		case unknownB>>i&1 != 0 && unknownA>>i&1 == 0:
+		case unknownA>>i&1 != 0 && unknownB>>i&1 == 0:
+			a[i] = b[i]
+		default:
+			a[i] &= b[i]
+		}
 	}
 	return a
 }

@@ -4,10 +4,10 @@
 // # Sources
 //
 // [Host] asks the CPU and the kernel that the program runs on. [ParseDump] reads
-// what the cpuid(1) tool printed on another machine (cpuid -r). [ParseProfile]
-// reads a profile in JSON, which [MarshalProfile] wrote somewhere else. [CPU]
-// builds the model from any [Querier], so that a recorded CPU is as good as a live
-// one.
+// what programs such as cpuid(1) printed of the CPUID instruction on another machine.
+// [ParseProfile] reads a profile in JSON, which [MarshalProfile] wrote somewhere else.
+// [CPU] builds the model from any [Querier], so that a recorded CPU is as good as a
+// live one. What a record does not have is unknown, not absent.
 //
 // # What counts as usable
 //

@@ -26,7 +26,10 @@ func fxsave(a *xstate.FXArea)
 type Native struct{}
 
 // CPUID implements [Querier].
-func (Native) CPUID(leaf, sub uint32) (eax, ebx, ecx, edx uint32) { return cpuid(leaf, sub) }
+func (Native) CPUID(leaf, sub uint32) (r Regs, known bool) {
+	r.EAX, r.EBX, r.ECX, r.EDX = cpuid(leaf, sub)
+	return r, true
+}
 
 // archGetXCompSupp asks for the components that a process can be given
 // (arch/x86/include/uapi/asm/prctl.h), since Linux 5.16.
@@ -34,9 +37,9 @@ const archGetXCompSupp = 0x1021
 
 // XCR0 implements [Querier]. A component that needs a permission (AMX tiles)
 // counts only if the kernel has the system call that grants it.
-func (Native) XCR0() xstate.Features {
+func (Native) XCR0() (set xstate.Features, known bool) {
 	lo, hi := xgetbv()
-	set := xstate.Features(hi)<<32 | xstate.Features(lo)
+	set = xstate.Features(hi)<<32 | xstate.Features(lo)
 	var supported uint64
 	_, _, errno := unix.RawSyscall(unix.SYS_ARCH_PRCTL, archGetXCompSupp, uintptr(unsafe.Pointer(&supported)), 0)
 	for f := range (set & xstate.Known).All() {
@@ -44,7 +47,7 @@ func (Native) XCR0() xstate.Features {
 			set &^= f.Mask()
 		}
 	}
-	return set
+	return set, true
 }
 
 // mxcsrMask reads MXCSR_MASK (SDM vol. 1, 11.6.6).

@@ -58,7 +58,7 @@ func TestHostFlags(t *testing.T) {
 func TestFlagBitsAgainstKernel(t *testing.T) {
 	printed := printedFlags(t)
 	c := CPU(Native{})
-	words := newReader(Native{}).words()
+	words := newReader(Native{}).words().words
 	var cleared []string
 	for f := range xstate.AllFlags() {
 		has := words[f.Word]>>f.Bit&1 != 0
@@ -123,17 +123,17 @@ type asked struct {
 	leaves map[Leaf]Regs
 }
 
-func (a asked) CPUID(leaf, sub uint32) (eax, ebx, ecx, edx uint32) {
-	eax, ebx, ecx, edx = a.Native.CPUID(leaf, sub)
-	a.leaves[Leaf{leaf, sub}] = Regs{eax, ebx, ecx, edx}
-	return
+func (a asked) CPUID(leaf, sub uint32) (Regs, bool) {
+	r, known := a.Native.CPUID(leaf, sub)
+	a.leaves[Leaf{leaf, sub}] = r
+	return r, known
 }
 
 // dumpHere is a dump of the machine that the test runs on, with its XCR0: a dump
 // has none, and where the kernel has switched a component off, a guess is wrong.
 type dumpHere struct{ Recorded }
 
-func (dumpHere) XCR0() xstate.Features { return Native{}.XCR0() }
+func (dumpHere) XCR0() (xstate.Features, bool) { return Native{}.XCR0() }
 
 // The tool of Debian's package cpuid is an independent witness: all leaves that
 // are used read the same, and the CPU built from its dump is the live one.
@@ -143,10 +143,11 @@ func TestNativeIsRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dump, err := ParseDump(out)
-	if err != nil {
-		t.Fatal(err)
+	all, err := ParseDump(out)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d CPUs, %v", len(all), err)
 	}
+	dump := all[0]
 	a := asked{leaves: map[Leaf]Regs{}}
 	live := CPU(a)
 	for leaf, got := range a.leaves {

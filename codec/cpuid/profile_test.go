@@ -3,6 +3,7 @@ package cpuid
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -29,6 +30,14 @@ func sampleCPUs(t testing.TB) []*xstate.CPU {
 	for _, tt := range recorded {
 		c := CPU(loadDump(t, tt.name))
 		c.Name = tt.name
+		cpus = append(cpus, c)
+	}
+	for _, missing := range []uint32{1, 7, 0xd, 0xf, 0x80000001} {
+		rec := loadDump(t, "turin")
+		delete(rec, Leaf{missing, 0})
+		delete(rec, Leaf{missing, 1})
+		c := CPU(rec)
+		c.Name = fmt.Sprintf("no leaf %#x", missing)
 		cpus = append(cpus, c)
 	}
 	for _, name := range xstate.LevelNames() {

@@ -3,19 +3,24 @@ package cpuid
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
-// Querier is one logical CPU that can be asked.
+// Querier is one logical CPU that can be asked. What is not known of a recorded one is
+// unknown, not absent.
 type Querier interface {
 	// CPUID executes the instruction with EAX = leaf and ECX = sub.
-	CPUID(leaf, sub uint32) (eax, ebx, ecx, edx uint32)
+	CPUID(leaf, sub uint32) (r Regs, known bool)
 	// XCR0 returns the components that the kernel has enabled. It is called only
-	// if CPUID reports OSXSAVE: XGETBV faults otherwise.
-	XCR0() xstate.Features
+	// if CPUID may report OSXSAVE: XGETBV faults otherwise.
+	XCR0() (set xstate.Features, known bool)
 }
+
+// Regs is what CPUID answers.
+type Regs struct{ EAX, EBX, ECX, EDX uint32 }
 
 const (
 	leafFeatures = 1
@@ -26,6 +31,9 @@ const (
 	bitOSXSAVE = 1 << 27 // CPUID 1, ECX
 	bitXSAVE   = 1 << 26
 	bitFXSR    = 1 << 24 // CPUID 1, EDX
+
+	bitSYSCALL = 1 << 11 // CPUID 80000001, EDX
+	bitLM      = 1 << 29
 )
 
 // Words of [xstate.Flag] that CRIU does not record.
@@ -41,61 +49,97 @@ const (
 // XCR0 allows.
 func CPU(q Querier) *xstate.CPU {
 	r := newReader(q)
-	family, model, stepping := signature(r.eax1)
-	words := r.words()
-	xsave := words[4]&bitXSAVE != 0
-
-	cpu := &xstate.CPU{
-		Vendor:     r.vendor,
-		Family:     &family,
-		Model:      &model,
-		Stepping:   &stepping,
-		ModelName:  r.brand(),
-		FXSave:     new(words[0]&bitFXSR != 0),
-		XSave:      new(xsave && words[4]&bitOSXSAVE != 0),
-		Capability: words[:xstate.CapabilityWords:xstate.CapabilityWords],
+	w := r.words()
+	cpu := &xstate.CPU{Vendor: r.vendor, ModelName: r.brand()}
+	if r.signed {
+		family, model, stepping := signature(r.eax1)
+		cpu.Family, cpu.Model, cpu.Stepping = &family, &model, &stepping
 	}
-	if xsave {
-		lo, ebx, ecx, hi := r.leaf(leafXState, 0)
-		cpu.XFeaturesHW = new(xstate.Features(hi)<<32 | xstate.Features(lo))
-		cpu.XSaveSize, cpu.XSaveSizeMax = &ebx, &ecx
-	} else { // known to be nothing, as CRIU records it
+	if w.known[0] {
+		cpu.FXSave = new(w.has(0, bitFXSR))
+	}
+	hw, listed := r.leaf(leafXState, 0)
+	xsave, xsaveKnown := w.has(4, bitXSAVE), w.known[4] || w.has(4, bitXSAVE)
+	enabled := xsaveKnown && !xsave || w.known[4] || w.has(4, bitOSXSAVE) // whether it is, is known
+	if enabled {
+		cpu.XSave = new(xsave && w.has(4, bitOSXSAVE))
+	}
+	switch {
+	case xsaveKnown && !xsave: // known to be nothing, as CRIU records it
 		cpu.XFeaturesHW, cpu.XSaveSize, cpu.XSaveSizeMax = new(xstate.Features), new(uint32), new(uint32)
+	case listed:
+		cpu.XFeaturesHW = new(xstate.Features(hw.EDX)<<32 | xstate.Features(hw.EAX))
+		cpu.XSaveSize, cpu.XSaveSizeMax = &hw.EBX, &hw.ECX
 	}
-	var usable xstate.Features
-	if *cpu.XSave {
-		usable = q.XCR0()
+	if cpu.XSave != nil && !*cpu.XSave {
+		cpu.XFeatures = new(xstate.Features)
+	} else if set, known := q.XCR0(); known {
+		cpu.XFeatures = &set
 	}
-	cpu.XFeatures = &usable
-	cpu.Layout = layout(q, usable)
-	cpu.Flags = usableFlags(xstate.FlagsOf(words), usable)
+	if cpu.XFeatures != nil {
+		cpu.Layout, _ = layout(q, *cpu.XFeatures)
+	}
+	cpu.Flags, cpu.UnknownFlags = flags(w, cpu.XFeatures)
+	if cpu.FXSave == nil && slices.Contains(cpu.Flags, "fxsr") {
+		cpu.FXSave = new(true)
+	}
+	cpu.Capability = w.words[:xstate.CapabilityWords:xstate.CapabilityWords]
+	for i, bits := range xstate.CapabilityMask(cpu.Flags...) {
+		if !w.known[i] {
+			cpu.Capability[i] = bits
+		}
+	}
 	return cpu
 }
 
-// usableFlags leaves out the flags of the components that are not enabled, and
-// what depends on them: their instructions fault.
-func usableFlags(flags []string, usable xstate.Features) []string {
-	var off []string
-	for f := range (xstate.Known &^ xstate.Legacy &^ usable).All() {
-		if !f.Component().Supervisor {
-			off = append(off, f.Flag())
+// flags returns the names of the flags that the words and the usable components, nil
+// if unknown, imply, and of those of which they say nothing.
+func flags(w *wordSet, usable *xstate.Features) (has, unknown []string) {
+	has = w.flags()
+	state := map[string]bool{} // flags of components
+	if usable != nil {
+		for f := range (xstate.Known &^ xstate.Legacy).All() {
+			if !f.Component().Supervisor {
+				state[f.Flag()] = usable.Has(f)
+			}
+		}
+		for name, on := range state {
+			if f, _ := xstate.LookupFlag(name); on && !w.known[f.Word] {
+				has = append(has, name)
+			}
+		}
+		has = usableFlags(has, *usable)
+	}
+	if !slices.Contains(w.known[:], false) {
+		return has, nil
+	}
+	for _, name := range xstate.DependenciesOf(has...) {
+		if f, _ := xstate.LookupFlag(name); !w.known[f.Word] {
+			has = append(has, name)
 		}
 	}
-	return xstate.WithoutFlags(flags, off...)
+	has = names(has)
+	return has, xstate.UnknownFlags(has, func(f xstate.Flag) bool {
+		_, component := state[f.Name]
+		return component || w.known[f.Word]
+	})
 }
 
 // layout reads the sub-leaves of leaf 0xD (SDM vol. 1, 13.2). It is empty, not
 // nil, if nothing but x87 and SSE is enabled: that is known.
-func layout(q Querier, usable xstate.Features) xstate.Layout {
-	l := xstate.Layout{}
+func layout(q Querier, usable xstate.Features) (l xstate.Layout, known bool) {
+	l = xstate.Layout{}
 	for f := range (usable &^ xstate.Legacy).All() {
-		size, offset, ecx, _ := q.CPUID(leafXState, uint32(f))
-		if size == 0 || ecx&1 != 0 { // absent, or managed through IA32_XSS
-			continue
+		r, known := q.CPUID(leafXState, uint32(f))
+		switch {
+		case !known:
+			return nil, false
+		case r.EAX == 0 || r.ECX&1 != 0: // absent, or managed through IA32_XSS
+		default:
+			l = append(l, xstate.Placement{Feature: f, Offset: int(r.EBX), Size: int(r.EAX), Align64: r.ECX&2 != 0})
 		}
-		l = append(l, xstate.Placement{Feature: f, Offset: int(offset), Size: int(size), Align64: ecx&2 != 0})
 	}
-	return l
+	return l, true
 }
 
 // signature decodes CPUID 1, EAX as CRIU and Linux do (SDM vol. 2, CPUID).
@@ -117,34 +161,41 @@ type reader struct {
 	maxLeaf, maxExt uint32
 	vendor          string
 	eax1            uint32 // CPUID 1, EAX
+	signed          bool   // eax1 is known
 }
 
 func newReader(q Querier) *reader {
-	r := &reader{Querier: q}
-	maxLeaf, b, c, d := q.CPUID(0, 0)
-	r.maxLeaf, r.vendor = maxLeaf, printable(xstate.VendorName(string(regBytes(b, d, c))))
-	if ext, _, _, _ := q.CPUID(leafExt, 0); ext>>16 == leafExt>>16 {
-		r.maxExt = ext
+	r := &reader{Querier: q, maxLeaf: leafExt - 1, maxExt: 1<<32 - 1}
+	if zero, ok := q.CPUID(0, 0); ok {
+		r.maxLeaf, r.vendor = zero.EAX, printable(xstate.VendorName(string(regBytes(zero.EBX, zero.EDX, zero.ECX))))
 	}
-	r.eax1, _, _, _ = r.leaf(leafFeatures, 0)
+	if ext, ok := q.CPUID(leafExt, 0); ok {
+		r.maxExt = 0
+		if ext.EAX>>16 == leafExt>>16 {
+			r.maxExt = ext.EAX
+		}
+	}
+	one, ok := r.leaf(leafFeatures, 0)
+	r.eax1, r.signed = one.EAX, ok
 	return r
 }
 
-func (r *reader) leaf(leaf, sub uint32) (eax, ebx, ecx, edx uint32) {
+func (r *reader) leaf(leaf, sub uint32) (Regs, bool) {
 	if leaf >= leafExt && leaf <= r.maxExt || leaf < leafExt && leaf <= r.maxLeaf {
 		return r.CPUID(leaf, sub)
 	}
-	return 0, 0, 0, 0
+	return Regs{}, true
 }
 
 // brand returns the CPU's name, without the blanks that Intel puts before it.
 func (r *reader) brand() string {
-	if r.maxExt < leafExt+4 {
-		return ""
-	}
 	var b []byte
 	for leaf := uint32(leafExt + 2); leaf <= leafExt+4; leaf++ {
-		b = append(b, regBytes(r.leaf(leaf, 0))...)
+		regs, ok := r.leaf(leaf, 0)
+		if !ok {
+			return ""
+		}
+		b = append(b, regBytes(regs.EAX, regs.EBX, regs.ECX, regs.EDX)...)
 	}
 	b, _, _ = bytes.Cut(b, []byte{0})
 	return strings.TrimLeft(printable(string(b)), " ")
@@ -169,51 +220,98 @@ func regBytes(regs ...uint32) []byte {
 	return b
 }
 
+// wordSet is the words of [xstate.Flag], and which of them are known.
+type wordSet struct {
+	words []uint32
+	known [numWords]bool
+}
+
+func (w *wordSet) has(word int, bit uint32) bool { return w.words[word]&bit != 0 }
+
+// flags returns the names of the flags that are set. XSAVE counts as enabled unless
+// the words deny it.
+func (w *wordSet) flags() []string {
+	if w.known[4] || w.has(4, bitOSXSAVE) {
+		return xstate.FlagsOf(w.words)
+	}
+	sure := slices.Clone(w.words)
+	sure[4] |= bitOSXSAVE
+	return slices.DeleteFunc(xstate.FlagsOf(sure), func(name string) bool { return name == "osxsave" })
+}
+
 // words reads the feature words: first CRIU's, exactly as it fills and edits them
 // (compel/arch/x86/src/lib/cpu.c, compel_cpuid), then those that it does not read.
-func (r *reader) words() []uint32 {
-	w := make([]uint32, numWords)
-	_, _, w[4], w[0] = r.leaf(leafFeatures, 0)
-	w[14], _, _, _ = r.leaf(6, 0)
-	subs, ebx, ecx, edx := r.leaf(leafStruct, 0)
-	w[9], w[11], w[18] = ebx, ecx, edx
-	d1, _, xss, _ := r.leaf(leafXState, 1)
-	w[10] = d1
-	_, _, _, w[16] = r.leaf(0xf, 0)
-	if w[16]&2 != 0 { // cqm_llc
-		_, _, _, w[12] = r.leaf(0xf, 1)
+func (r *reader) words() *wordSet {
+	w := &wordSet{words: make([]uint32, numWords)}
+	for i := range w.known {
+		w.known[i] = true
 	}
-	_, _, w[6], w[1] = r.leaf(leafExt+1, 0)
-	_, w[17], _, _ = r.leaf(leafExt+7, 0)
-	_, w[13], _, _ = r.leaf(leafExt+8, 0)
-	_, _, _, w[15] = r.leaf(leafExt+0xa, 0)
+	set := func(known bool, word int, v uint32) { w.words[word], w.known[word] = v, known }
+	one, ok := r.leaf(leafFeatures, 0)
+	set(ok, 4, one.ECX)
+	set(ok, 0, one.EDX)
+	six, ok := r.leaf(6, 0)
+	set(ok, 14, six.EAX)
+	seven, ok := r.leaf(leafStruct, 0)
+	set(ok, 9, seven.EBX)
+	set(ok, 11, seven.ECX)
+	set(ok, 18, seven.EDX)
+	var sub Regs
+	if ok && seven.EAX >= 1 {
+		sub, ok = r.leaf(leafStruct, 1)
+	}
+	set(ok, word71EAX, sub.EAX)
+	set(ok, word71EDX, sub.EDX)
+	d, ok := r.leaf(leafXState, 1)
+	set(ok, 10, d.EAX)
+	// What a kernel with CONFIG_X86_USER_SHADOW_STACK makes of it: user_shstk.
+	set(ok, wordKernel, d.ECX>>xstate.CETUser&1)
+	qos, ok := r.leaf(0xf, 0)
+	set(ok, 16, qos.EDX)
+	var llc Regs
+	if ok && qos.EDX&2 != 0 { // cqm_llc
+		llc, ok = r.leaf(0xf, 1)
+	}
+	set(ok, 12, llc.EDX)
+	ext, ok := r.leaf(leafExt+1, 0)
+	set(ok, 6, ext.ECX)
+	set(ok, 1, ext.EDX)
+	ext, ok = r.leaf(leafExt+7, 0)
+	set(ok, 17, ext.EBX)
+	ext, ok = r.leaf(leafExt+8, 0)
+	set(ok, 13, ext.EBX)
+	ext, ok = r.leaf(leafExt+0xa, 0)
+	set(ok, 15, ext.EDX)
+
+	if r.maxLeaf < leafXState {
+		w.words[4] &^= bitXSAVE
+	}
+	if hw, ok := r.leaf(leafXState, 0); ok && !w.known[4] && hw.EAX != 0 {
+		w.words[4] |= bitXSAVE
+		if hw.EBX > minXSave { // XCR0 has an extended component
+			w.words[4] |= bitOSXSAVE
+		}
+	}
+	if w.words[1]&bitLM != 0 { // else a 32-bit program asked: SDM vol. 2, CPUID 80000001H
+		w.words[1] |= bitSYSCALL
+	}
 
 	const repGood, nopl, cpuid = 1 << 16, 1 << 20, 1 << 25 // word 3
-	w[3] = nopl | cpuid
-	if r.maxLeaf < leafXState {
-		w[4] &^= bitXSAVE
-	}
+	set(r.signed && r.vendor != "", 3, nopl|cpuid)
 	family, _, _ := signature(r.eax1)
 	switch r.vendor {
 	case "intel":
 		switch family {
 		case 15:
-			w[9] &^= 1 << 9 // erms
+			w.words[9] &^= 1 << 9 // erms
 		case 6:
-			w[3] |= repGood
+			w.words[3] |= repGood
 		}
 	case "amd", "hygon":
-		w[0] &^= 1 << 31 // meant 3DNow once
+		w.words[0] &^= 1 << 31 // meant 3DNow once
 		if family >= 0x10 || family == 0xf && (r.eax1 >= 0xf48 && r.eax1 < 0xf50 || r.eax1 >= 0xf58) {
-			w[3] |= repGood
+			w.words[3] |= repGood
 		}
-	}
-
-	if subs >= 1 {
-		w[word71EAX], _, _, w[word71EDX] = r.leaf(leafStruct, 1)
-	}
-	if xstate.Features(xss).Has(xstate.CETUser) {
-		w[wordKernel] |= 1 // user_shstk: what a kernel with CONFIG_X86_USER_SHADOW_STACK makes of it
 	}
 	return w
 }

@@ -1,10 +1,13 @@
 package cpuid
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -55,7 +58,10 @@ func loadDump(t testing.TB, name string) Recorded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rec
+	if len(rec) != 1 {
+		t.Fatalf("%d CPUs", len(rec))
+	}
+	return rec[0]
 }
 
 func TestRecorded(t *testing.T) {
@@ -237,6 +243,10 @@ func TestParseDump(t *testing.T) {
 		{"33 bits", strings.Replace(ok, "0x00000001", "0x100000001", 1), 2},
 		{"a later CPU is garbled", ok + "CPU 1:\ngarbage\n", 4},
 		{"a line without end", ok + strings.Repeat("x", 70000), 3},
+		{"other lines before", "cpuid: unable to setaffinity to cpu 0\nWarning: x\n" + ok, -1},
+		{"other lines after", ok + "$ exit\n", -1},
+		{"sub-leaf of nothing known", "  1: EAX=0x1, EBX=0x2, ECX=0x3\n" + ok, 1},
+		{"AIDA64, cut off", "CPUID 00000000: 00000001-00000000-0000", 1},
 		{"binary", "\x19CVT\x13@@a\x00\x00\n", 1},
 	}
 	for _, tt := range tests {
@@ -246,12 +256,12 @@ func TestParseDump(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if want := (Recorded{{0, 0}: {EAX: 1}}); len(rec) != 1 || rec[Leaf{}] != want[Leaf{}] {
+				if want := (Recorded{{0, 0}: {EAX: 1}}); len(rec[0]) != 1 || rec[0][Leaf{}] != want[Leaf{}] {
 					t.Errorf("got %v", rec)
 				}
 				return
 			}
-			e, ok := errors.AsType[*DumpError](err)
+			e, ok := errors.AsType[*TextError](err)
 			if !ok || e.Line != tt.line {
 				t.Errorf("error %v, want one at line %d", err, tt.line)
 			}
@@ -265,8 +275,182 @@ func TestParseDump(t *testing.T) {
 	if _, err := ParseDump([]byte(many.String())); err == nil {
 		t.Error("any number of leaves is accepted")
 	}
-	if _, err := ParseDump(make([]byte, maxDump+1)); err == nil {
+	if _, err := ParseDump(make([]byte, maxText+1)); err == nil {
 		t.Error("any size is accepted")
+	}
+}
+
+// printers write a leaf as programs do.
+var printers = []struct {
+	name, head string
+	line       func(l Leaf, r Regs) string
+	zeros      bool // what is all zero is left out
+}{
+	{"cpuid", "cpuid: unable to setaffinity to cpu 0\nCPU 0:\n", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("   0x%08x 0x%02x: eax=0x%08x ebx=0x%08x ecx=0x%08x edx=0x%08x", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, false},
+	{"a terminal", "user@node:~$ cpuid -1 -r\nCPU:\n", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("   0x%08x 0x%02x: eax=0x%08x ebx=0x%08x ecx=0x%08x edx=0x%08x\r", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, false},
+	{"kcpuid", "Basic Leafs :\n================\n", func(l Leaf, r Regs) string {
+		switch {
+		case l.EAX != 7 && l.EAX != 0xd && l.EAX != 0xf:
+			return fmt.Sprintf("0x%08x: EAX=0x%08x, EBX=0x%08x, ECX=0x%08x, EDX=0x%08x", l.EAX, r.EAX, r.EBX, r.ECX, r.EDX)
+		case l.ECX == 0:
+			return fmt.Sprintf("0x%08x: subleafs:\n  0: EAX=0x%08x, EBX=0x%08x, ECX=0x%08x, EDX=0x%08x", l.EAX, r.EAX, r.EBX, r.ECX, r.EDX)
+		}
+		return fmt.Sprintf(" %2d: EAX=0x%08x, EBX=0x%08x, ECX=0x%08x, EDX=0x%08x", l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, true},
+	{"kcpuid, newer", "", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("0x%08x_0x%02x: EAX=0x%08x, EBX=0x%08x, ECX=0x%08x, EDX=0x%08x", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, false},
+	{"AIDA64", "------[ CPU Info ]------\nCPU Type : X\n------[ CPUID Registers / Logical CPU #0 ]------\nallcpu: Package 0 / Core 0 / Thread 0: Valid\n", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("CPUID %08X: %08X-%08X-%08X-%08X [SL %02X] [x87]", l.EAX, r.EAX, r.EBX, r.ECX, r.EDX, l.ECX)
+	}, false},
+	{"AIDA64 of old", "CPUID Registers (CPU #1):\n", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("CPUID %08X  \t%08X-%08X-%08X-%08X [SL %02X]\r", l.EAX, r.EAX, r.EBX, r.ECX, r.EDX, l.ECX)
+	}, false},
+	{"InstLatx64 of old", "", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("CPUID %08X : %08X %08X %08X %08X [SL %02X]", l.EAX, r.EAX, r.EBX, r.ECX, r.EDX, l.ECX)
+	}, false},
+	{"cpuid of Noonan", "CPU 0:\n", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("CPUID %08x:%02x = %08x %08x %08x %08x | ....", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, false},
+	{"cpucontrol", "", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("cpuid level 0x%x, level_type 0x%x: 0x%08x 0x%08x 0x%08x 0x%08x", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, false},
+	{"Linux log", "", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("[    0.000000] CPUID[%02x, %02x]: eax=%08x ebx=%08x ecx=%08x edx=%08x", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, false},
+	{"xen-cpuid", "Host policy: 30 leaves, 14 MSRs\n CPUID:\n  leaf     subleaf  -> eax      ebx      ecx      edx\n", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("  %08x:%08x -> %08x:%08x:%08x:%08x", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, true},
+}
+
+// TestDumpForms: one machine is the same in whatever form it was dumped.
+func TestDumpForms(t *testing.T) {
+	rec := loadDump(t, "turin")
+	want := CPU(rec)
+	leaves := slices.SortedFunc(maps.Keys(rec), func(a, b Leaf) int {
+		return cmp.Or(cmp.Compare(a.EAX, b.EAX), cmp.Compare(a.ECX, b.ECX))
+	})
+	for _, p := range printers {
+		t.Run(p.name, func(t *testing.T) {
+			var one strings.Builder
+			for _, l := range leaves {
+				if rec[l] != (Regs{}) || !p.zeros {
+					one.WriteString(p.line(l, rec[l]) + "\n")
+				}
+			}
+			for _, text := range []string{p.head + one.String(), p.head + one.String() + "\n" + p.head + one.String() + "done\n"} {
+				all, err := ParseDump([]byte(text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(all) != strings.Count(text, one.String()) {
+					t.Errorf("%d CPUs", len(all))
+				}
+				if got := dumpCPU(all); !reflect.DeepEqual(got, want) {
+					t.Errorf("got\n%+v\nwant\n%+v", got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestDumpPrograms has forms that do not give sub-leaves.
+func TestDumpPrograms(t *testing.T) {
+	for _, text := range []string{
+		"version=0.7.1\n\n_________________ Logical CPU #0 _________________\nbasic_cpuid[0]=00000001 68747541 444d4163 69746e65\nbasic_cpuid[1]=00b00f21 0 0 178bfbff\next_cpuid[0]=80000001 0 0 0\next_cpuid[1]=00b00f21 0 0 25d3fbff\n",
+		"x86info v1.31\neax in: 0x00000000, eax = 00000001 ebx = 68747541 ecx = 444d4163 edx = 69746e65\neax in: 0x00000001, eax = 00b00f21 ebx = 0 ecx = 0 edx = 178bfbff\n" +
+			"eax in: 0x80000000, eax = 80000001 ebx = 0 ecx = 0 edx = 0\neax in: 0x80000001, eax = 00b00f21 ebx = 0 ecx = 0 edx = 25d3fbff\n",
+	} {
+		all, err := ParseDump([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := CPU(all[0])
+		if has, known := c.HasFlag("sse2"); c.Vendor != "amd" || *c.Family != 26 || *c.XSave || !has || !known || c.UnknownFlags != nil {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
+// TestPartialDump: what a dump does not have is unknown, but for what follows.
+func TestPartialDump(t *testing.T) {
+	without := func(name string, leaves ...Leaf) Recorded {
+		rec := loadDump(t, name)
+		for l := range rec {
+			for _, gone := range leaves {
+				if l.EAX == gone.EAX && (l.ECX == gone.ECX || gone.ECX == 99) {
+					delete(rec, l)
+				}
+			}
+		}
+		return rec
+	}
+	all := uint32(99)
+	tests := []struct {
+		name             string
+		rec              Recorded
+		usable           *xstate.Features
+		xsave            *bool
+		layout           bool
+		has, not, openly string
+	}{
+		{"no sub-leaves of 0xd", without("spr", Leaf{0xd, 1}, Leaf{0xd, 2}, Leaf{0xd, 5}, Leaf{0xd, 6}, Leaf{0xd, 7}, Leaf{0xd, 9}, Leaf{0xd, 17}, Leaf{0xd, 18}),
+			new(xstate.Features(0x602e7)), new(true), false, "avx avx512f amx_tile pku xsaves xgetbv1", "mpx", "xsavec xsaveopt user_shstk"},
+		{"no sub-leaves of 0xd, AMD", without("turin", Leaf{0xd, 1}, Leaf{0xd, 2}, Leaf{0xd, 5}, Leaf{0xd, 6}, Leaf{0xd, 7}),
+			new(xstate.Features(0xe7)), new(true), false, "avx avx512f", "pku", "xsavec"},
+		{"no leaf 0xd", without("spr", Leaf{0xd, all}), nil, new(true), false, "avx osxsave avx512f xsaves", "sse4a", "xsavec"},
+		{"no leaf 7", without("spr", Leaf{7, all}), new(xstate.Features(0x602e7)), new(true), true, "avx avx512f amx_tile pku", "fma4 mpx", "avx2 bmi1 avx512vl"},
+		{"no leaf 1", without("spr", Leaf{1, all}), new(xstate.Features(0x602e7)), new(true), true, "avx fxsr xsave osxsave sse", "mpx", "sse4_2 aes fma"},
+		{"no leaf 1, and nothing beyond SSE enabled", Recorded{{0, 0}: {EAX: 0xd}, {0xd, 0}: {EAX: 7, EBX: 576, ECX: 832}}, new(xstate.Features(3)), nil, true, "", "avx avx2 f16c", "osxsave sse4_2"},
+		{"no leaf 0", without("haswell", Leaf{0, 0}), new(xstate.Features(7)), new(true), true, "avx2 fma", "sse4a", "rep_good"},
+		{"no extended leaves", without("haswell", Leaf{0x80000000, 0}, Leaf{0x80000001, 0}), new(xstate.Features(7)), new(true), true, "avx2 fma", "avx512f", "syscall abm lm"},
+		{"leaf 1 alone", Recorded{{1, 0}: {EAX: 0x306c3, ECX: 0x7ffafbff, EDX: 0xbfebfbff}}, nil, new(true), false, "avx fma osxsave", "", "avx2 avx512f syscall"},
+		{"32-bit program", func() Recorded {
+			rec := loadDump(t, "spr")
+			ext := rec[Leaf{0x80000001, 0}]
+			ext.EDX &^= 1 << 11
+			rec[Leaf{0x80000001, 0}] = ext
+			return rec
+		}(), new(xstate.Features(0x602e7)), new(true), true, "syscall lm", "", "cqm_mbm_local"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := CPU(tt.rec)
+			if !reflect.DeepEqual(c.XFeatures, tt.usable) || !reflect.DeepEqual(c.XSave, tt.xsave) || (c.Layout != nil) != tt.layout {
+				t.Errorf("components %v, XSAVE %v, layout %v", c.XFeatures, c.XSave, c.Layout)
+			}
+			for _, list := range []struct {
+				names      string
+				has, known bool
+			}{{tt.has, true, true}, {tt.not, false, true}, {tt.openly, false, false}} {
+				for name := range strings.FieldsSeq(list.names) {
+					if has, known := c.HasFlag(name); has != list.has || known != list.known {
+						t.Errorf("%s: has %v, known %v", name, has, known)
+					}
+				}
+			}
+			if doc, err := MarshalProfile(c); err != nil {
+				t.Error(err)
+			} else if back, err := ParseProfile(doc); err != nil || !reflect.DeepEqual(back, c) {
+				t.Errorf("%v\nread back\n%+v\nwas\n%+v", err, back, c)
+			}
+		})
+	}
+}
+
+// TestUnlikeCPUs: a machine has what all of its CPUs have.
+func TestUnlikeCPUs(t *testing.T) {
+	p, e := loadDump(t, "spr"), loadDump(t, "haswell")
+	c := dumpCPU([]Recorded{p, p, e})
+	if c.Name != "" || *c.XFeatures != 7 {
+		t.Errorf("%q, %v", c.Name, *c.XFeatures)
+	}
+	if has, _ := c.HasFlag("avx512f"); has {
+		t.Error("avx512f, which one CPU lacks")
 	}
 }
 
@@ -288,8 +472,8 @@ func TestXCR0Guess(t *testing.T) {
 		v := amx[Leaf{0xd, 0}]
 		v.EBX = tt.size
 		amx[Leaf{0xd, 0}] = v
-		if got := amx.XCR0(); got != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		if got, known := amx.XCR0(); got != tt.want || !known {
+			t.Errorf("%s: %v (%v), want %v", tt.name, got, known, tt.want)
 		}
 	}
 }
@@ -326,13 +510,14 @@ func FuzzParseDump(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		rec, err := ParseDump(b)
 		if err != nil {
-			if _, ok := errors.AsType[*DumpError](err); !ok {
+			if _, ok := errors.AsType[*TextError](err); !ok {
 				t.Fatalf("error of type %T", err)
 			}
 			return
 		}
-		c := CPU(rec)
-		if p, err := MarshalProfile(c); err != nil {
+		c := dumpCPU(rec)
+		p, err := MarshalProfile(c)
+		if err != nil {
 			t.Fatalf("%v\n%s", err, p)
 		}
 		Common(c, c)

@@ -62,7 +62,7 @@ func (c *CPU) CRIUMask() (mask uint64, known bool) {
 		return 0, c.XSave != nil && !*c.XSave
 	}
 	if !c.cpuidFlag("xsave") {
-		return 0, true
+		return 0, !contains(c.UnknownFlags, "xsave")
 	}
 	// A file of CRIU's has one mask only, which the reader has put into
 	// XFeatures. A named level has no words: its XFeatures is a lower bound.
@@ -75,7 +75,11 @@ func (c *CPU) CRIUMask() (mask uint64, known bool) {
 	}
 	set := *hw & criuMask
 	for f := range set.All() {
-		if !c.cpuidFlag(f.Flag()) {
+		switch {
+		case c.cpuidFlag(f.Flag()):
+		case contains(c.UnknownFlags, f.Flag()):
+			return 0, false
+		default:
 			set &^= f.Mask()
 		}
 	}

@@ -514,6 +514,17 @@ func InWords(n int) func(Flag) bool {
 	return func(f Flag) bool { return int(f.Word) < min(n, CapabilityWords) || f.Word == wordKernel }
 }
 
+// UnknownWords returns the words of the CPU's capability, one bit for each, whose zeros
+// say nothing: some of their flags are unknown.
+func (c *CPU) UnknownWords() (set uint32) {
+	for i, w := range CapabilityMask(c.UnknownFlags...) {
+		if w != 0 {
+			set |= 1 << i
+		}
+	}
+	return set
+}
+
 // contained names the features whose instructions all run on a CPU that has the
 // features on the right, though CPUID does not say so there: AMD's name for the
 // integer part of SSE (APM vol. 3, appendix D), SYSCALL, which Intel's CPUID reports in

@@ -3,6 +3,7 @@ package compat
 import (
 	"fmt"
 	"math/bits"
+	"strconv"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -186,15 +187,24 @@ func (p *predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 	if len(host.Capability) < len(words) {
 		return unknown("the host's profile does not record its capability words"), true
 	}
-	var missing []string
+	// A word that is not recorded whole has zeros that say nothing.
+	unsure := host.UnknownWords()
+	var missing, open []string
 	for _, name := range []string{"fpu", "fxsr", "osxsave", "xsaves"} {
 		f, _ := xstate.LookupFlag(name)
-		if int(f.Word) < len(words) && words[f.Word]&^host.Capability[f.Word]>>f.Bit&1 != 0 {
+		switch {
+		case int(f.Word) >= len(words) || words[f.Word]&^host.Capability[f.Word]>>f.Bit&1 == 0:
+		case unsure>>f.Word&1 != 0:
+			open = append(open, name)
+		default:
 			missing = append(missing, name)
 		}
 	}
-	if len(missing) > 0 {
+	switch {
+	case len(missing) > 0:
 		return refuses(ClassFPUBits, "the host lacks %s, which cpuinfo.img records", strings.Join(missing, ", ")), true
+	case len(open) > 0:
+		return unknown("the host's profile does not record whether it has %s", strings.Join(open, ", ")), true
 	}
 	// Where one of the fields 8 to 10 is absent, CRIU puts the host's value.
 	if source.XFeaturesHW != nil {
@@ -225,15 +235,21 @@ func (p *predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 	ins := xstate.INSMask()
 	var differ []string
 	for i, w := range words {
-		if extra := w & ins[i] &^ host.Capability[i]; extra != 0 {
+		extra := w & ins[i] &^ host.Capability[i]
+		switch {
+		case unsure>>i&1 != 0 && (extra != 0 || cap == CapCPU):
+			open = append(open, strconv.Itoa(i))
+		case extra != 0:
 			return refuses(ClassINS, "cpuinfo.img records instruction sets that the host lacks: %s", insNames(i, extra)), true
-		}
-		if w != host.Capability[i] {
+		case w != host.Capability[i]:
 			differ = append(differ, fmt.Sprintf("word %d (%d bits)", i, bits.OnesCount32(w^host.Capability[i])))
 		}
 	}
-	if cap == CapCPU && len(differ) > 0 {
+	switch {
+	case cap == CapCPU && len(differ) > 0:
 		return refuses(ClassCPU, "capability words differ: %s", strings.Join(differ, ", ")), true
+	case len(open) > 0:
+		return unknown("the host's profile does not record its capability words %s", strings.Join(open, ", ")), true
 	}
 	return Prediction{}, false
 }

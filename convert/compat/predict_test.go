@@ -148,6 +148,12 @@ func TestPredict(t *testing.T) {
 		{"components unknown, but for what a flag rules out", nil, &xstate.CPU{XSave: new(true), Flags: []string{"avx", "xsave"}}, avx512, "losing:opmask losing:opmask no-cpuinfo no-cpuinfo no-cpuinfo"},
 		{"components unknown, and a long array of one that may be there", nil, &xstate.CPU{XSave: new(true), Flags: []string{"avx", "xsave"}},
 			xsave(use(xstate.Opmask, "k1"), lost(xstate.AVX), sized(xstate.AVX, 260)), "unknown unknown no-cpuinfo no-cpuinfo no-cpuinfo"},
+		{"a word of the host's is unknown", host("host"), edit(host("host"), func(c *xstate.CPU) {
+			c.Capability[10] = 0
+			c.UnknownFlags = []string{"xgetbv1", "xsavec", "xsaveopt", "xsaves"}
+		}), xsave(), "restores restores unknown unknown unknown"},
+		{"a word that is only compared for equality is unknown", host("haswell"), edit(host("haswell"), func(c *xstate.CPU) { c.UnknownFlags = []string{"cqm_llc"} }),
+			xsave(), "restores restores restores restores unknown"},
 		{"host without sizes", host("haswell"), edit(host("haswell"), noSizes), xsave(), "restores restores unknown unknown unknown"},
 		{"host without sizes, source without them too", edit(host("haswell"), noSizes), edit(host("haswell"), noSizes), xsave(), "restores restores restores restores restores"},
 		{"source without fields 8 to 10", edit(edit(host("sandybridge"), noSizes), noMask), host("haswell"), xsave(), "restores restores restores restores cpu"},
