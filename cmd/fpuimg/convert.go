@@ -206,6 +206,9 @@ func (o *convertOptions) path(s *cli.IO, path string) (cli.Exit, []convertImage,
 	if err != nil {
 		return failed(err)
 	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 && ckpt.Image != "" {
+		return failed(fmt.Errorf("%s: a link, and convert takes the image itself, %s", path, ckpt.Files.Label(ckpt.Image)))
+	}
 	c, img, err := o.one(s, ckpt, lock)
 	return c, []convertImage{img}, err
 }

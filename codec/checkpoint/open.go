@@ -126,16 +126,32 @@ func OpenAll(path string, o Options) ([]Found, error) {
 	if all, ok, err := s.open(path, o, new(budget)); ok || err != nil {
 		return all, err
 	}
-	b, err := codec.ReadFile(path)
+	image := lonelyLink(path)
+	b, err := codec.ReadFile(image)
 	if err != nil {
 		return nil, err
 	}
-	dir, name := filepath.Split(path)
+	dir, name := filepath.Split(image)
 	c, err := newImage(path, name, codec.Dir(filepath.Clean(dir)), b)
 	if err == nil {
 		c.problem(interrupted(filepath.Dir(path)))
 	}
 	return found(c, err)
+}
+
+// lonelyLink returns what a link leads to, if it lies in no checkpoint: CRIU puts no
+// links among its images, and who names another one means what it leads to.
+func lonelyLink(path string) string {
+	if info, err := os.Lstat(path); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		return path
+	}
+	if _, err := os.Lstat(filepath.Join(filepath.Dir(path), "pstree.img")); err == nil {
+		return path
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
 }
 
 // ReadAll is [OpenAll] for a stream; name stands for its path.
