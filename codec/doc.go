@@ -15,8 +15,8 @@
 //
 // # Other containers
 //
-// [ReadELFCore] reads the threads of an ELF core, [ReadArea] a bare XSAVE area;
-// [WriteELFCore] is the way back to a debugger.
+// [Thread] is what all containers have of a thread. The package elfcore reads ELF cores
+// and bare XSAVE areas, and writes cores.
 //
 // # Hostile input
 //

@@ -35,11 +35,6 @@ func (e *MagicError) Error() string {
 	return fmt.Sprintf("%s, %#08x; want %#08x of a %s image", kind, e.Magic, e.Want, magicNames[e.Want])
 }
 
-// SystemError is an ELF core of another system than Linux, whose notes have other forms.
-type SystemError struct{ System string }
-
-func (e *SystemError) Error() string { return "a core of " + e.System + ", not of Linux" }
-
 // ArchError is a core image of a machine that is not x86.
 type ArchError struct{ Arch string }
 
@@ -67,26 +62,6 @@ type InterruptedError struct{ Dir string }
 
 func (e *InterruptedError) Error() string {
 	return fmt.Sprintf("%s: a conversion of this checkpoint was interrupted", e.Dir)
-}
-
-// LayoutError is an XSAVE area of standard format of which nothing says where its
-// components lie: only the machine that stored it knows.
-type LayoutError struct {
-	Size    int
-	Machine string // the one that was asked, "" if none was
-	Reason  string // what was tried, "" if that goes without saying
-}
-
-func (e *LayoutError) Error() string {
-	who := "nothing says"
-	if e.Machine != "" {
-		who = e.Machine + " does not say"
-	}
-	text := fmt.Sprintf("%s where the components of an area of %d bytes lie", who, e.Size)
-	if e.Reason != "" {
-		text += ": " + e.Reason
-	}
-	return text
 }
 
 // MoreError stands for the faults that [AppendFault] has counted only.
@@ -118,12 +93,6 @@ func AppendFault(list []error, faults ...error) []error {
 	}
 	return list
 }
-
-// ErrMixedModes is threads of 32 and of 64 bits where one ELF core is to hold them.
-var ErrMixedModes = errors.New("threads of 32 bits and of 64 bits do not go into one ELF core")
-
-// ErrSameThread is threads of one number where one ELF core is to hold them.
-var ErrSameThread = errors.New("two threads of one number do not go into one ELF core")
 
 var (
 	errMissing = errors.New("required field is missing")

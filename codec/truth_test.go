@@ -3,7 +3,7 @@ package codec_test
 import (
 	"bytes"
 	"fmt"
-	"maps"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +13,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
+	"github.com/fpuimg/fpuimg/internal/test/truth"
 )
 
 // byDesign lists, for each image that does not hold what its program held, the
@@ -54,102 +55,16 @@ func image(t *testing.T, dir string) map[string]*codec.Core {
 	return cores
 }
 
-// comparison collects what differs between an image and its program's word.
-type comparison struct {
-	compared map[string]int
-	differs  map[string]string // register class -> first difference
-}
-
-func (c *comparison) check(class, register string, got, want any) {
-	c.compared[class]++
-	if g, w := fmt.Sprintf("%x", got), fmt.Sprintf("%x", want); g != w && c.differs[class] == "" {
-		c.differs[class] = fmt.Sprintf("%s = %s, want %s", register, g, w)
-	}
-}
-
-func (c *comparison) number(class string, got uint64, want *testimg.Uint) {
-	if want != nil {
-		c.check(class, class, got, uint64(*want))
-	}
-}
-
-// registers compares a list of registers, each of which may be the wide form of
-// the one that was recorded.
-func (c *comparison) registers(class string, got func(i int) []byte, want []testimg.Bytes) {
-	for i, w := range want {
-		g := got(i)
-		c.check(class, fmt.Sprintf("%s%d", class, i), g[:min(len(g), len(w))], []byte(w))
-	}
-}
-
-// component returns the bytes from off on of component f, nil if it has no value.
-func component(s *xstate.State, f xstate.Feature, off, size int) []byte {
-	view := s.View(f)
-	if view == nil {
-		return nil
-	}
-	return view[off:][:size]
-}
-
-func (c *comparison) thread(s *xstate.State, want *testimg.Thread) {
-	if s.Format == xstate.FormatNone {
-		c.check("fpregs", "fpregs", "none", "a record")
-		return
-	}
-	fx := &s.FX
-	c.number("fcw", uint64(fx.FCW()), want.FCW)
-	c.number("fsw", uint64(fx.FSW()), want.FSW)
-	c.number("ftw", uint64(fx.FTW()), want.FTW)
-	c.number("fop", uint64(fx.FOP()), want.FOP)
-	c.number("fip", fx.FIP(), want.FIP)
-	c.number("fdp", fx.FDP(), want.FDP)
-	c.number("mxcsr", uint64(fx.MXCSR()), want.MXCSR)
-	c.number("mxcsr_mask", uint64(fx.MXCSRMask()), want.MXCSRMask)
-	if want.Top != nil {
-		c.check("top", "top", fx.Top(), *want.Top)
-	}
-	c.registers("st", func(i int) []byte { v := fx.ST(i); return v[:] }, want.ST)
-	vectors := s.Vectors()
-	vector := func(i int) []byte {
-		if i >= len(vectors) {
-			return nil
-		}
-		return vectors[i].Bytes
-	}
-	c.registers("xmm", vector, want.XMM)
-	c.registers("ymm", vector, want.YMM)
-	c.registers("zmm", vector, want.ZMM)
-	for i, k := range want.K {
-		g := component(s, xstate.Opmask, 8*i, 8)
-		c.check("k", fmt.Sprintf("k%d", i), hexLE(g), fmt.Sprintf("%016x", uint64(k)))
-	}
-	if want.PKRU != nil {
-		g := component(s, xstate.PKRU, 0, 4)
-		c.check("pkru", "pkru", hexLE(g), fmt.Sprintf("%08x", uint64(*want.PKRU)))
-	}
-	c.registers("bndcsr", func(i int) []byte { return component(s, xstate.BNDCSR, 8*i, 8) }, want.BNDCSR)
-	c.registers("bnd", func(i int) []byte { return component(s, xstate.BNDREGS, 16*i, 16) }, want.BND)
-	c.registers("tilecfg", func(i int) []byte { return component(s, xstate.TileCfg, 0, 64) }, want.TileCfg)
-	c.registers("tmm", func(i int) []byte { return component(s, xstate.TileData, 1024*i, 1024) }, want.TMM)
-}
-
-// hexLE spells little-endian bytes as a number.
-func hexLE(le []byte) string {
-	b := slices.Clone(le)
-	slices.Reverse(b)
-	return fmt.Sprintf("%x", b)
-}
-
 // TestTruth compares every register of every real image with what the program
 // that was dumped said it held.
 func TestTruth(t *testing.T) {
 	total := map[string]int{}
-	for _, truth := range testimg.All(t, testimg.CRIU, testimg.Edited) {
-		t.Run(truth.Name, func(t *testing.T) {
-			cores := image(t, truth.Dir)
-			c := comparison{map[string]int{}, map[string]string{}}
+	for _, entry := range testimg.All(t, testimg.CRIU, testimg.Edited) {
+		t.Run(entry.Name, func(t *testing.T) {
+			cores := image(t, entry.Dir)
+			c := truth.Compare()
 			threads := 0
-			for _, task := range truth.Tasks {
+			for _, task := range entry.Tasks {
 				for i := range task.Threads {
 					th := &task.Threads[i]
 					core := cores[th.Image]
@@ -160,27 +75,27 @@ func TestTruth(t *testing.T) {
 						t.Errorf("%s: compat = %v, want %v", th.Image, got, want)
 					}
 					threads++
-					c.thread(&core.State, th)
+					c.Thread(&core.State, th)
 				}
 			}
 			if threads != len(cores) {
 				t.Errorf("%d threads in the image, want %d", len(cores), threads)
 			}
 			// Of every thread: 8 control words, TOP, 8 ST, and 8 XMM at least.
-			if got, want := sum(c.compared), 25*threads; got < want && byDesign[truth.Name]["fpregs"] == "" {
+			if got, want := c.Sum(), 25*threads; got < want && byDesign[entry.Name]["fpregs"] == "" {
 				t.Errorf("%d registers compared, want at least %d", got, want)
 			}
-			for class, diff := range c.differs {
-				if byDesign[truth.Name][class] == "" {
+			for class, diff := range c.Differs {
+				if byDesign[entry.Name][class] == "" {
 					t.Error(diff)
 				}
 			}
-			for class, reason := range byDesign[truth.Name] {
-				if c.differs[class] == "" {
+			for class, reason := range byDesign[entry.Name] {
+				if c.Differs[class] == "" {
 					t.Errorf("%s equals what the program held, want a difference: %s", class, reason)
 				}
 			}
-			for class, n := range c.compared {
+			for class, n := range c.Compared {
 				total[class] += n
 			}
 		})
@@ -193,15 +108,7 @@ func TestTruth(t *testing.T) {
 			t.Errorf("%s: %d registers compared in all, want at least %d", class, total[class], want)
 		}
 	}
-	t.Logf("%d registers compared: %v", sum(total), total)
-}
-
-func sum(m map[string]int) int {
-	n := 0
-	for v := range maps.Values(m) {
-		n += v
-	}
-	return n
+	t.Logf("registers compared: %v", total)
 }
 
 // TestTruthArea decodes the XSAVE area that each program stored in its own memory
@@ -210,13 +117,13 @@ func sum(m map[string]int) int {
 // reads it back.
 func TestTruthArea(t *testing.T) {
 	areas := 0
-	for _, truth := range testimg.All(t, testimg.CRIU, testimg.Edited) {
-		if byDesign[truth.Name]["fpregs"] != "" {
+	for _, entry := range testimg.All(t, testimg.CRIU, testimg.Edited) {
+		if byDesign[entry.Name]["fpregs"] != "" {
 			continue
 		}
-		t.Run(truth.Name, func(t *testing.T) {
-			cores := image(t, truth.Dir)
-			for _, task := range truth.Tasks {
+		t.Run(entry.Name, func(t *testing.T) {
+			cores := image(t, entry.Dir)
+			for _, task := range entry.Tasks {
 				layout := xstate.GuessLayout(xstate.Features(task.XCR0), task.Threads[0].XSaveSize)
 				for i := range task.Threads {
 					th := &task.Threads[i]
@@ -236,7 +143,7 @@ func TestTruthArea(t *testing.T) {
 					if th.XSaveBV != nil && got.BV != xstate.Features(*th.XSaveBV) {
 						t.Errorf("%s: area has XSTATE_BV %v, want %v", th.Image, got.BV, xstate.Features(*th.XSaveBV))
 					}
-					sameRegisters(t, th.Image, got, img, byDesign[truth.Name])
+					sameRegisters(t, th.Image, got, img, byDesign[entry.Name])
 					roundTrip(t, th.Image, img, layout, th.XSaveSize)
 				}
 			}
@@ -313,11 +220,11 @@ func roundTrip(t *testing.T, name string, s *xstate.State, l xstate.Layout, size
 
 // TestTruthFXSave reads what FXSAVE stored in each program.
 func TestTruthFXSave(t *testing.T) {
-	for _, truth := range testimg.All(t, testimg.CRIU, testimg.Edited) {
-		if byDesign[truth.Name]["fpregs"] != "" {
+	for _, entry := range testimg.All(t, testimg.CRIU, testimg.Edited) {
+		if byDesign[entry.Name]["fpregs"] != "" {
 			continue
 		}
-		for _, task := range truth.Tasks {
+		for _, task := range entry.Tasks {
 			for i := range task.Threads {
 				th := &task.Threads[i]
 				if th.FXSave == nil {
@@ -325,9 +232,9 @@ func TestTruthFXSave(t *testing.T) {
 				}
 				s, err := xstate.ParseFXArea(append(slices.Clone(th.FXSave), make([]byte, 512-len(th.FXSave))...))
 				if err != nil {
-					t.Fatalf("%s: %v", truth.Name, err)
+					t.Fatalf("%s: %v", entry.Name, err)
 				}
-				b, err := os.ReadFile(filepath.Join(truth.Dir, th.Image))
+				b, err := os.ReadFile(filepath.Join(entry.Dir, th.Image))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -342,7 +249,7 @@ func TestTruthFXSave(t *testing.T) {
 							break
 						}
 						if got, want := value(s.View(f), r), value(core.State.View(f), r); !bytes.Equal(got, want) {
-							t.Errorf("%s: %s: %s by FXSAVE = %x, in the image %x", truth.Name, th.Image, r.Name, got, want)
+							t.Errorf("%s: %s: %s by FXSAVE = %x, in the image %x", entry.Name, th.Image, r.Name, got, want)
 						}
 					}
 				}
@@ -355,9 +262,9 @@ func TestTruthFXSave(t *testing.T) {
 // what the containers' programs said they held; from a file and from a pipe.
 func TestTruthArchive(t *testing.T) {
 	threads := map[string]int{"p-gzip": 1, "p-zstd": 4, "p-none": 3}
-	for _, truth := range testimg.All(t, testimg.Archive) {
-		t.Run(truth.Name, func(t *testing.T) {
-			path := testimg.Path(t, truth.Name, map[string]string{"p-gzip": "p-gzip.tar.gz", "p-zstd": "p-zstd.tar.zst", "p-none": "p-none.tar"}[truth.Name])
+	for _, entry := range testimg.All(t, testimg.Archive) {
+		t.Run(entry.Name, func(t *testing.T) {
+			path := testimg.Path(t, entry.Name, map[string]string{"p-gzip": "p-gzip.tar.gz", "p-zstd": "p-zstd.tar.zst", "p-none": "p-none.tar"}[entry.Name])
 			ckpt, err := checkpoint.Open(path)
 			if err != nil {
 				t.Fatal(err)
@@ -367,7 +274,7 @@ func TestTruthArchive(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			piped, err := found(checkpoint.ReadAll("-", &onlyReader{f}, checkpoint.Options{}))
+			piped, err := found(checkpoint.ReadAll("-", struct{ io.Reader }{f}, checkpoint.Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -378,7 +285,7 @@ func TestTruthArchive(t *testing.T) {
 				if ckpt.Kind != checkpoint.KindArchive {
 					t.Errorf("kind %q, want archive", ckpt.Kind)
 				}
-				if got, want := *ckpt.Container, (checkpoint.Container{Name: truth.Name, Image: "localhost/fpat:1", Engine: "Podman", Runtime: "runc"}); got != want {
+				if got, want := *ckpt.Container, (checkpoint.Container{Name: entry.Name, Image: "localhost/fpat:1", Engine: "Podman", Runtime: "runc"}); got != want {
 					t.Errorf("container %+v, want %+v", got, want)
 				}
 				cores := map[string]*codec.Core{}
@@ -388,29 +295,29 @@ func TestTruthArchive(t *testing.T) {
 					}
 					cores[filepath.Base(th.Image.Path)] = th.Image
 				}
-				c := comparison{map[string]int{}, map[string]string{}}
+				c := truth.Compare()
 				n := 0
-				for _, task := range truth.Tasks {
+				for _, task := range entry.Tasks {
 					for i := range task.Threads {
 						th := &task.Threads[i]
 						if cores[th.Image] == nil {
 							t.Fatalf("no %s in the archive", th.Image)
 						}
-						c.thread(&cores[th.Image].State, th)
+						c.Thread(&cores[th.Image].State, th)
 						n++
 					}
 				}
-				if n != threads[truth.Name] || len(cores) != n {
-					t.Errorf("%d threads in the truth, %d in the archive; want %d", n, len(cores), threads[truth.Name])
+				if n != threads[entry.Name] || len(cores) != n {
+					t.Errorf("%d threads in the truth, %d in the archive; want %d", n, len(cores), threads[entry.Name])
 				}
 				// TOP, 8 ST, 16 XMM, 32 ZMM, 8 k where the program saw them all.
-				if got, want := sum(c.compared), 25*n; got < want {
+				if got, want := c.Sum(), 25*n; got < want {
 					t.Errorf("%d registers compared, want at least %d", got, want)
 				}
-				for _, diff := range c.differs {
+				for _, diff := range c.Differs {
 					t.Error(diff)
 				}
-				t.Logf("%d registers of %d threads compared", sum(c.compared), n)
+				t.Logf("%d registers of %d threads compared", c.Sum(), n)
 			}
 		})
 	}

@@ -7,13 +7,14 @@ import (
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/elfcore"
 )
 
 // export writes the threads as an ELF core.
 func (o *showOptions) export(s *cli.IO, threads []codec.Thread) error {
 	var b bytes.Buffer
-	lost, err := codec.WriteELFCore(&b, threads)
-	if errors.Is(err, codec.ErrMixedModes) {
+	lost, err := elfcore.Write(&b, threads)
+	if errors.Is(err, elfcore.ErrMixedModes) {
 		err = cli.Hinted(err, "--tid=TID,... picks those of one kind")
 	}
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/elfcore"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -21,7 +22,7 @@ import (
 // directory or an archive; only what was named itself is looked at again.
 func inputHint(path string, err error) string {
 	var interrupted *codec.InterruptedError
-	var layout *codec.LayoutError
+	var layout *elfcore.LayoutError
 	var compression *checkpoint.CompressionError
 	var format *codec.FormatError
 	var foreign *checkpoint.ForeignError

@@ -24,16 +24,18 @@ var edges = []struct {
 	pkg     string
 	imports string // of this module without its path, then modules of others
 }{
-	{"cmd/fpuimg", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
+	{"cmd/fpuimg", "codec codec/checkpoint codec/cpuid codec/elfcore codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
 	{"cmd/fpurestore", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view pflag sys"},
 	{"cmd/fpurestore/internal/ptrace", "sys"},
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
 	{"convert", "codec codec/checkpoint convert/compat sys"},
 	{"convert/compat", "codec/xstate"},
-	{"codec/checkpoint", "codec codec/xstate codec/internal/rawtar"},
+	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar"},
+	{"codec/elfcore", "codec codec/xstate"},
 	{"codec", "codec/xstate protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
+	{"internal/test/truth", "codec/xstate internal/test/img"}, // for tests only
 	{"codec/xstate", ""},
 	{"codec/internal/rawtar", "compress xz"},
 	// For tests only.

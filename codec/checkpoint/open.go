@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/elfcore"
 	"github.com/fpuimg/fpuimg/codec/internal/rawtar"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -212,7 +213,7 @@ func (s *stream) open(name string, o Options, b *budget) (all []Found, ok bool, 
 	}
 	c := &Checkpoint{Path: name, Kind: KindXSaveArea}
 	if o.XSaveArea {
-		th, err := codec.ReadArea(name, s.r, o.Machine)
+		th, err := elfcore.ReadArea(name, s.r, o.Machine)
 		c.threads = []codec.Listed{{Thread: th}}
 		all, err = found(c, err)
 		return all, true, err
@@ -221,21 +222,29 @@ func (s *stream) open(name string, o Options, b *budget) (all []Found, ok bool, 
 	if !isTar && !bytes.HasPrefix(head, []byte("\x7fELF")) {
 		return nil, false, foreign(name, head)
 	}
-	// From here on a file is read through a buffer of another size.
-	var r io.Reader = s.r
-	var file io.ReadSeeker
-	if s.file != nil {
-		if _, err := s.file.Seek(0, io.SeekStart); err != nil {
-			return nil, false, err
-		}
-		r, file = s.file, s.file
-	}
 	if isTar {
+		// From here on a file is read through a buffer of another size.
+		var r io.Reader = s.r
+		if s.file != nil {
+			if _, err := s.file.Seek(0, io.SeekStart); err != nil {
+				return nil, false, err
+			}
+			r = s.file
+		}
 		all, err = readArchive(name, r, s.file, s.size, compression, b)
 		return all, true, err
 	}
 	c.Kind = KindELFCore
-	c.threads, c.Problems, err = codec.ReadELFCore(name, r, file, s.size, o.Machine)
+	var r io.ReaderAt = s.file
+	if s.file == nil {
+		spool, err := elfcore.NewSpool(s.r)
+		if err != nil {
+			return nil, true, err
+		}
+		defer spool.Close()
+		r = spool
+	}
+	c.threads, c.Problems, err = elfcore.Read(name, r, s.size, o.Machine)
 	all, err = found(c, err)
 	return all, true, err
 }

@@ -1,4 +1,4 @@
-package codec_test
+package elfcore_test
 
 import (
 	"bytes"
@@ -12,24 +12,16 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	"github.com/fpuimg/fpuimg/codec/elfcore"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
+	"github.com/fpuimg/fpuimg/internal/test/truth"
 )
 
 func openArea(t *testing.T, b []byte, m *xstate.CPU) (*xstate.State, error) {
 	t.Helper()
-	cs, err := found(checkpoint.ReadAll("area", bytes.NewReader(b), checkpoint.Options{XSaveArea: true, Machine: m}))
-	if err != nil {
-		return nil, err
-	}
-	if cs[0].Kind != checkpoint.KindXSaveArea {
-		t.Errorf("kind %q, want xsave-area", cs[0].Kind)
-	}
-	for th, err := range cs[0].Threads() {
-		return th.State, err
-	}
-	return nil, errors.New("no thread")
+	th, err := elfcore.ReadArea("area", bytes.NewReader(b), m)
+	return th.State, err
 }
 
 // TestRawAreas reads the areas that real programs stored with XSAVE, as bare files, by
@@ -37,9 +29,9 @@ func openArea(t *testing.T, b []byte, m *xstate.CPU) (*xstate.State, error) {
 // registers with what the programs said of them.
 func TestRawAreas(t *testing.T) {
 	n, recorded := 0, 0
-	for _, truth := range testimg.All(t) {
+	for _, entry := range testimg.All(t) {
 		machines := []*xstate.CPU{nil}
-		if path := filepath.Join(testimg.Path(t, truth.Name), "cpuinfo.img"); exists(path) {
+		if path := filepath.Join(testimg.Path(t, entry.Name), "cpuinfo.img"); exists(path) {
 			b, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
@@ -50,7 +42,7 @@ func TestRawAreas(t *testing.T) {
 			}
 			machines = append(machines, info.CPU())
 		}
-		for _, task := range truth.Tasks {
+		for _, task := range entry.Tasks {
 			for i := range task.Threads {
 				th := &task.Threads[i]
 				area := th.Area()
@@ -60,18 +52,18 @@ func TestRawAreas(t *testing.T) {
 				for _, m := range machines {
 					s, err := openArea(t, area, m)
 					if err != nil {
-						t.Errorf("%s: %v", truth.Name, err)
+						t.Errorf("%s: %v", entry.Name, err)
 						continue
 					}
 					if n++; m != nil {
 						recorded++
 					}
-					c := comparison{map[string]int{}, map[string]string{}}
+					c := truth.Compare()
 					s.Compat = task.Bits == 32
-					c.thread(s, th)
-					for class, diff := range c.differs {
+					c.Thread(s, th)
+					for class, diff := range c.Differs {
 						if class != "bnd" && class != "fip" && class != "fdp" && class != "fop" {
-							t.Errorf("%s: %s", truth.Name, diff)
+							t.Errorf("%s: %s", entry.Name, diff)
 						}
 					}
 				}
@@ -128,7 +120,7 @@ func TestRawAreaMachines(t *testing.T) {
 			}
 			continue
 		}
-		var unknown *codec.LayoutError
+		var unknown *elfcore.LayoutError
 		if !errors.As(err, &unknown) || unknown.Reason != tt.want || unknown.Machine != tt.machine.Name {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
 		}

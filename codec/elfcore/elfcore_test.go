@@ -1,4 +1,4 @@
-package codec_test
+package elfcore_test
 
 import (
 	"bytes"
@@ -8,15 +8,18 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	"github.com/fpuimg/fpuimg/codec/elfcore"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
+	"github.com/fpuimg/fpuimg/internal/test/truth"
 )
 
 // corePath returns the core file of an entry.
@@ -32,13 +35,13 @@ func TestTruthELF(t *testing.T) {
 		"core-gcore": {"mxcsr_mask": "gdb writes 0"},
 	}
 	threads := map[string]int{"core-gcore": 1, "core-kernel": 4}
-	for _, truth := range testimg.All(t, testimg.ELFCore) {
-		t.Run(truth.Name, func(t *testing.T) {
+	for _, entry := range testimg.All(t, testimg.ELFCore) {
+		t.Run(entry.Name, func(t *testing.T) {
 			byTID := map[int]*testimg.Thread{}
-			for i := range truth.Tasks[0].Threads {
-				byTID[truth.Tasks[0].Threads[i].TID] = &truth.Tasks[0].Threads[i]
+			for i := range entry.Tasks[0].Threads {
+				byTID[entry.Tasks[0].Threads[i].TID] = &entry.Tasks[0].Threads[i]
 			}
-			path := corePath(t, truth.Name)
+			path := corePath(t, entry.Name)
 			ckpt, err := checkpoint.Open(path)
 			if err != nil {
 				t.Fatal(err)
@@ -46,7 +49,7 @@ func TestTruthELF(t *testing.T) {
 			if ckpt.Kind != checkpoint.KindELFCore {
 				t.Errorf("kind %q, want elf-core", ckpt.Kind)
 			}
-			c := comparison{map[string]int{}, map[string]string{}}
+			c := truth.Compare()
 			var seen []int
 			for th, err := range ckpt.Threads() {
 				if err != nil {
@@ -60,26 +63,26 @@ func TestTruthELF(t *testing.T) {
 					t.Errorf("thread %d: pid %d comm %q, want pid %d and the program's name", th.TID, th.PID, th.Comm, want.PID)
 				}
 				seen = append(seen, th.TID)
-				c.thread(th.State, want)
+				c.Thread(th.State, want)
 			}
-			if len(seen) != threads[truth.Name] || len(byTID) != len(seen) {
-				t.Errorf("threads %v, want %d", seen, threads[truth.Name])
+			if len(seen) != threads[entry.Name] || len(byTID) != len(seen) {
+				t.Errorf("threads %v, want %d", seen, threads[entry.Name])
 			}
 			// Per thread: 8 control words, TOP, 8 ST, 16 XMM, 32 ZMM and 8 k.
-			if got, want := sum(c.compared), 73*len(seen); got < want {
+			if got, want := c.Sum(), 73*len(seen); got < want {
 				t.Errorf("%d registers compared, want at least %d", got, want)
 			}
-			for class, diff := range c.differs {
-				if design[truth.Name][class] == "" {
+			for class, diff := range c.Differs {
+				if design[entry.Name][class] == "" {
 					t.Error(diff)
 				}
 			}
-			for class := range design[truth.Name] {
-				if c.differs[class] == "" {
+			for class := range design[entry.Name] {
+				if c.Differs[class] == "" {
 					t.Errorf("%s does not differ", class)
 				}
 			}
-			t.Logf("%d registers of %d threads compared", sum(c.compared), len(seen))
+			t.Logf("%d registers of %d threads compared", c.Sum(), len(seen))
 
 			// From a pipe the same must come out.
 			f, err := os.Open(path)
@@ -87,12 +90,12 @@ func TestTruthELF(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			piped, err := found(checkpoint.ReadAll("-", struct{ *onlyReader }{&onlyReader{f}}, checkpoint.Options{}))
+			piped, err := checkpoint.ReadAll("-", struct{ io.Reader }{f}, checkpoint.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			i := 0
-			for th, err := range piped[0].Threads() {
+			for th, err := range piped[0].Checkpoint.Threads() {
 				if err != nil || th.TID != seen[i] {
 					t.Errorf("thread %d from a pipe: %d, %v; want %d", i, th.TID, err, seen[i])
 				}
@@ -118,7 +121,7 @@ func TestELFAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if _, err := codec.WriteELFCore(&out, threads); err != nil {
+		if _, err := elfcore.Write(&out, threads); err != nil {
 			t.Fatal(err)
 		}
 		want, got := statuses(t, b), statuses(t, out.Bytes())
@@ -144,7 +147,7 @@ func TestELFAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if _, err := codec.WriteELFCore(&out, threads); err != nil || !bytes.Contains(out.Bytes(), status[72:][:17*4]) {
+	if _, err := elfcore.Write(&out, threads); err != nil || !bytes.Contains(out.Bytes(), status[72:][:17*4]) {
 		t.Errorf("32 bits: other registers, error %v", err)
 	}
 }
@@ -178,11 +181,6 @@ func statuses(t *testing.T, core []byte) map[int][]byte {
 }
 
 func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
-
-// onlyReader hides that a file can seek.
-type onlyReader struct{ f *os.File }
-
-func (r *onlyReader) Read(b []byte) (int, error) { return r.f.Read(b) }
 
 // note builds one ELF note.
 func note(owner string, typ uint32, desc []byte) []byte {
@@ -254,18 +252,15 @@ func area(t *testing.T, l xstate.Layout, size int, xcr0 uint64) []byte {
 
 func openELF(t *testing.T, b []byte) ([]codec.Thread, error) {
 	t.Helper()
-	cs, err := found(checkpoint.ReadAll("core", bytes.NewReader(b), checkpoint.Options{}))
-	if err != nil {
-		return nil, err
-	}
+	list, _, err := elfcore.Read("core", bytes.NewReader(b), int64(len(b)), nil)
 	var out []codec.Thread
-	for th, err := range cs[0].Threads() {
-		if err != nil {
-			return nil, err
+	for _, th := range list {
+		if th.Err != nil {
+			return nil, th.Err
 		}
-		out = append(out, th)
+		out = append(out, th.Thread)
 	}
-	return out, nil
+	return out, err
 }
 
 // TestELFShapes reads the kinds of cores that the real ones do not cover.
@@ -430,18 +425,12 @@ func TestELFErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
-			path := filepath.Join(dir, "core")
-			if err := os.WriteFile(path, tt.core, 0o600); err != nil {
-				t.Fatal(err)
+			const path = "dir/core"
+			list, faults, err := elfcore.Read(path, bytes.NewReader(tt.core), int64(len(tt.core)), nil)
+			for _, th := range list {
+				err = errors.Join(err, th.Err)
 			}
-			cs, err := found(checkpoint.OpenAll(path, checkpoint.Options{}))
-			if err == nil {
-				for _, terr := range cs[0].Threads() {
-					err = errors.Join(err, terr)
-				}
-				err = errors.Join(append(cs[0].Problems, err)...)
-			}
+			err = errors.Join(append(faults, err)...)
 			var format *codec.FormatError
 			if !errors.As(err, &format) {
 				t.Fatalf("error %v, want a *FormatError", err)
@@ -455,6 +444,47 @@ func TestELFErrors(t *testing.T) {
 		})
 	}
 }
+
+// TestELFOrder reads cores whose headers stand elsewhere than the kernel puts them, from
+// a file and from a stream: behind the notes, and their number in a section header.
+func TestELFOrder(t *testing.T) {
+	le := binary.LittleEndian
+	b := elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)))
+	behind := append(slices.Clone(b), b[64:120]...)
+	le.PutUint64(behind[32:], uint64(len(b)))
+	counted := append(slices.Clone(b), make([]byte, 64)...)
+	le.PutUint64(counted[40:], uint64(len(b)))
+	le.PutUint16(counted[56:], 0xffff)
+	le.PutUint32(counted[len(b)+44:], 1)
+	for name, b := range map[string][]byte{"behind": behind, "counted": counted} {
+		spool, err := elfcore.NewSpool(iotest.OneByteReader(bytes.NewReader(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer spool.Close()
+		for size, r := range map[int64]io.ReaderAt{int64(len(b)): bytes.NewReader(b), -1: spool} {
+			if threads, _, err := elfcore.Read("core", r, size, nil); err != nil || len(threads) != 1 || threads[0].TID != 7 {
+				t.Errorf("%s, size %d: threads %v, error %v", name, size, threads, err)
+			}
+		}
+	}
+	// Where a stream would have to be kept for too long.
+	far := elf(64, 62, note("CORE", 1, prstatus(336, 32, 7)))
+	le.PutUint64(far[72:], 1<<40)
+	spool, err := elfcore.NewSpool(io.MultiReader(bytes.NewReader(far), zeros{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spool.Close()
+	if _, _, err := elfcore.Read("-", spool, -1, nil); err == nil || !strings.HasSuffix(err.Error(), "give the core as a file") {
+		t.Errorf("notes at 1 TiB of a stream: error %v", err)
+	}
+}
+
+// zeros is a stream without end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 // layoutNote builds NT_X86_XSAVE_LAYOUT of bit, size and offset of each component.
 func layoutNote(entries ...uint32) []byte {
@@ -479,35 +509,36 @@ func TestELFRepeated(t *testing.T) {
 	for range 100 {
 		notes = append(notes, note("CORE", 1, prstatus(336, 32, 7)), fx(0x67f))
 	}
-	cs, err := found(checkpoint.ReadAll("core", bytes.NewReader(elf(64, 62, notes...)), checkpoint.Options{}))
+	b := elf(64, 62, notes...)
+	list, faults, err := elfcore.Read("core", bytes.NewReader(b), int64(len(b)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
 	var threads []codec.Thread
-	for th, err := range cs[0].Threads() {
-		if err != nil {
-			t.Fatal(err)
+	for _, th := range list {
+		if th.Err != nil {
+			t.Fatal(th.Err)
 		}
-		threads = append(threads, th)
+		threads = append(threads, th.Thread)
 		got = append(got, fmt.Sprintf("%d %#x", th.TID, th.State.FX.FCW()))
 	}
 	if want := []string{"7 0x27f", "8 0x47f"}; !slices.Equal(got, want) {
 		t.Errorf("threads %q, want %q", got, want)
 	}
-	if n := len(cs[0].Problems); n != 11 || cs[0].Problems[10].Error() != "and 91 more" {
-		t.Fatalf("%d problems, want 10 and the count of 91 more: %v", n, cs[0].Problems)
+	if n := len(faults); n != 11 || faults[10].Error() != "and 91 more" {
+		t.Fatalf("%d problems, want 10 and the count of 91 more: %v", n, faults)
 	}
 	const thread, registers = 20 + 336, 20 + 512
 	for i, want := range []string{
 		fmt.Sprintf("core: offset %#x: NT_PRFPREG: stands twice for thread 8; the first counts", 120+2*thread+2*registers+20),
 		fmt.Sprintf("core: offset %#x: NT_PRSTATUS: thread 7 stands twice; the first counts", 120+2*thread+3*registers+20),
 	} {
-		if err := cs[0].Problems[i].Error(); err != want {
+		if err := faults[i].Error(); err != want {
 			t.Errorf("problem %q, want %q", err, want)
 		}
 	}
-	if _, err := codec.WriteELFCore(io.Discard, append(threads, threads[0])); !errors.Is(err, codec.ErrSameThread) {
+	if _, err := elfcore.Write(io.Discard, append(threads, threads[0])); !errors.Is(err, elfcore.ErrSameThread) {
 		t.Errorf("writing a thread twice: %v, want ErrSameThread", err)
 	}
 }
@@ -548,44 +579,24 @@ func FuzzELF(f *testing.F) {
 		if !bytes.HasPrefix(b, []byte("\x7fELF")) {
 			b = slices.Concat([]byte("\x7fELF"), b)
 		}
-		cs, err := found(checkpoint.ReadAll("core", bytes.NewReader(b), checkpoint.Options{}))
-		if err != nil {
-			return
+		threads, _, err := elfcore.Read("core", bytes.NewReader(b), int64(len(b)), nil)
+		spool, serr := elfcore.NewSpool(bytes.NewReader(b))
+		if serr != nil {
+			t.Fatal(serr)
 		}
-		for th, err := range cs[0].Threads() {
-			if err == nil {
-				for f := range th.State.Present() {
-					th.State.View(f)
-				}
-				th.State.Vectors()
+		defer spool.Close()
+		// The size is all that a file tells and a stream does not.
+		if piped, _, perr := elfcore.Read("core", spool, -1, nil); err == nil && (perr != nil || !reflect.DeepEqual(piped, threads)) {
+			t.Fatalf("threads of a stream %v, %v, of a file %v", piped, perr, threads)
+		}
+		for _, th := range threads {
+			if th.Err != nil {
+				continue
 			}
+			for f := range th.State.Present() {
+				th.State.View(f)
+			}
+			th.State.Vectors()
 		}
 	})
-}
-
-func TestParseGPRegs(t *testing.T) {
-	b := make([]byte, 27*8)
-	for i := range 27 {
-		b[8*i] = byte(i + 1)
-	}
-	for i, v := range codec.ParseGPRegs(b) {
-		if v != uint64(i+1) {
-			t.Errorf("register %d is %d", i, v)
-		}
-	}
-	b = make([]byte, 17*4)
-	for i := range 17 {
-		b[4*i] = byte(i + 1)
-	}
-	gp := codec.ParseGPRegs(b)
-	// struct user_regs_struct32: bx cx dx si di bp ax ds es fs gs orig_ax ip cs flags sp ss
-	for name, p := range map[string][2]uint64{"bx": {gp[5], 1}, "di": {gp[14], 5}, "ax": {gp[10], 7}, "orig_ax": {gp[15], 12},
-		"ip": {gp[16], 13}, "flags": {gp[18], 15}, "sp": {gp[19], 16}, "ss": {gp[20], 17}} {
-		if p[0] != p[1] {
-			t.Errorf("%s is %d, want %d", name, p[0], p[1])
-		}
-	}
-	if codec.ParseGPRegs(b[:67]) != codec.ParseGPRegs(append(b[:64:64], 0, 0, 0)) || codec.ParseGPRegs(nil) != [27]uint64{} {
-		t.Error("what is missing is not 0")
-	}
 }

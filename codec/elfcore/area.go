@@ -1,0 +1,170 @@
+package elfcore
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// maxArea bounds a bare area. The largest that exists is 11 KiB.
+const maxArea = 1 << 20
+
+// ReadArea reads a bare XSAVE area, of standard or compacted format. The machine or
+// the size tells where a standard-format area has its components; a compacted one
+// says so itself.
+func ReadArea(name string, r io.Reader, machine *xstate.CPU) (codec.Thread, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxArea+1))
+	switch {
+	case err != nil:
+		return codec.Thread{}, fmt.Errorf("%s: %w", name, err)
+	case len(b) > maxArea:
+		return codec.Thread{}, &codec.FormatError{Path: name, Offset: maxArea, Field: "area", Err: fmt.Errorf("larger than %d KiB, which no such area is", maxArea>>10)}
+	}
+	var s *xstate.State
+	if len(b) == fxsaveSize {
+		s, err = xstate.ParseFXArea(b)
+	} else {
+		s, err = parseArea(b, machine)
+	}
+	if err != nil {
+		return codec.Thread{}, areaError(name, 0, "area", err)
+	}
+	return codec.Thread{State: s}, nil
+}
+
+const fxsaveSize = 512
+
+// Words that the kernel puts into the area of a signal frame (struct _fpx_sw_bytes,
+// arch/x86/include/uapi/asm/sigcontext.h).
+const (
+	swMagic1     = 0x46505853 // at 464
+	swOffset     = 464
+	swXFeatures  = 472
+	swXStateSize = 480
+)
+
+// parseArea reads an area from a signal frame, from the kernel's ptrace or from the
+// XSAVE instruction, which leaves the words that tell them apart as they were. What
+// follows the area of a signal frame is cut off.
+func parseArea(b []byte, machine *xstate.CPU) (*xstate.State, error) {
+	xcr0s := []xstate.Features{xstate.AreaXCR0(b), 0}
+	if len(b) >= xstate.MinArea && le32(b[swOffset:]) == swMagic1 {
+		size := int64(le32(b[swXStateSize:]))
+		if size < xstate.MinArea || size > int64(len(b)) {
+			return nil, &xstate.AreaError{Offset: swXStateSize, Field: "xstate_size",
+				Reason: fmt.Sprintf("%d bytes, of which the signal frame has %d", size, len(b))}
+		}
+		b = b[:size]
+		xcr0s = []xstate.Features{xstate.Features(binary.LittleEndian.Uint64(b[swXFeatures:]))}
+	}
+	layout, err := areaLayout(b, machine, xcr0s...)
+	if err != nil {
+		return nil, err
+	}
+	return xstate.ParseArea(b, layout)
+}
+
+// LayoutError is an XSAVE area of standard format of which nothing says where its
+// components lie: only the machine that stored it knows.
+type LayoutError struct {
+	Size    int
+	Machine string // the one that was asked, "" if none was
+	Reason  string // what was tried, "" if that goes without saying
+}
+
+func (e *LayoutError) Error() string {
+	who := "nothing says"
+	if e.Machine != "" {
+		who = e.Machine + " does not say"
+	}
+	text := fmt.Sprintf("%s where the components of an area of %d bytes lie", who, e.Size)
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
+}
+
+// areaError places an error of an area in a file that holds the area at off.
+func areaError(path string, off int64, field string, err error) error {
+	var area *xstate.AreaError
+	if errors.As(err, &area) {
+		return &codec.FormatError{Path: path, Offset: off + int64(area.Offset), Field: field + " " + area.Field, Err: errors.New(area.Reason)}
+	}
+	return &codec.FormatError{Path: path, Offset: off, Field: field, Err: err}
+}
+
+// usualXCR0 is the masks that machines have, for an area that does not name its
+// own: CRIU's coredump script writes none, nor does the XSAVE instruction.
+var usualXCR0 = []xstate.Features{0x7, 0x1f, 0xe7, 0xff, 0x207, 0x21f, 0x2e7, 0x2ff, 0x600e7, 0x602e7, 0x200e7, 0x202e7}
+
+// areaLayout finds the layout of an area: that of the machine which stored it, else
+// by the first XCR0 that fits. The error is a [*LayoutError]; of what is no area of
+// standard format decoding says what it is.
+func areaLayout(b []byte, machine *xstate.CPU, xcr0s ...xstate.Features) (xstate.Layout, error) {
+	switch {
+	case len(b) < xstate.MinArea || xstate.AreaCompacted(b):
+		if machine == nil {
+			return nil, nil
+		}
+		return machine.Layout, nil // for the sizes
+	case machine != nil:
+		return machineLayout(b, machine)
+	}
+	for _, xcr0 := range xcr0s {
+		if l := guessLayout(b, xcr0); l != nil {
+			return l, nil
+		}
+	}
+	return nil, &LayoutError{Size: len(b)}
+}
+
+// machineLayout finds the layout that areas of the machine have. One that has another
+// size, or components in use that the machine lacks, is from elsewhere: its layout
+// may be another, and its values would be taken from the wrong place.
+func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
+	layouts := machine.Layouts()
+	fail := func(reason string) (xstate.Layout, error) {
+		return nil, &LayoutError{len(b), cmp.Or(machine.Name, "the machine"), reason}
+	}
+	if f, known := machine.Format(); known && f != xstate.FormatXSave {
+		return fail("it has no XSAVE")
+	}
+	if len(layouts) == 0 {
+		return fail("neither its offsets nor the size of a known machine are recorded")
+	}
+	for f := range (xstate.AreaBV(b) & xstate.Known &^ xstate.Legacy).All() {
+		if _, ok := layouts[0].Find(f); !ok {
+			return fail(fmt.Sprintf("it has no %v, which is in use there", f))
+		}
+	}
+	for _, l := range layouts {
+		if l.EndsAt(len(b)) || machine.XSaveSize != nil && len(b) == int(*machine.XSaveSize) {
+			return l, nil
+		}
+	}
+	return fail("none of its components ends there")
+}
+
+// guessLayout finds the layout of a standard-format area by XCR0, or if that is 0 by
+// what machines of its size have. It returns nil if nothing fits.
+func guessLayout(b []byte, xcr0 xstate.Features) xstate.Layout {
+	bv := xstate.AreaBV(b)
+	candidates := []xstate.Features{xcr0}
+	if xcr0 == 0 {
+		candidates = append([]xstate.Features{bv | xstate.Legacy}, usualXCR0...)
+	}
+	for _, xcr0 := range candidates {
+		if bv&xstate.Known&^(xcr0|xstate.Legacy) != 0 {
+			continue
+		}
+		if l := xstate.GuessLayout(xcr0, len(b)); l != nil {
+			return l
+		}
+	}
+	return nil
+}
