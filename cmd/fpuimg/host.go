@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -157,7 +158,7 @@ func readProfile(s *cli.IO, path string) (*xstate.CPU, error) {
 	switch {
 	case aerr == nil:
 		return machineOf(path, all)
-	case noImage(aerr):
+	case noImage(aerr) && !isForeign(aerr):
 		return nil, err
 	}
 	for magic, program := range map[string]string{"\x1f\x8b": "gzip", "BZh": "bzip2", "\xfd7zXZ": "xz", "\x28\xb5\x2f\xfd": "zstd"} {
@@ -193,11 +194,54 @@ func readDescription(path string, r *bufio.Reader) (*xstate.CPU, error) {
 		}
 		return info.CPU(), nil
 	}
+	if cpu := critMachine(b); cpu != nil {
+		return cpu, nil
+	}
 	cpu, err := cpuid.Parse(b)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return cpu, nil
+}
+
+func isForeign(err error) bool {
+	_, ok := errors.AsType[*checkpoint.ForeignError](err)
+	return ok
+}
+
+// critMachine reads what crit makes of a cpuinfo.img, nil if it is something else: crit
+// show and crit decode print the fields as they are recorded.
+func critMachine(b []byte) *xstate.CPU {
+	var doc struct {
+		Magic   string `json:"magic"`
+		Entries []struct {
+			X86 []struct {
+				Vendor       string   `json:"vendor_id"`
+				Family       uint32   `json:"cpu_family"`
+				Model        uint32   `json:"model"`
+				Stepping     uint32   `json:"stepping"`
+				Version      uint32   `json:"capability_ver"`
+				Capability   []uint32 `json:"capability"`
+				ModelID      string   `json:"model_id"`
+				XFeatures    *uint64  `json:"xfeatures_mask"`
+				XSaveSize    *uint32  `json:"xsave_size"`
+				XSaveSizeMax *uint32  `json:"xsave_size_max"`
+			} `json:"x86_entry"`
+		} `json:"entries"`
+	}
+	if json.Unmarshal(b, &doc) != nil || doc.Magic != "CPUINFO" || len(doc.Entries) != 1 || len(doc.Entries[0].X86) != 1 {
+		return nil
+	}
+	x := doc.Entries[0].X86[0]
+	if n := len(x.Capability); n != xstate.CapabilityWords && n != 12 {
+		return nil
+	}
+	info := codec.CPUInfo{
+		VendorID: map[string]uint32{"INTEL": 1, "AMD": 2}[x.Vendor], Family: x.Family, Model: x.Model, Stepping: x.Stepping,
+		CPURecord: xstate.CPURecord{Capability: x.Capability, XFeaturesMask: x.XFeatures, XSaveSize: x.XSaveSize, XSaveSizeMax: x.XSaveSizeMax},
+		Version:   x.Version, ModelID: x.ModelID,
+	}
+	return info.CPU()
 }
 
 // readCheckpoint reads the machine that a checkpoint was taken on: of a directory with a

@@ -208,7 +208,8 @@ by content. Links are followed, and pipes read to their end.
 
   profile    JSON by fpuimg profile
   cpuinfo.img  of criu dump --cpu-cap=cpu, or a directory or archive that has one;
-             ARCHIVE:DIR names one of several checkpoints in it
+             ARCHIVE:DIR names one of several checkpoints in it; or what crit
+             show prints of it
   cpuinfo    /proc/cpuinfo, or lscpu, plain or -J: the flags, and the components
              that follow from them, but no sizes
   dump       of the CPUID instruction by cpuid -r, kcpuid -r, AIDA64 (InstLatx64,
