@@ -104,7 +104,8 @@ func (j *job) warn(format string, args ...any) { j.late = append(j.late, fmt.Spr
 
 // look matches and plans without stopping anything.
 func (j *job) look() error {
-	pids, err := j.wanted()
+	ctx := context.Background()
+	pids, err := j.wanted(ctx)
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (j *job) look() error {
 		return err
 	}
 	defer t.Close()
-	if err := j.list(pids); err != nil {
+	if err := j.list(ctx, pids); err != nil {
 		return err
 	}
 	err = j.match()
@@ -156,7 +157,7 @@ func (j *job) stop(ctx context.Context) (tracer, error) {
 	ctx, cancel := context.WithTimeout(ctx, j.o.timeout)
 	defer cancel()
 	for try := 1; ; try++ {
-		pids, err := j.wanted()
+		pids, err := j.wanted(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -194,7 +195,7 @@ func (j *job) passing(err error) bool {
 // stopAll plans for the threads of pinned processes and stops them. Threads that come
 // or go meanwhile are planned anew.
 func (j *job) stopAll(ctx context.Context, t tracer, pids []int) error {
-	if err := j.list(pids); err != nil {
+	if err := j.list(ctx, pids); err != nil {
 		return err
 	}
 	if err := j.match(); err != nil {
@@ -202,10 +203,7 @@ func (j *job) stopAll(ctx context.Context, t tracer, pids []int) error {
 	}
 	j.stopped = time.Now()
 	if err := t.Stop(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, ptrace.ErrTimeout) {
-			err = fmt.Errorf("%w, nothing was changed", cause)
-		}
-		return err
+		return unstopped(ctx, err)
 	}
 	if j.whole() && j.o.tree {
 		if now, err := j.processes(); err != nil || !slices.Equal(pids, now) {
@@ -216,10 +214,23 @@ func (j *job) stopAll(ctx context.Context, t tracer, pids []int) error {
 	if slices.EqualFunc(j.threads, threads, func(l liveThread, th ptrace.Thread) bool { return l.tid == th.TID }) {
 		return nil
 	}
-	if err := j.know(threads); err != nil {
+	if err := j.know(ctx, threads); err != nil {
 		return err
 	}
 	return j.match()
+}
+
+// unstopped explains an error that kept threads from being stopped.
+func unstopped(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		if !errors.Is(err, ptrace.ErrTimeout) {
+			return &ptrace.TimeoutError{Err: err}
+		}
+	case context.Cause(ctx) != nil:
+		return fmt.Errorf("%w, nothing was changed", context.Cause(ctx))
+	}
+	return err
 }
 
 // whole reports whether all of a tree is worked on, not only what the checkpoint
@@ -237,12 +248,12 @@ func (j *job) processes() ([]int, error) {
 }
 
 // wanted lists the processes to stop.
-func (j *job) wanted() ([]int, error) {
+func (j *job) wanted(ctx context.Context) ([]int, error) {
 	pids, err := j.processes()
 	if err != nil || !j.o.tree || j.whole() {
 		return pids, err
 	}
-	if err := j.list(pids); err != nil {
+	if err := j.list(ctx, pids); err != nil {
 		return nil, err
 	}
 	if err := j.match(); err != nil {
@@ -255,7 +266,7 @@ func (j *job) wanted() ([]int, error) {
 
 // list finds the threads of the processes, in the order in which a tracer gives
 // them.
-func (j *job) list(pids []int) error {
+func (j *job) list(ctx context.Context, pids []int) error {
 	var threads []ptrace.Thread
 	for _, pid := range pids {
 		tids, err := j.machine.tasks(pid)
@@ -270,13 +281,13 @@ func (j *job) list(pids []int) error {
 			threads = append(threads, ptrace.Thread{PID: pid, TID: tid})
 		}
 	}
-	return j.know(threads)
+	return j.know(ctx, threads)
 }
 
 // know learns what matching needs to know of the threads. Of a thousand that are in
 // no pid namespace of their own, and whose names nobody asked for, their leader's
 // status tells it all.
-func (j *job) know(threads []ptrace.Thread) error {
+func (j *job) know(ctx context.Context, threads []ptrace.Thread) error {
 	j.threads, j.without = make([]liveThread, 0, len(threads)), map[int]bool{}
 	all := !j.o.restore || j.o.dryRun || j.o.save != ""
 	leaders := map[int]ptrace.Status{}
@@ -291,6 +302,9 @@ func (j *job) know(threads []ptrace.Thread) error {
 		}
 		l := liveThread{pid: th.PID, tid: th.TID, ppid: leader.PPID, nsPID: innermost(leader, th.PID), nsTID: th.TID}
 		if all || len(leader.NSpid) != 1 {
+			if err := ptrace.Expired(ctx); err != nil {
+				return unstopped(ctx, err)
+			}
 			st, ok, err := j.registers(l)
 			if err != nil {
 				return err

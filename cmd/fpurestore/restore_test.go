@@ -28,6 +28,8 @@ type fake struct {
 	held   bool
 	before func(call string) error // may change anything, and have the call fail
 	cancel context.CancelCauseFunc
+	looks  int           // at the status of threads
+	slow   time.Duration // what each takes
 }
 
 func newFake(t *testing.T) *fake {
@@ -64,6 +66,8 @@ func (f *fake) machine() machine {
 			return slices.Clone(f.procs[pid]), nil
 		},
 		status: func(pid, tid int) (ptrace.Status, error) {
+			f.looks++
+			time.Sleep(f.slow)
 			if !slices.Contains(f.procs[pid], tid) {
 				return ptrace.Status{}, ptrace.ErrNotFound
 			}
@@ -268,7 +272,8 @@ func TestExits(t *testing.T) {
 		{name: "capability", at: "stop", err: denied(ptrace.AttachError{YamaScope: 1}), code: 4, outcome: "unchanged", says: "hint: run with CAP_SYS_PTRACE"},
 		{name: "user", at: "stop", err: denied(ptrace.AttachError{}), code: 4, outcome: "unchanged", says: "hint: run as the same user"},
 		{name: "module", at: "stop", err: denied(ptrace.AttachError{HasCap: true}), code: 4, outcome: "unchanged", says: "hint: a security module"},
-		{name: "timeout", at: "stop", err: &ptrace.TimeoutError{Err: context.DeadlineExceeded}, code: 4, outcome: "unchanged", says: "--timeout waits longer"},
+		{name: "timeout", at: "stop", err: &ptrace.TimeoutError{Threads: []ptrace.StuckThread{{TID: 8, State: 'R'}, {TID: 7, State: 'D'}, {}}}, code: 4, outcome: "unchanged", says: "hint: a thread in uninterruptible sleep"},
+		{name: "busy", at: "stop", err: &ptrace.TimeoutError{Threads: []ptrace.StuckThread{{TID: 8, State: 'R'}, {}}}, code: 4, outcome: "unchanged", says: "hint: the machine is busy"},
 		{name: "exited", at: "stop", err: thread(ptrace.ErrExited), code: 4, outcome: "unchanged", says: "hint: look with ps"},
 		{name: "mode unread", at: "mode 8", err: thread(errors.New("EIO")), code: 4, outcome: "unchanged", says: "thread 8: read: EIO"},
 		{name: "unread", at: "read 8", err: thread(errors.New("EIO")), code: 4, outcome: "unchanged", says: "thread 8: read: EIO"},
@@ -404,8 +409,21 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// TestDeadline bounds the wait for threads, not the work with them.
+// TestDeadline bounds the wait for threads and what comes before it, not the work with
+// them.
 func TestDeadline(t *testing.T) {
+	t.Run("before", func(t *testing.T) {
+		f := newFake(t)
+		for tid := range 600 {
+			f.procs[7] = append(f.procs[7], 100+tid)
+		}
+		f.slow = time.Millisecond
+		r := f.restore("-t", "7", "--save", filepath.Join(t.TempDir(), "saved"), "--timeout=20ms")
+		if r.code != 4 || f.looks > 100 || slices.Contains(f.calls, "stop") {
+			t.Errorf("exit status %d after %d looks: %v", r.code, f.looks, f.calls)
+		}
+		r.says(t, "did not stop in time", "--timeout waits longer")
+	})
 	f := newFake(t)
 	f.before = func(call string) error {
 		if strings.HasPrefix(call, "read") {

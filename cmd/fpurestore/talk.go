@@ -207,6 +207,12 @@ func hint(err error, o *options) string {
 			return text
 		}
 	}
+	if e, ok := errors.AsType[*ptrace.TimeoutError](err); ok {
+		if slices.ContainsFunc(e.Threads, func(t ptrace.StuckThread) bool { return t.State == 'D' }) {
+			return "a thread in uninterruptible sleep stops only when it wakes up; --timeout waits longer"
+		}
+		return "the machine is busy, and a thread stops only when it gets a CPU; --timeout waits longer"
+	}
 	switch {
 	case is[*refusedError](err), is[*damagedError](err):
 		return "to do it all the same: " + o.forced()
@@ -214,8 +220,6 @@ func hint(err error, o *options) string {
 		return "--save=DIR makes a new directory, where one can be made"
 	case errors.Is(err, checkpoint.ErrNoImages):
 		return "-D DIR names the directory of images"
-	case errors.Is(err, ptrace.ErrTimeout):
-		return "a thread in uninterruptible sleep stops only when it wakes up; --timeout waits longer"
 	case errors.Is(err, errTreeChanged):
 		return "--timeout tries for longer; --ignore-missing stops only what the checkpoint holds"
 	case errors.Is(err, ptrace.ErrSelf):

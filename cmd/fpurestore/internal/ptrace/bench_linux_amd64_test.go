@@ -2,6 +2,7 @@ package ptrace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -102,6 +103,54 @@ func BenchmarkSecondWrite(b *testing.B) {
 	b.ReportMetric(median(window[1]), "two-window-us")
 	b.ReportMetric(median(window[1])/median(window[0]), "window-ratio")
 	b.ReportMetric(median(cpu[1])/median(cpu[0]), "cpu-ratio")
+}
+
+// BenchmarkStarved says how long after its timeout a Stop that fails and the Close that
+// follows it are over, where 600 threads of the target want the CPU all the time, and
+// how many turns that is: what a sleep of no length takes there. stopped is how often
+// Stop succeeded, which then counts from the timeout too.
+//
+//	nice -n 19 go test -run '^$' -bench Starved -benchtime 3x
+func BenchmarkStarved(b *testing.B) {
+	g := start(b, "-hogs", "600")
+	for _, timeout := range []time.Duration{time.Millisecond, 5 * time.Second} {
+		b.Run(timeout.String(), func(b *testing.B) {
+			var turns, over, cpu []time.Duration
+			stopped := 0
+			for b.Loop() {
+				apart(b, func() {
+					begin := time.Now()
+					unix.Nanosleep(&unix.Timespec{Nsec: 1}, nil)
+					turns = append(turns, time.Since(begin))
+					t, err := Open(g.PID)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					ctx, cancel := context.WithTimeout(context.Background(), timeout)
+					defer cancel()
+					begin, beginCPU := time.Now(), cpuTime()
+					if err := t.Stop(ctx); err == nil {
+						stopped++
+					} else if !errors.Is(err, ErrTimeout) {
+						b.Error(err)
+					}
+					if err := t.Close(); err != nil {
+						b.Error(err)
+					}
+					over, cpu = append(over, time.Since(begin)-timeout), append(cpu, cpuTime()-beginCPU)
+				})
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(turns)/1e3, "turn-ms")
+			b.ReportMetric(median(over)/1e3, "over-ms")
+			b.ReportMetric(median(over)/median(turns), "over-turns")
+			b.ReportMetric(median(cpu)/1e3, "cpu-ms")
+			b.ReportMetric(float64(stopped)/float64(b.N), "stopped")
+		})
+	}
+	g.untraced()
+	g.expect(g.given())
 }
 
 func cpuTime() time.Duration {

@@ -39,9 +39,9 @@
 //
 // A thread in uninterruptible sleep, which includes the parent of a vfork
 // until its child has called exec or exit, does not stop before it wakes up.
-// Stop gives up at its context's deadline and lets all others go. The kernel
-// offers no way to detach from a thread that has not stopped; it does so by
-// itself when the OS thread of the tracer ends. Close therefore leaves the
-// goroutine locked in that case, so that the OS thread ends with it; the main
-// thread ends with the program.
+// Stop gives up at its context's deadline, and on a busy machine it gives up on
+// threads that wait for a CPU too. The kernel offers no way to detach from a thread
+// that has not stopped; it does so by itself when the OS thread of the tracer ends.
+// Close therefore leaves the goroutine locked in these cases, so that the OS thread
+// ends with it; the main thread ends with the program.
 package ptrace

@@ -1,9 +1,11 @@
 package ptrace
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Reasons why a process cannot be traced, for [errors.Is]. The details are in
@@ -103,12 +105,13 @@ func (e *AttachError) Unwrap() []error {
 type StuckThread struct {
 	PID, TID int
 	Comm     string
-	State    byte   // as in /proc/PID/stat: 'D' is uninterruptible sleep; 0 if unknown
+	State    byte   // as in /proc/PID/stat: 'D' is uninterruptible sleep, 'R' runs or waits for a CPU; 0 if unknown
 	WaitChan string // kernel function it sleeps in, if the kernel tells
 }
 
-// TimeoutError lists the threads that had not stopped when the deadline came.
-// It wraps [ErrTimeout] and the context's error.
+// TimeoutError lists the threads that had not stopped when the deadline came. There is
+// time to look at the first few only: of the others only the ids are known, and some
+// may have stopped. It wraps [ErrTimeout] and the context's error.
 type TimeoutError struct {
 	Threads []StuckThread
 	Err     error
@@ -126,10 +129,11 @@ func (e *TimeoutError) Error() string {
 		if i == 0 {
 			sep = ":"
 		}
-		fmt.Fprintf(&s, "%s %d (%q", sep, t.TID, t.Comm)
-		if t.State != 0 {
-			fmt.Fprintf(&s, ", state %c", t.State)
+		fmt.Fprintf(&s, "%s %d", sep, t.TID)
+		if t.State == 0 {
+			continue
 		}
+		fmt.Fprintf(&s, " (%q, state %c", t.Comm, t.State)
 		if t.WaitChan != "" {
 			fmt.Fprintf(&s, ", in %s", t.WaitChan)
 		}
@@ -184,3 +188,18 @@ func (e *RestoreError) Error() string {
 
 // Unwrap gives the first failure.
 func (e *RestoreError) Unwrap() error { return e.Err }
+
+// Expired gives the error of a context that has ended. On a busy machine the timer of a
+// deadline can be late by seconds, for it waits for another OS thread of this program;
+// this asks the clock too.
+func Expired(ctx context.Context) error { return expired(ctx, time.Now()) }
+
+func expired(ctx context.Context, now time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if end, ok := ctx.Deadline(); ok && !now.Before(end) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,9 @@ const patience = 60 * time.Second
 
 // helperEnv names what a re-executed test binary is to do.
 const helperEnv = "FPUIMG_PTRACE_HELPER"
+
+// The main goroutine keeps the main thread, which does not end with a goroutine: see apart.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
 	if what := os.Getenv(helperEnv); what != "" {
@@ -189,7 +193,9 @@ func startCommand(tb testing.TB, cmd *exec.Cmd) *target {
 	g := &target{tb: tb, cmd: cmd}
 	cmd.Stderr = os.Stderr
 	// Should the tests be killed. It follows the OS thread that starts the
-	// target; one ends early only with a test that has ended its targets.
+	// target, which therefore must not become another goroutine's, and end with it.
+	runtime.LockOSThread()
+	tb.Cleanup(runtime.UnlockOSThread)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
 	if g.in, err = cmd.StdinPipe(); err != nil {
@@ -380,6 +386,20 @@ func open(tb testing.TB, b Backend, pids ...int) *Tracer {
 	})
 	stop(tb, t)
 	return t
+}
+
+// apart has an OS thread of its own trace, and waits for its end: then the kernel has
+// let go of what Close could not, on a busy machine or of a thread that does not stop.
+func apart(tb testing.TB, trace func()) {
+	tb.Helper()
+	tid := make(chan int)
+	go func() {
+		runtime.LockOSThread() // for good
+		defer func() { tid <- unix.Gettid() }()
+		trace()
+	}()
+	id := <-tid
+	eventually(tb, "the OS thread ends", func() bool { return unix.Tgkill(os.Getpid(), id, 0) == unix.ESRCH })
 }
 
 func detach(tb testing.TB, t *Tracer) {

@@ -180,7 +180,9 @@ func TestFaults(t *testing.T) {
 				}
 				return nil
 			}
-			swapped, err := restore(f, 100*time.Millisecond, tids, g.PID)
+			var swapped bool
+			var err error
+			apart(t, func() { swapped, err = restore(f, 100*time.Millisecond, tids, g.PID) })
 			failed[name]++
 			var re *RestoreError
 			if errors.As(err, &re) {

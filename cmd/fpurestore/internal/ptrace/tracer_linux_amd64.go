@@ -17,6 +17,7 @@ import (
 // methods must be called from the goroutine that called [Open].
 type Tracer struct {
 	b       Backend
+	now     func() time.Time
 	osTID   int // the OS thread that traces
 	pids    []int
 	threads map[int]*thread
@@ -55,6 +56,7 @@ func OpenBackend(b Backend, pids ...int) (*Tracer, error) {
 	runtime.LockOSThread()
 	t := &Tracer{
 		b:       b,
+		now:     time.Now,
 		osTID:   unix.Gettid(),
 		threads: make(map[int]*thread),
 		// More than any register set: the largest known, with AMX, is 11008.
@@ -114,7 +116,8 @@ func (t *Tracer) here() error {
 
 // Stop stops every thread of all processes, those that appear meanwhile
 // included, and returns when the last one stands still. The caller bounds it
-// by the context's deadline. If it fails, everything is let go again.
+// by the context's deadline. If it fails, everything is let go again; after a
+// [*TimeoutError] the end of the goroutine does so, which must follow after Close.
 //
 // The error is an [*AttachError] if some thread cannot be traced, a
 // [*TimeoutError] if some did not stop before the deadline, a [*ThreadError]
@@ -138,7 +141,11 @@ func (t *Tracer) Stop(ctx context.Context) (err error) {
 			t.partial = false
 			return
 		}
-		if more := t.detach(); more != nil {
+		letGo := t.detach
+		if errors.Is(err, ErrTimeout) {
+			letGo = t.abandon
+		}
+		if more := letGo(); more != nil {
 			err = errors.Join(err, more)
 		}
 	}()
@@ -164,6 +171,9 @@ func (t *Tracer) Stop(ctx context.Context) (err error) {
 				if t.threads[tid] != nil {
 					continue
 				}
+				if err := expired(ctx, t.now()); err != nil {
+					return t.gaveUp(err)
+				}
 				th, zombie, err := t.attach(pid, tid)
 				switch {
 				case err != nil:
@@ -178,9 +188,6 @@ func (t *Tracer) Stop(ctx context.Context) (err error) {
 						fresh = append(fresh, th)
 					}
 				}
-			}
-			if err := ctx.Err(); err != nil {
-				return t.gaveUp(err)
 			}
 		}
 		if !changed {
@@ -244,7 +251,7 @@ func (t *Tracer) await(ctx context.Context, th *thread) error {
 		if done || err != nil {
 			return err
 		}
-		if err := ctx.Err(); err != nil {
+		if err := expired(ctx, t.now()); err != nil {
 			return t.gaveUp(err)
 		}
 		// The end of a leader is not reported before that of all other threads
@@ -378,6 +385,10 @@ func (t *Tracer) complete() error {
 	return nil
 }
 
+// maxLooks bounds at how many threads a Stop that has run out of time looks. Where a
+// thousand others want the CPU, a look at all takes a minute.
+const maxLooks = 8
+
 // gaveUp reports which threads have not stopped.
 func (t *Tracer) gaveUp(cause error) error {
 	if !errors.Is(cause, context.DeadlineExceeded) {
@@ -385,21 +396,23 @@ func (t *Tracer) gaveUp(cause error) error {
 	}
 	e := &TimeoutError{Err: cause}
 	for _, th := range t.sorted() {
-		if th.stopped {
-			continue
-		}
-		if done, err := t.poll(th); done && err == nil {
+		if th.stopped || th.dead {
 			continue
 		}
 		s := StuckThread{PID: th.pid, TID: th.tid}
-		if st, err := t.b.Status(th.pid, th.tid); err == nil {
-			s.Comm, s.State = st.Comm, st.State
-			if st.State == 'Z' {
+		if len(e.Threads) < maxLooks {
+			if done, err := t.poll(th); done && err == nil {
 				continue
 			}
-		}
-		if b, err := readFile(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/task/%d/wchan", th.pid, th.tid)); err == nil && string(b) != "0" {
-			s.WaitChan = string(b)
+			if st, err := t.b.Status(th.pid, th.tid); err == nil {
+				s.Comm, s.State = st.Comm, st.State
+			}
+			if s.State == 'Z' {
+				continue
+			}
+			if b, err := readFile(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/task/%d/wchan", th.pid, th.tid)); err == nil && string(b) != "0" {
+				s.WaitChan = string(b)
+			}
 		}
 		e.Threads = append(e.Threads, s)
 	}
@@ -447,92 +460,111 @@ func (t *Tracer) Detach() error {
 	return t.detach()
 }
 
-func (t *Tracer) detach() error {
-	t.halt()
+// abandon leaves all threads to the end of the OS thread, which lets them go in one go.
+// To do it here takes as long as the threads let go want the CPU as well. But for a
+// signal that has been taken off the queue: the kernel has dropped it
+// (kernel/exit.c: wait_task_stopped).
+func (t *Tracer) abandon() error {
 	var errs []error
 	for _, th := range t.sorted() {
-		if !th.stopped {
+		if th.stopped && th.signal != 0 {
+			errs = append(errs, t.release(th))
+		}
+	}
+	clear(t.threads)
+	t.stray, t.partial, t.left = nil, false, true
+	return errors.Join(errs...)
+}
+
+// haltGrace bounds how long detach waits for threads only in order to detach from
+// them. One that sleeps for longer may do so for ever.
+const haltGrace = 200 * time.Millisecond
+
+// detach lets go of what stands still at once, and of what does not as soon as it has
+// stopped: the kernel detaches from no other. What has not when the grace is over is
+// left to the end of the OS thread.
+func (t *Tracer) detach() error {
+	end := t.now().Add(haltGrace)
+	asked, failed, gone := make(map[int]bool), make(map[int]bool), make(map[int]bool)
+	var errs []error
+	for try := 0; ; try++ {
+		var running []*thread
+		for _, th := range t.sorted() {
+			if !th.stopped && !th.dead && !th.dying {
+				if !asked[th.tid] {
+					asked[th.tid] = true
+					t.b.Interrupt(th.tid) // fails if it has ended; the wait will tell
+				}
+				if done, err := t.poll(th); !done || err != nil {
+					running = append(running, th)
+				}
+			}
+			if !th.stopped || failed[th.tid] {
+				continue
+			}
+			if err := t.release(th); err != nil {
+				errs = append(errs, err)
+				failed[th.tid] = true
+			} else if t.partial {
+				gone[th.tid] = true
+			}
+		}
+		if t.adopt(gone, end, len(running) == 0) {
 			continue
 		}
-		if err := t.release(th); err != nil {
-			errs = append(errs, err)
+		if len(running) == 0 || !t.now().Before(end) {
+			for _, th := range running {
+				delete(t.threads, th.tid)
+				t.left = true
+			}
+			t.partial = false
+			break
 		}
+		pause(try)
 	}
 	t.reap()
 	return errors.Join(errs...)
 }
 
-// adopt finds what the kernel attached for us, because a tracee created it,
-// and Stop has not got round to.
-func (t *Tracer) adopt() {
-	for _, tid := range t.stray {
-		if t.threads[tid] == nil {
-			t.threads[tid] = &thread{tid: tid}
+// adopt finds what the kernel attached for us, because a tracee created it, and Stop
+// has not got round to. If Stop has failed, all threads but those known to be gone are
+// looked at, once nothing runs that could create more.
+func (t *Tracer) adopt(gone map[int]bool, end time.Time, all bool) (found bool) {
+	add := func(pid, tid int) {
+		if t.threads[tid] == nil && !gone[tid] {
+			t.threads[tid] = &thread{pid: pid, tid: tid}
+			found = true
 		}
+	}
+	for _, tid := range t.stray {
+		add(0, tid)
 	}
 	t.stray = nil
-	if !t.partial {
-		return
+	if found || !all || !t.partial {
+		return found
 	}
 	for _, pid := range t.pids {
+		if !t.now().Before(end) {
+			t.left = true
+			return found
+		}
 		tids, _ := t.b.Tasks(pid) // none if it has ended
 		for _, tid := range tids {
-			if t.threads[tid] != nil {
+			if t.threads[tid] != nil || gone[tid] {
 				continue
 			}
+			if !t.now().Before(end) {
+				t.left = true
+				return found
+			}
 			if st, err := t.b.Status(pid, tid); err == nil && st.TracerPID == t.osTID {
-				t.threads[tid] = &thread{pid: pid, tid: tid}
+				add(pid, tid)
+			} else {
+				gone[tid] = true
 			}
 		}
 	}
-}
-
-// haltGrace bounds how long a failed Stop waits for threads only in order to
-// detach from them. One that sleeps for longer may do so for ever; one that only
-// waits for its turn, on a busy machine, gets turnGrace.
-const (
-	haltGrace = 200 * time.Millisecond
-	turnGrace = 5 * time.Second
-)
-
-// halt stops what is attached and still runs: a thread that has not stopped
-// cannot be detached from.
-func (t *Tracer) halt() {
-	begin := time.Now()
-	asked := make(map[int]bool)
-	for {
-		t.adopt()
-		var running []*thread
-		for _, th := range t.threads {
-			if !th.stopped && !th.dead && !asked[th.tid] {
-				asked[th.tid] = true
-				t.b.Interrupt(th.tid) // fails if it has ended; the wait will tell
-				running = append(running, th)
-			}
-		}
-		if len(running) == 0 {
-			t.partial = false
-			return
-		}
-		for try := 0; ; try++ {
-			running = slices.DeleteFunc(running, func(th *thread) bool {
-				done, err := t.poll(th)
-				return done || err != nil
-			})
-			if waited := time.Since(begin); len(running) == 0 || waited > turnGrace || waited > haltGrace && !t.anyRunnable(running) {
-				break // to look once more: these may have created others
-			}
-			pause(try)
-		}
-	}
-}
-
-// anyRunnable tells whether one of the threads runs or waits for its turn.
-func (t *Tracer) anyRunnable(threads []*thread) bool {
-	return slices.ContainsFunc(threads, func(th *thread) bool {
-		st, err := t.b.Status(th.pid, th.tid)
-		return err == nil && st.State == 'R'
-	})
+	return found
 }
 
 // release detaches one stopped thread.

@@ -397,21 +397,26 @@ func TestChurnFaults(t *testing.T) {
 			g := start(t, "-n", "2", "-mode", "yield", "-churn", "24", "-churnflags", flags)
 			for at := 1; at <= 150; at++ {
 				f := &faulty{Backend: NewSystem()}
-				tr, err := OpenBackend(f, g.PID)
-				if err != nil {
-					t.Fatal(err)
-				}
-				f.fail = func(call int, _ string) error {
-					if call == at {
-						return unix.EIO
+				var osTID int
+				var err error
+				apart(t, func() {
+					var tr *Tracer
+					if tr, err = OpenBackend(f, g.PID); err != nil {
+						return
 					}
-					return nil
-				}
-				err = stopErr(tr)
-				if err := tr.Close(); err != nil && !errors.Is(err, unix.EIO) {
-					t.Error(err)
-				}
-				if left := tracees(t, tr.osTID); len(left) > 0 {
+					osTID = tr.osTID
+					f.fail = func(call int, _ string) error {
+						if call == at {
+							return unix.EIO
+						}
+						return nil
+					}
+					err = stopErr(tr)
+					if err := tr.Close(); err != nil && !errors.Is(err, unix.EIO) {
+						t.Error(err)
+					}
+				})
+				if left := tracees(t, osTID); osTID == 0 || len(left) > 0 {
 					t.Fatalf("call %d (%v): left attached: %v", at, err, left)
 				}
 			}
@@ -441,29 +446,55 @@ func tracees(t *testing.T, tracer int) (list []int) {
 	return list
 }
 
-// TestSignals: every queued signal sent while threads are stopped and let go
-// is delivered once.
-func TestSignals(t *testing.T) {
-	g := start(t, "-n", "6", "-mode", "yield")
+// sender sends queued signals to the threads of a target in turn.
+type sender struct {
+	g    *target
+	done chan struct{}
+	wg   sync.WaitGroup
+	sent uint64
+}
+
+func sendSignals(g *target) *sender {
+	s := &sender{g: g, done: make(chan struct{})}
 	tids := g.tids()
-	done := make(chan struct{})
-	var sent uint64
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	s.wg.Go(func() {
 		for i := 0; ; i++ {
 			select {
-			case <-done:
+			case <-s.done:
 				return
 			default:
 			}
 			if err := unix.Tgkill(g.PID, tids[i%len(tids)], 40); err == nil {
-				sent++
+				s.sent++
 			} // EAGAIN: the queue is full, nothing was sent
 			if i%8 == 0 {
 				time.Sleep(10 * time.Microsecond)
 			}
 		}
 	})
+	return s
+}
+
+// expect ends the sending: each signal was delivered once.
+func (s *sender) expect(t *testing.T, handed int) {
+	t.Helper()
+	close(s.done)
+	s.wg.Wait()
+	eventually(t, "all signals arrive", func() bool { return s.g.ask("look").Counts[40] >= s.sent })
+	if got := s.g.ask("look").Counts[40]; got != s.sent {
+		t.Errorf("sent %d signals, handled %d", s.sent, got)
+	}
+	if handed == 0 {
+		t.Error("no signal was met in a stop: the test proves nothing")
+	}
+	t.Logf("%d signals, %d of them handed on at detach", s.sent, handed)
+}
+
+// TestSignals: every queued signal sent while threads are stopped and let go
+// is delivered once.
+func TestSignals(t *testing.T) {
+	g := start(t, "-n", "6", "-mode", "yield")
+	send := sendSignals(g)
 	tr, err := Open(g.PID)
 	if err != nil {
 		t.Fatal(err)
@@ -487,16 +518,7 @@ func TestSignals(t *testing.T) {
 	if err := tr.Close(); err != nil {
 		t.Error(err)
 	}
-	close(done)
-	wg.Wait()
-	eventually(t, "all signals arrive", func() bool { return g.ask("look").Counts[40] >= sent })
-	if got := g.ask("look").Counts[40]; got != sent {
-		t.Errorf("sent %d signals, handled %d", sent, got)
-	}
-	if handed == 0 {
-		t.Error("no signal was met in a stop: the test proves nothing")
-	}
-	t.Logf("%d signals, %d of them handed on at detach", sent, handed)
+	send.expect(t, handed)
 	g.expect(g.given())
 }
 
@@ -637,29 +659,9 @@ func TestPermission(t *testing.T) {
 
 // TestUninterruptible: a thread that waits for its vfork child does not stop.
 func TestUninterruptible(t *testing.T) {
-	// The target ends with the OS thread that starts it, which must not be the one
-	// that ends below.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	g := start(t, "-n", "4", "-vfork")
 	defer unix.Kill(g.VFork, unix.SIGKILL)
-	// On a goroutine of its own: the tracer cannot let go of the thread, so its
-	// OS thread has to end.
-	done := make(chan int)
-	var trace func()
-	trace = func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			// The main thread ends with the program only. While this goroutine
-			// holds it, another one gets another.
-			next := make(chan bool)
-			go func() { defer close(next); trace() }()
-			<-next
-			runtime.UnlockOSThread()
-			return
-		}
-		defer close(done)
-		defer runtime.UnlockOSThread() // but not what Open has locked
+	apart(t, func() {
 		tr, err := Open(g.PID)
 		if err != nil {
 			t.Error(err)
@@ -679,14 +681,138 @@ func TestUninterruptible(t *testing.T) {
 		if err := tr.Close(); err != nil {
 			t.Error(err)
 		}
-		done <- unix.Gettid()
+	})
+	g.untraced()
+	g.expect(g.given())
+}
+
+// starved is a process on a machine so busy that each call takes a while. Of its
+// threads the first two stop, one of them on the way to a signal handler.
+type starved struct {
+	Backend
+	tids         []int
+	clock        time.Time
+	end          time.Time // when the time is up
+	looks, polls int       // since then
+	polled       map[int]bool
+	detached     map[int]int // with which signal
+}
+
+func (s *starved) spend(d time.Duration) { s.clock = s.clock.Add(d) }
+
+func (s *starved) Open(pid int) (Status, error) { return Status{PID: pid, TID: pid, State: 'R'}, nil }
+func (s *starved) Tasks(int) ([]int, error)     { return s.tids, nil }
+func (s *starved) Seize(int) error              { s.spend(time.Microsecond); return nil }
+func (s *starved) Interrupt(tid int) error      { s.spend(time.Microsecond); return nil }
+func (s *starved) Detach(tid, sig int) error    { s.detached[tid] = sig; return nil }
+func (s *starved) Close()                       {}
+
+func (s *starved) Status(pid, tid int) (Status, error) {
+	if s.spend(10 * time.Millisecond); s.clock.After(s.end) {
+		s.looks++
 	}
-	go trace()
-	tid, ok := <-done
-	if !ok {
-		return
+	st := Status{PID: pid, TID: tid, State: 'R'}
+	if tid == s.tids[3] {
+		st.State = 'D'
 	}
-	eventually(t, "the OS thread ends", func() bool { _, err := ReadStatus(os.Getpid(), tid); return errors.Is(err, ErrNotFound) })
+	return st, nil
+}
+
+func (s *starved) Poll(tid int) (ws unix.WaitStatus, changed bool, err error) {
+	if s.spend(50 * time.Microsecond); s.clock.After(s.end) {
+		s.polls++
+	}
+	ws = unix.WaitStatus(unix.PTRACE_EVENT_STOP<<16 | int(unix.SIGTRAP)<<8 | 0x7f)
+	if tid == s.tids[1] {
+		ws = 40<<8 | 0x7f
+	}
+	changed = tid <= s.tids[1] && !s.polled[tid]
+	s.polled[tid] = true
+	return ws, changed, nil
+}
+
+// TestStarved: when the time is up, no more is done than to look at some threads, and to
+// let those go that have a signal to be handed on.
+func TestStarved(t *testing.T) {
+	const pid = 1 << 23 // no pid is as high
+	s := &starved{clock: time.Now(), polled: make(map[int]bool), detached: make(map[int]int)}
+	for i := range 600 {
+		s.tids = append(s.tids, pid+i)
+	}
+	tr, err := OpenBackend(s, pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.now = func() time.Time { return s.clock }
+	s.end = s.clock.Add(20 * time.Millisecond)
+	err = tr.Stop(late{context.Background(), s})
+	var te *TimeoutError
+	if !errors.As(err, &te) || len(te.Threads) != 598 {
+		t.Fatalf("Stop = %v, want an error that lists 598 threads", err)
+	}
+	for i, th := range te.Threads {
+		want := byte('R')
+		switch {
+		case i == 1:
+			want = 'D'
+		case i >= maxLooks:
+			want = 0
+		}
+		if th.State != want {
+			t.Errorf("thread %d is in state %q, want %q", th.TID, th.State, want)
+		}
+	}
+	if s.looks != maxLooks || s.polls > 2*maxLooks {
+		t.Errorf("after the deadline %d looks and %d polls", s.looks, s.polls)
+	}
+	if len(s.detached) != 1 || s.detached[s.tids[1]] != 40 {
+		t.Errorf("let go with signals: %v", s.detached)
+	}
+	before := s.clock
+	if err := tr.Close(); err != nil || !tr.left || s.clock != before {
+		t.Errorf("Close = %v, took %v; left to the OS thread: %v", err, s.clock.Sub(before), tr.left)
+	}
+	runtime.UnlockOSThread()
+}
+
+// late is a context whose timer is late.
+type late struct {
+	context.Context
+	s *starved
+}
+
+func (l late) Deadline() (time.Time, bool) { return l.s.end, true }
+
+// TestTimeoutSignals: of the signals that are met in a Stop that gives up, none is lost.
+func TestTimeoutSignals(t *testing.T) {
+	g := start(t, "-n", "6", "-mode", "yield", "-vfork")
+	defer unix.Kill(g.VFork, unix.SIGKILL)
+	send := sendSignals(g)
+	handed := 0
+	for range 40 {
+		f := &faulty{Backend: NewSystem()}
+		apart(t, func() {
+			tr, err := OpenBackend(f, g.PID)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+			defer cancel()
+			if err := tr.Stop(ctx); !errors.Is(err, ErrTimeout) {
+				t.Errorf("Stop = %v", err)
+			}
+			for _, name := range f.names {
+				if name == "Detach" {
+					handed++
+				}
+			}
+			if err := tr.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	send.expect(t, handed)
 	g.untraced()
 	g.expect(g.given())
 }

@@ -31,7 +31,7 @@ type block struct {
 	done    uint64     // 24: the thread is about to end
 	ready   uint64     // 32: the registers hold area
 	mask    uint64     // 40: components to load and to save
-	nr      uint64     // 48: system call to make again and again, spin if ^0
+	nr      uint64     // 48: system call to make again and again; ^0: spin and yield, ^1: spin
 	args    [6]uintptr // 56
 	lastRet int64      // 104: result of the last system call that returned
 	returns uint64     // 112: how many have returned
@@ -123,6 +123,7 @@ func main() {
 	churn := flag.Int("churn", 0, "create threads all the time, at most so many at once")
 	churnFlags := flag.Uint64("churnflags", 0, "clone flags and exit signal of those; 0 for a thread")
 	vfork := flag.Bool("vfork", false, "have a thread wait in vfork")
+	hogs := flag.Int("hogs", 0, "so many more threads want the CPU all the time")
 	leader := flag.Bool("leaderexit", false, "end the leader, leaving the threads")
 	plain := flag.Bool("full", false, "every thread has every component in use")
 	fx := flag.Bool("fx", false, "use x87 and SSE only, as on a machine without XSAVE")
@@ -130,7 +131,7 @@ func main() {
 
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(8) // assembly that waits in the kernel keeps one
-	run := func() { serve(*n, *mode, *seed, *churn, *churnFlags, *vfork, *plain, *fx) }
+	run := func() { serve(*n, *mode, *seed, *churn, *churnFlags, *hogs, *vfork, *plain, *fx) }
 	if *leader {
 		go func() {
 			run()
@@ -141,7 +142,7 @@ func main() {
 	run()
 }
 
-func serve(n int, mode string, seed uint64, churn int, churnFlags uint64, vfork, full, fx bool) {
+func serve(n int, mode string, seed uint64, churn int, churnFlags uint64, hogs int, vfork, full, fx bool) {
 	runtime.LockOSThread()
 	// What the threads inherit: only signals 40 and 41, which Go never uses.
 	for _, sig := range []uintptr{40, 41} {
@@ -253,6 +254,18 @@ func serve(n int, mode string, seed uint64, churn int, churnFlags uint64, vfork,
 				syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
 			}
 		}()
+	}
+	greedy := make([]*block, hogs)
+	for i := range greedy {
+		b := newBlock()
+		b.nr, b.args[0] = syscall.SYS_FUTEX, uintptr(unsafe.Pointer(&b.word))
+		cloneThread(threadFlags, unsafe.Add(unsafe.Pointer(b), stackTop), &b.ctid, b)
+		greedy[i] = b
+	}
+	for _, b := range greedy { // not before all of them are there
+		b.nr = ^uint64(1)
+		atomic.StoreUint32(&b.word, 1)
+		syscall.RawSyscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(&b.word)), 1, 1, 0, 0, 0) // FUTEX_WAKE
 	}
 	if vfork {
 		b := newBlock()

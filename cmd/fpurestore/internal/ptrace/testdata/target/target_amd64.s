@@ -103,6 +103,8 @@ same:
 	JNE out
 	CMPQ 48(R12), $-1
 	JEQ spin
+	CMPQ 48(R12), $-2
+	JEQ loop
 	MOVQ 48(R12), AX
 	MOVQ 56(R12), DI
 	MOVQ 64(R12), SI
