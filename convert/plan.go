@@ -60,6 +60,11 @@ func Subject(c *checkpoint.Checkpoint, th codec.Thread) compat.Thread {
 	return s
 }
 
+// ReadOnlyError is a checkpoint that cannot be converted where it lies.
+type ReadOnlyError struct{ Path, Reason string }
+
+func (e *ReadOnlyError) Error() string { return e.Path + ": cannot be converted as it is: " + e.Reason }
+
 // NewPlan works out a conversion. Errors of the checkpoint's images are joined: a
 // checkpoint with one unreadable image is not converted at all. They are of type
 // [*codec.FormatError], or from the file system; or it is a [*KindError].
@@ -68,6 +73,9 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 	errs := append([]error(nil), c.Problems...)
 	if c.Kind != checkpoint.KindCRIU && c.Kind != checkpoint.KindArchive {
 		return nil, &KindError{c.Path, c.Kind}
+	}
+	if c.ReadOnly != "" {
+		return nil, &ReadOnlyError{c.Path, c.ReadOnly}
 	}
 	archive := c.Archive()
 	if archive != nil {

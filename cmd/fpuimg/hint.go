@@ -98,8 +98,8 @@ func fileHint(path string, err *codec.FormatError) string {
 		if _, err := checkpoint.OpenAll(path, checkpoint.Options{XSaveArea: true}); err == nil {
 			return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Path(path)
 		}
-	case "gzip", "bzip2", "xz", "zstd":
-		return "if it is a core image: " + piped(path, field)
+	case "gzip", "bzip2", "xz", "zstd", "lz4":
+		return piped(path, field)
 	}
 	return ""
 }

@@ -31,13 +31,13 @@ var edges = []struct {
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
 	{"convert", "codec codec/checkpoint convert/compat sys"},
 	{"convert/compat", "codec/xstate"},
-	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar"},
+	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
 	{"codec/elfcore", "codec codec/xstate"},
 	{"codec", "codec/xstate protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"internal/test/truth", "codec/xstate internal/test/img"}, // for tests only
 	{"codec/xstate", ""},
-	{"codec/internal/rawtar", "compress xz"},
+	{"codec/internal/rawtar", "compress lz4 xz"},
 	// For tests only.
 	{"internal/test/sysfault", "sys"},
 	{"internal/test/shell", "internal/test/cmd"},
@@ -57,6 +57,7 @@ var others = map[string]string{
 	"compress":    "github.com/klauspost/compress",
 	"go-internal": "github.com/rogpeppe/go-internal",
 	"go-isatty":   "github.com/mattn/go-isatty",
+	"lz4":         "github.com/pierrec/lz4",
 	"pflag":       "github.com/spf13/pflag",
 	"protobuf":    "google.golang.org/protobuf",
 	"sys":         "golang.org/x/sys",

@@ -104,7 +104,7 @@ func isDir(path string) bool {
 
 // archiveSuffixes are the ends of archive names before which a result gets its own
 // mark.
-var archiveSuffixes = []string{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar"}
+var archiveSuffixes = []string{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.lz4", ".tar"}
 
 // archiveSuffix is the one that a name ends in, "" if none.
 func archiveSuffix(name string) string {

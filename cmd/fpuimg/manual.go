@@ -26,14 +26,16 @@ without a PATH the current directory is read.
 
   directory  of CRIU images, or one above it: a runtime's, a container's, an OCI
              image layout
-  image      one core-*.img
-  archive    a tar archive as Podman, CRI-O and containerd write it, plain or
-             compressed by gzip, zstd, xz or bzip2. ARCHIVE:DIR names one of
-             several checkpoints in it. Nothing is unpacked, and a compressed
-             one is read no further than an engine's checkpoint is complete,
-             which is checkpoint/ and config.dump at its root
-  ELF core   written by the kernel, gcore or show --elf-core; convert does not
-             take it
+  image      one core-*.img, plain or compressed
+  archive    a tar archive as Podman, CRI-O and containerd write it, a container
+             image that podman save, docker save or skopeo wrote, or an archive in
+             an archive, each plain or compressed by gzip, zstd, xz, bzip2 or lz4.
+             ARCHIVE:DIR names one of several checkpoints in it. Nothing is unpacked
+  capture    what criu-image-streamer captured, plain or compressed
+  ELF core   written by the kernel, gcore or show --elf-core, plain or compressed
+
+convert takes a directory, an image and an archive of images only. A file of another
+kind is refused by its name.
 
 The commands:
 

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -50,6 +52,8 @@ type Archive struct {
 	Path string // of the archive
 	Dir  string // in it, "." for its root
 
+	inner   string      // the archive in that one that has them, "" for itself
+	base    int64       // where it begins in that one
 	info    fs.FileInfo // of the archive, nil if it cannot be opened again, or is compressed
 	members map[string]member
 	needed  bool // it has images that tell of registers
@@ -88,7 +92,7 @@ func (a *Archive) Open(name string) (io.ReaderAt, int64, error) {
 	return struct {
 		*io.SectionReader
 		io.Closer
-	}{io.NewSectionReader(f, m.at, m.size), f}, m.size, nil
+	}{io.NewSectionReader(f, a.base+m.at, m.size), f}, m.size, nil
 }
 
 // Names lists the images in the directory.
@@ -96,7 +100,16 @@ func (a *Archive) Names() ([]string, error) { return slices.Collect(maps.Keys(a.
 
 // Label names a file in the archive: "x.tar:checkpoint/core-1.img". At the root it is
 // "x.tar:./core-1.img", whose last element is the file's name too.
-func (a *Archive) Label(name string) string { return a.Path + ":" + a.Dir + "/" + name }
+func (a *Archive) Label(name string) string { return a.Path + ":" + a.place() + "/" + name }
+
+// place is the directory as it is named after the archive: "x.tar:checkpoint" for one in an
+// archive in it.
+func (a *Archive) place() string {
+	if a.inner == "" {
+		return a.Dir
+	}
+	return a.inner + ":" + a.Dir
+}
 
 // Replaceable returns an error for a file that [Rewrite] cannot replace.
 func (a *Archive) Replaceable(name string) error {
@@ -108,7 +121,12 @@ func (a *Archive) Replaceable(name string) error {
 
 // walker collects the checkpoints of a tar archive in one pass.
 type walker struct {
-	path        string
+	path        string      // of the file
+	inner       string      // the archive in it that is read, "" for itself
+	depth       int         // how many archives that one lies in
+	base        int64       // where it begins in the file
+	file        io.ReaderAt // its bytes; nil if they come by once only
+	stored      bool        // its bytes stand in the file as they are
 	compression rawtar.Compression
 	info        fs.FileInfo
 	dirs        map[string]*Archive
@@ -118,7 +136,9 @@ type walker struct {
 	budget      *budget
 	alike       map[uint64][]byte // what is held, by hash: threads may have the same registers
 	unfit       []error           // members with images whose names cannot be used
-	oci         bool              // it is an OCI image layout
+	container   bool              // it is a container image
+	nested      []Found           // what archives in it hold
+	nestedErr   error             // why the first that cannot be read cannot
 }
 
 // isArchive tells an archive by the first bytes of a file, whose size is -1 for a
@@ -130,50 +150,184 @@ func isArchive(head []byte, size int64) (rawtar.Compression, bool) {
 	return rawtar.Detect(head)
 }
 
+// maxDepth is how many archives may lie in each other below the outermost: the layers of
+// a container image in an archive.
+const maxDepth = 2
+
 // readArchive reads the checkpoints of an archive. size is that of the file, which is nil
-// for a stream.
-func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.Compression, b *budget) ([]Found, error) {
-	w := &walker{path: name, compression: c, dirs: map[string]*Archive{}, notes: map[string][]byte{}, links: map[string]int64{}, budget: b, alike: map[uint64][]byte{}}
-	var err error
-	if c == rawtar.None && file != nil {
-		if name != "-" {
+// for a stream. What is compressed and no archive is read as o says, unless it is nil.
+func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.Compression, b *budget, o *Options) ([]Found, error) {
+	w := &walker{path: name, compression: c, stored: true, budget: b}
+	var seeker io.ReadSeeker
+	if file != nil {
+		w.file, seeker = file, file
+		if name != "-" && c == rawtar.None {
+			var err error
 			if w.info, err = file.Stat(); err != nil {
 				return nil, err
 			}
 		}
-		err = w.walk(rawtar.NewSeeker(file, 0, size))
-	} else {
-		dec, derr := rawtar.NewDecoder(r, c, &b.Budget)
+	}
+	all, err := w.read(r, seeker, size, o)
+	if err == nil && len(all) > 1 {
+		for i, f := range all {
+			if f.Err == nil {
+				all[i].Path = name + ":" + f.Checkpoint.Archive().place()
+				f.Checkpoint.Path = all[i].Path
+			}
+		}
+	}
+	return all, err
+}
+
+// read reads the checkpoints of one archive.
+func (w *walker) read(r io.Reader, seeker io.ReadSeeker, size int64, o *Options) ([]Found, error) {
+	w.dirs, w.notes, w.links, w.alike = map[string]*Archive{}, map[string][]byte{}, map[string]int64{}, map[uint64][]byte{}
+	var err error
+	switch {
+	case w.compression == rawtar.None && seeker != nil:
+		err = w.walk(rawtar.NewSeeker(seeker, 0, size))
+	case w.compression == rawtar.None:
+		err = w.walk(rawtar.NewReader(r))
+	default:
+		w.file, w.info = nil, nil
+		if w.stored {
+			r = w.budget.Count(r)
+		}
+		w.stored = false
+		dec, derr := rawtar.NewDecoder(r, w.compression, &w.budget.Budget)
 		if derr != nil {
 			return nil, w.wrap(derr)
 		}
 		defer dec.Close()
-		if err = w.walk(rawtar.NewReader(dec)); err == nil && c != rawtar.None {
+		in := bufio.NewReaderSize(dec, 64<<10)
+		head, derr := in.Peek(headSize)
+		if derr != nil && derr != io.EOF {
+			return nil, w.wrap(derr)
+		}
+		if inside, isTar := isArchive(head[:min(len(head), 2*rawtar.HeadSize)], -1); o != nil && !(isTar && inside == rawtar.None) {
+			return w.unpacked(in, *o)
+		}
+		if err = w.walk(rawtar.NewReader(in)); err == nil {
 			// What compressors check of the content stands at its end.
-			if _, err = io.Copy(io.Discard, dec); err != nil {
+			if _, err = io.Copy(io.Discard, in); err != nil {
 				err = w.wrap(err)
 			}
 		}
 	}
-	all := w.checkpoints()
+	all := append(w.checkpoints(), w.nested...)
 	switch {
 	case err != nil && len(all) == 0:
 		return nil, err
+	case len(all) == 0 && w.nestedErr != nil:
+		return nil, w.nestedErr
 	case len(all) == 0 && len(w.order) > 0:
-		return nil, fmt.Errorf("%s: %w: only a pre-dump, which holds memory but no registers", name, errNoCheckpoint)
+		return nil, fmt.Errorf("%s: %w: only a pre-dump, which holds memory but no registers", w.label(), errNoCheckpoint)
 	case len(all) == 0 && len(w.unfit) > 0:
 		return nil, w.unfit[0]
-	case len(all) == 0 && w.oci:
-		return nil, fmt.Errorf("%s: an OCI image layout; unpack it into a directory, and name that", name)
+	case len(all) == 0 && w.container:
+		return nil, fmt.Errorf("%s: %w: a container image, but no layer of it holds a checkpoint", w.label(), errNoCheckpoint)
 	case len(all) == 0:
-		return nil, fmt.Errorf("%s: %w: no directory holds a pstree.img or a core-*.img", name, errNoCheckpoint)
+		return nil, fmt.Errorf("%s: %w: no directory holds a pstree.img or a core-*.img", w.label(), errNoCheckpoint)
 	}
 	if err != nil {
 		for _, f := range all {
-			f.Checkpoint.Problems = codec.AppendFault(f.Checkpoint.Problems, err)
+			if f.Err == nil {
+				f.Checkpoint.problem(err)
+			}
 		}
 	}
 	return all, nil
+}
+
+// label names the archive that is read.
+func (w *walker) label() string {
+	if w.inner == "" {
+		return w.path
+	}
+	return w.path + ":" + w.inner
+}
+
+// unpacked reads what is compressed and is no archive.
+func (w *walker) unpacked(in *bufio.Reader, o Options) ([]Found, error) {
+	s := &stream{r: in, size: -1}
+	all, ok, err := s.open(w.path, o, w.budget, false)
+	if !ok && err == nil {
+		all, err = s.image(w.path, strings.TrimSuffix(filepath.Base(w.path), filepath.Ext(w.path)))
+	}
+	for _, f := range all {
+		if f.Err == nil && f.Checkpoint.Kind == KindCRIU {
+			f.Checkpoint.ReadOnly = "compressed; decompress it first"
+		}
+	}
+	var format *codec.FormatError
+	if err != nil && !errors.As(err, &format) {
+		err = w.wrap(err)
+	}
+	return all, err
+}
+
+// archive looks into a member that is an archive, for the checkpoints in it. A plain one
+// is told by content; a compressed one by its name too, for much is compressed.
+func (w *walker) archive(tr *rawtar.Reader, m *rawtar.Member) error {
+	name, err := memberName(m.Name)
+	if err != nil || w.depth == maxDepth || !m.Regular() || m.Size < rawtar.HeadSize {
+		return nil
+	}
+	at := tr.Offset()
+	head := make([]byte, rawtar.HeadSize)
+	if _, err := io.ReadFull(tr, head); err != nil {
+		return w.wrap(err)
+	}
+	c, ok := rawtar.Detect(head)
+	blob := blobForm().FindStringSubmatch(name)
+	if !ok || c != rawtar.None && blob == nil && !packedName(path.Base(name)) {
+		return nil
+	}
+	inner := &walker{path: w.path, inner: name, depth: w.depth + 1, base: w.base + at, stored: w.stored, compression: c, info: w.info, budget: w.budget}
+	if w.inner != "" {
+		inner.inner = w.inner + ":" + name
+	}
+	r, seeker, size := io.MultiReader(bytes.NewReader(head), tr), io.ReadSeeker(nil), m.Size
+	if w.file != nil {
+		section := io.NewSectionReader(w.file, at, m.Size)
+		r, seeker, inner.file = section, section, section
+	}
+	var d descriptor
+	if blob != nil {
+		d.Digest = blob[1] + ":" + blob[2]
+	}
+	h := newHash(d)
+	if h != nil && w.file == nil {
+		r = io.TeeReader(r, h)
+	}
+	all, err := inner.read(r, seeker, size, nil)
+	if h != nil && len(all) > 0 {
+		if w.file != nil {
+			_, err = io.Copy(h, io.NewSectionReader(w.file, at, m.Size))
+		} else {
+			_, err = io.Copy(io.Discard, r)
+		}
+		if err == nil {
+			err = d.check(inner.label(), h)
+		}
+		for _, f := range all {
+			if f.Err == nil {
+				f.Checkpoint.problem(err)
+			}
+		}
+		err = nil
+	}
+	if err != nil && !errors.Is(err, errNoCheckpoint) && w.nestedErr == nil {
+		w.nestedErr = err
+	}
+	w.nested = append(w.nested, all...)
+	return nil
+}
+
+// packedName reports whether compressed archives are named so.
+func packedName(base string) bool {
+	return strings.Contains(base, ".tar.") || strings.HasSuffix(base, ".tar") || strings.HasSuffix(base, ".tgz") || strings.HasSuffix(base, ".tzst") || strings.HasSuffix(base, ".txz") || strings.HasSuffix(base, ".tbz2")
 }
 
 // wrap names the archive in an error of the walk.
@@ -184,13 +338,13 @@ func (w *walker) wrap(err error) error {
 	case errors.As(err, &format):
 		return err
 	case errors.As(err, &tarErr) && tarErr.Offset == 0 && w.compression != rawtar.None:
-		return &codec.FormatError{Path: w.path, Offset: 0, Field: string(w.compression), Err: errors.New("what it decompresses to is no tar archive")}
+		return &codec.FormatError{Path: w.label(), Offset: 0, Field: string(w.compression), Err: errors.New("what it decompresses to is no tar archive")}
 	case errors.As(err, &tarErr):
-		return &codec.FormatError{Path: w.path, Offset: tarErr.Offset, Field: "tar", Err: errors.New(tarErr.Reason)}
+		return &codec.FormatError{Path: w.label(), Offset: tarErr.Offset, Field: "tar", Err: errors.New(tarErr.Reason)}
 	case w.compression != rawtar.None:
-		return &CompressionError{w.path, string(w.compression), err}
+		return &CompressionError{w.label(), string(w.compression), err}
 	}
-	return fmt.Errorf("%s: %w", w.path, err)
+	return fmt.Errorf("%s: %w", w.label(), err)
 }
 
 // isImage reports whether the file is one that the reader needs.
@@ -236,8 +390,10 @@ func (w *walker) walk(tr *rawtar.Reader) error {
 			err = w.image(tr, m)
 		case base == "config.dump" || base == "spec.dump":
 			err = w.note(tr, m)
-		case base == "oci-layout":
-			w.oci = w.oci || path.Clean(m.Name) == base
+		case (base == "oci-layout" || base == "manifest.json") && path.Clean(m.Name) == base:
+			w.container = true
+		default:
+			err = w.archive(tr, m)
 		}
 		if err != nil {
 			return err
@@ -275,7 +431,7 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 	clean, err := memberName(m.Name)
 	if err != nil {
 		if needed {
-			w.unfit = codec.AppendFault(w.unfit, &codec.FormatError{Path: w.path, Offset: m.Offset, Field: "tar", Err: fmt.Errorf("an image is left out: its name %w", err)})
+			w.unfit = codec.AppendFault(w.unfit, &codec.FormatError{Path: w.label(), Offset: m.Offset, Field: "tar", Err: fmt.Errorf("an image is left out: its name %w", err)})
 		}
 		return nil
 	}
@@ -285,7 +441,7 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 		if err := w.hold(m, dirHeld); err != nil {
 			return err
 		}
-		d = &Archive{Path: w.path, Dir: dir, info: w.info, members: map[string]member{}}
+		d = &Archive{Path: w.path, inner: w.inner, base: w.base, Dir: dir, info: w.info, members: map[string]member{}}
 		w.dirs[dir] = d
 	}
 	if needed && !d.needed {
@@ -305,7 +461,7 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 	case !needed:
 	case w.info != nil && !m.Sparse: // it is read when it is opened
 		if end := w.info.Size(); f.size > end-f.at {
-			return &codec.FormatError{Path: w.path, Offset: end, Field: "tar", Err: errors.New("the archive ends inside a member")}
+			return &codec.FormatError{Path: w.label(), Offset: end, Field: "tar", Err: errors.New("the archive ends inside a member")}
 		}
 	case m.Size > codec.MaxImage:
 		f.err = &codec.FormatError{Path: label, Offset: codec.MaxImage, Field: "file", Err: codec.ErrTooLarge}
@@ -329,7 +485,7 @@ func (w *walker) hold(m *rawtar.Member, n int64) error {
 	if w.budget.hold(n) {
 		return nil
 	}
-	return &codec.FormatError{Path: w.path, Offset: m.Offset, Field: "tar", Err: fmt.Errorf("more than %d MiB of images and their directories", w.budget.mayHold()>>20)}
+	return &codec.FormatError{Path: w.label(), Offset: m.Offset, Field: "tar", Err: fmt.Errorf("more than %d MiB of images and their directories", w.budget.mayHold()>>20)}
 }
 
 // data reads a member whose size was checked.
@@ -348,7 +504,7 @@ func (w *walker) data(tr *rawtar.Reader, m *rawtar.Member) ([]byte, error) {
 			return nil, w.wrap(err)
 		}
 	}
-	if w.compression == rawtar.None {
+	if w.stored {
 		w.budget.In += m.Size
 	}
 	key := maphash.Bytes(seed(), b)
@@ -400,18 +556,15 @@ func (w *walker) checkpoints() []Found {
 		faults := codec.AppendFault(slices.Clip(a.twice), w.unfit...)
 		for p := dir; p != "."; p = path.Dir(p) {
 			if at, ok := w.links[p]; ok {
-				faults = codec.AppendFault(faults, &codec.FormatError{Path: w.path + ":" + p, Offset: at, Field: "tar", Err: errLinkAbove})
+				faults = codec.AppendFault(faults, &codec.FormatError{Path: w.label() + ":" + p, Offset: at, Field: "tar", Err: errLinkAbove})
 			}
 		}
 		c.Problems = codec.AppendFault(faults, c.Problems...)
+		if w.inner != "" {
+			c.ReadOnly = fmt.Sprintf("it lies in the archive %s; take that out first: tar -xf", w.inner)
+		}
 		c.Container = parseContainer(w.notes[path.Join(dir, "../config.dump")], w.notes[path.Join(dir, "../spec.dump")])
 		all = append(all, Found{Path: c.Path, Checkpoint: c})
-	}
-	if len(all) > 1 {
-		for i, f := range all {
-			f.Checkpoint.Path = w.path + ":" + f.Checkpoint.Archive().Dir
-			all[i].Path = f.Checkpoint.Path
-		}
 	}
 	return all
 }

@@ -33,6 +33,8 @@ type Checkpoint struct {
 	CPUInfo *codec.CPUInfo
 	// Container is what an engine recorded beside the images; nil if nothing.
 	Container *Container
+	// ReadOnly says why it cannot be converted where it lies, "" if it can.
+	ReadOnly string
 	// Problems are faults outside the core images: a missing pstree.img, a
 	// damaged cpuinfo.img. What could be read is there all the same.
 	Problems []error

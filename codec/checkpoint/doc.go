@@ -2,7 +2,8 @@
 //
 // [Open] and [OpenAll] tell by content what a path holds: a CRIU images directory or one
 // above it, a core image, the archives that container engines make of a checkpoint
-// directory, OCI image layouts, ELF cores and, if asked for, bare XSAVE areas. They give
+// directory, container images, captures of criu-image-streamer, ELF cores and, if asked
+// for, bare XSAVE areas; what is none of them is a [*ForeignError]. They give
 // each [Checkpoint], whose threads are decoded one by one as they are asked for.
 //
 // # Files

@@ -67,8 +67,6 @@ var signatures = []signature{
 	{"070702", 0, "a cpio archive", "unpack it, and name what is in it: cpio -idm < FILE"},
 	{"070707", 0, "a cpio archive", "unpack it, and name what is in it: cpio -idm < FILE"},
 	{"\xc7\x71", 0, "a cpio archive", "unpack it, and name what is in it: cpio -idm < FILE"},
-	{"\x04\x22\x4d\x18", 0, "compressed by lz4", "lz4 -dc FILE | fpuimg show -"},
-	{"\x02\x21\x4c\x18", 0, "compressed by lz4 -l", "lz4 -dc FILE | fpuimg show -"},
 	{"LZIP", 0, "compressed by lzip", "lzip -dc FILE | fpuimg show -"},
 	{"\x89LZO\x00", 0, "compressed by lzop", "lzop -dc FILE | fpuimg show -"},
 	{"\x5d\x00\x00", 0, "compressed by lzma", "xz --format=lzma -dc FILE | fpuimg show -"},

@@ -122,24 +122,39 @@ func (l *ociLayout) blob(path string, d descriptor) (blob string, ok bool) {
 // verify compares what a blob holds with its digest. Algorithms that the
 // specification does not name go unchecked.
 func verify(blob string, r io.Reader, d descriptor) error {
-	var h hash.Hash
-	algorithm, want, _ := strings.Cut(d.Digest, ":")
-	switch algorithm {
-	case "sha256":
-		h = sha256.New()
-	case "sha512":
-		h = sha512.New()
-	default:
+	h := newHash(d)
+	if h == nil {
 		return nil
 	}
 	if _, err := io.Copy(h, r); err != nil {
 		return err
 	}
-	if hex.EncodeToString(h.Sum(nil)) != want {
+	return d.check(blob, h)
+}
+
+// newHash returns what hashes a blob, nil for an unknown algorithm.
+func newHash(d descriptor) hash.Hash {
+	switch algorithm, _, _ := strings.Cut(d.Digest, ":"); algorithm {
+	case "sha256":
+		return sha256.New()
+	case "sha512":
+		return sha512.New()
+	}
+	return nil
+}
+
+// check compares the digest with what was hashed.
+func (d descriptor) check(blob string, h hash.Hash) error {
+	if _, want, _ := strings.Cut(d.Digest, ":"); hex.EncodeToString(h.Sum(nil)) != want {
 		return &codec.FormatError{Path: blob, Field: "digest", Err: fmt.Errorf("the content is not that of %s", d.Digest)}
 	}
 	return nil
 }
+
+// blobForm matches the place of a blob in a layout.
+var blobForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?:^|/)blobs/([a-z0-9]+)/([a-f0-9]{32,128})$`)
+})
 
 // manifest looks into the blobs that an index or a manifest lists.
 func (l *ociLayout) manifest(path string, b []byte, depth int) {
@@ -225,7 +240,7 @@ func (l *ociLayout) open(blob string, d descriptor) ([]Found, error) {
 	}
 	all, err := []Found(nil), fmt.Errorf("%s: %w", blob, errNoCheckpoint) // a layer need not be an archive that is known here
 	if compression, ok := isArchive(head[:n], size); ok {
-		all, err = readArchive(blob, f, f, size, compression, &l.budget)
+		all, err = readArchive(blob, f, f, size, compression, &l.budget, nil)
 	}
 	if err != nil && !errors.Is(err, errNoCheckpoint) {
 		return nil, err

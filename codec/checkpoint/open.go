@@ -124,7 +124,7 @@ func OpenAll(path string, o Options) ([]Found, error) {
 		return nil, err
 	}
 	s := &stream{bufio.NewReaderSize(f, 4096), f, info.Size()}
-	if all, ok, err := s.open(path, o, new(budget)); ok || err != nil {
+	if all, ok, err := s.open(path, o, new(budget), true); ok || err != nil {
 		return all, err
 	}
 	image := lonelyLink(path)
@@ -169,17 +169,22 @@ func readAll(name string, r io.Reader, o Options, b *budget) ([]Found, error) {
 			}
 		}
 	}
-	if all, ok, err := s.open(name, o, b); ok || err != nil {
+	if all, ok, err := s.open(name, o, b, true); ok || err != nil {
 		return all, err
 	}
+	return s.image(name, filepath.Base(name))
+}
+
+// image reads one core image.
+func (s *stream) image(path, name string) ([]Found, error) {
 	raw, err := io.ReadAll(io.LimitReader(s.r, codec.MaxImage+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(raw) > codec.MaxImage {
-		return nil, &codec.FormatError{Path: name, Offset: codec.MaxImage, Field: "image", Err: codec.ErrTooLarge}
+		return nil, &codec.FormatError{Path: path, Offset: codec.MaxImage, Field: "image", Err: codec.ErrTooLarge}
 	}
-	return found(newImage(name, filepath.Base(name), piped{name, raw}, raw))
+	return found(newImage(path, name, piped{path, raw}, raw))
 }
 
 // piped is a core image from a stream.
@@ -206,7 +211,7 @@ const headSize = 4 * rawtar.HeadSize
 
 // open tells by its first bytes what the stream holds, and reads it. ok is false if
 // it is none of the things that are known here: then it is a core image, or damaged.
-func (s *stream) open(name string, o Options, b *budget) (all []Found, ok bool, err error) {
+func (s *stream) open(name string, o Options, b *budget, packed bool) (all []Found, ok bool, err error) {
 	head, err := s.r.Peek(headSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, false, fmt.Errorf("%s: %w", name, err)
@@ -219,6 +224,13 @@ func (s *stream) open(name string, o Options, b *budget) (all []Found, ok bool, 
 		return all, true, err
 	}
 	compression, isTar := isArchive(head[:min(len(head), 2*rawtar.HeadSize)], s.size)
+	if isCapture(head) {
+		all, err = readCapture(name, s.r, b)
+		return all, true, err
+	}
+	if isTar && compression != rawtar.None && !packed {
+		return nil, false, &codec.FormatError{Path: name, Field: string(compression), Err: errors.New("compressed more than once")}
+	}
 	if !isTar && !bytes.HasPrefix(head, []byte("\x7fELF")) {
 		return nil, false, foreign(name, head)
 	}
@@ -231,7 +243,7 @@ func (s *stream) open(name string, o Options, b *budget) (all []Found, ok bool, 
 			}
 			r = s.file
 		}
-		all, err = readArchive(name, r, s.file, s.size, compression, b)
+		all, err = readArchive(name, r, s.file, s.size, compression, b, &o)
 		return all, true, err
 	}
 	c.Kind = KindELFCore
@@ -277,11 +289,11 @@ func openInner(outer, inner string, o Options) ([]Found, error) {
 		if a == nil {
 			continue
 		}
-		if a.Dir == want || strings.HasSuffix(f.Path, ":"+inner) {
+		if a.Dir == want || a.place() == inner || strings.HasSuffix(f.Path, ":"+inner) {
 			f.Checkpoint.Path = outer + ":" + inner
 			return found(f.Checkpoint, nil)
 		}
-		names = append(names, a.Dir)
+		names = append(names, a.place())
 	}
 	return nil, fmt.Errorf("%s: no checkpoint %q in it; it has %s", outer, inner, listed(names))
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 	"github.com/xi2/xz"
 )
 
@@ -23,12 +24,14 @@ const (
 	Zstd  Compression = "zstd"
 	XZ    Compression = "xz"
 	Bzip2 Compression = "bzip2"
+	LZ4   Compression = "lz4"
 )
 
 var magics = []struct {
 	c     Compression
 	magic string
-}{{Gzip, "\x1f\x8b"}, {Zstd, "\x28\xb5\x2f\xfd"}, {XZ, "\xfd7zXZ\x00"}, {Bzip2, "BZh"}}
+}{{Gzip, "\x1f\x8b"}, {Zstd, "\x28\xb5\x2f\xfd"}, {XZ, "\xfd7zXZ\x00"}, {Bzip2, "BZh"},
+	{LZ4, "\x04\x22\x4d\x18"}, {LZ4, "\x02\x21\x4c\x18"}}
 
 // HeadSize is how much of a file Detect looks at.
 const HeadSize = blockSize
@@ -57,16 +60,17 @@ func Detect(head []byte) (Compression, bool) {
 // their highest ordinary levels need 128 MiB and 64 MiB.
 const maxWindow = 128 << 20
 
-// NewDecoder decompresses r within the budget; nil is one of its own. What it returns
-// must be closed.
+// NewDecoder decompresses r within the budget, which counts the bytes of r if they go
+// through [Budget.Count]; nil is one of its own. What it returns must be closed.
 func NewDecoder(r io.Reader, c Compression, b *Budget) (io.ReadCloser, error) {
 	if c == None {
 		return io.NopCloser(r), nil
 	}
 	if b == nil {
 		b = new(Budget)
+		r = b.Count(r)
 	}
-	in := bufio.NewReaderSize(&counter{r, b}, 256<<10) // zstd reads three bytes before each block
+	in := bufio.NewReaderSize(r, 256<<10) // zstd reads three bytes before each block
 	var out io.Reader
 	var err error
 	closer := func() {}
@@ -85,6 +89,8 @@ func NewDecoder(r io.Reader, c Compression, b *Budget) (io.ReadCloser, error) {
 		out, err = xz.NewReader(in, maxWindow)
 	case Bzip2:
 		out = bzip2.NewReader(in)
+	case LZ4:
+		out = &lz4Reader{in, lz4.NewReader(in)}
 	default:
 		err = errors.New("unknown compression")
 	}
@@ -141,6 +147,25 @@ func (g *gzipReader) Read(b []byte) (int, error) {
 	return n, nil
 }
 
+// lz4Reader reads the frames of an lz4 file, of which the library reads one.
+type lz4Reader struct {
+	in *bufio.Reader
+	z  *lz4.Reader
+}
+
+func (l *lz4Reader) Read(b []byte) (int, error) {
+	for {
+		n, err := l.z.Read(b)
+		if err != io.EOF || n > 0 {
+			return n, err
+		}
+		if _, err := l.in.Peek(1); err != nil {
+			return 0, err
+		}
+		l.z.Reset(l.in)
+	}
+}
+
 // cut makes the same of each library's error about a file that ends where it may not.
 func cut(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, xz.ErrBuf) {
@@ -174,6 +199,10 @@ func (c *counter) Read(b []byte) (int, error) {
 	c.b.In += int64(n)
 	return n, err
 }
+
+// Count has the budget count what is read of a compressed file. What another one
+// became does not go through it: else a bomb in a bomb would pay for itself.
+func (b *Budget) Count(r io.Reader) io.Reader { return &counter{r, b} }
 
 type decoder struct {
 	r     io.Reader

@@ -264,7 +264,7 @@ func TestBudget(t *testing.T) {
 	var total int64
 	var err error
 	for i := 0; i < 4 && err == nil; i++ {
-		d, derr := NewDecoder(bytes.NewReader(small), Zstd, b)
+		d, derr := NewDecoder(b.Count(bytes.NewReader(small)), Zstd, b)
 		if derr != nil {
 			t.Fatal(derr)
 		}
