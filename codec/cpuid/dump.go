@@ -217,8 +217,8 @@ func ParseDump(b []byte) ([]Recorded, error) {
 			return nil, badDump(n, "more than %d leaves", maxLeaves)
 		}
 	}
-	if sc.Err() != nil {
-		return nil, badDump(n, "%v", sc.Err())
+	if sc.Err() != nil { // bytes can be read; only their length is left to complain of
+		return nil, badDump(n, "longer than %d KiB", bufio.MaxScanTokenSize>>10)
 	}
 	switch next(); {
 	case len(all) > 0:

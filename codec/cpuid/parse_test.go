@@ -232,6 +232,7 @@ func TestParseRefuses(t *testing.T) {
 		{"quiet CRIU log", "(00.000081) Version: 3.17.1 (gitid 0)\n(00.301290) Error (x.c:1): no\n", "does not say", "-v4"},
 		{"kernel log without it", "[    0.0] x86/fpu: Probing\n", "does not say", "x86/fpu"},
 		{"JSON", `{"a":1}`, "unknown field", ""},
+		{"a line without end", strings.Repeat("x", 70000), "line 1: longer than 64 KiB", ""},
 		{"prose", "The quick brown fox.\n", "line 1: neither", ""},
 		{"a damaged leaf", "CPU:\n   0x00000000 0x00: eax=0x00000001 ebx=0x0\n", "line 2", ""},
 		{"ld.so cut off", "x86.cpu_features.basic.kind=0x2\nx86.cpu_features.features[0x0].cp", "is whole", ""},
