@@ -37,6 +37,8 @@ func inputHint(path string, err error) string {
 	case errors.As(err, &layout):
 		return "fpuimg show or diff --host=PROFILE reads it, with --xsave-area if it is a bare area; PROFILE is what fpuimg profile wrote on the machine that stored it. " +
 			"For fpuimg check, show --elf-core=FILE makes a core of it"
+	case errors.Is(err, checkpoint.ErrPreDump):
+		return preDumpHint(path)
 	case errors.Is(err, checkpoint.ErrNoImages):
 		return noImagesHint(path)
 	case errors.As(err, &compression) && compression.Path == path:
@@ -66,6 +68,23 @@ func noImagesHint(dir string) string {
 		}
 	}
 	return "name the directory that criu dump wrote, or one above it"
+}
+
+// preDumpHint names the dump that a pre-dump belongs to: that has a link to it.
+func preDumpHint(dir string) string {
+	info, err := os.Stat(dir)
+	entries, _ := os.ReadDir(filepath.Dir(filepath.Clean(dir)))
+	for _, e := range entries {
+		final := filepath.Join(filepath.Dir(filepath.Clean(dir)), e.Name())
+		parent, perr := os.Stat(filepath.Join(final, "parent"))
+		if err != nil || perr != nil || !os.SameFile(info, parent) {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(final, "pstree.img")); err == nil {
+			return "name the dump that came after it: " + view.Path(final)
+		}
+	}
+	return "name the directory of the dump that came after it"
 }
 
 // foreignHint makes the advice about a file of another kind one about this file.

@@ -24,8 +24,8 @@ says whether it fits another machine, and changes its format.
 Every PATH is one of these, told apart by content; "-" is standard input, and
 without a PATH the current directory is read.
 
-  directory  of CRIU images, or one above it: a runtime's, a container's, an OCI
-             image layout
+  directory  of CRIU images, or one or two levels above it: a runtime's, a
+             container's; an OCI image layout, skopeo's dir:, or one of ELF cores
   image      one core-*.img, plain or compressed
   archive    a tar archive as Podman, CRI-O and containerd write it, a container
              image that podman save, docker save or skopeo wrote, or an archive in

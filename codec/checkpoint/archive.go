@@ -222,7 +222,7 @@ func (w *walker) read(r io.Reader, seeker io.ReadSeeker, size int64, o *Options)
 	case len(all) == 0 && w.nestedErr != nil:
 		return nil, w.nestedErr
 	case len(all) == 0 && len(w.order) > 0:
-		return nil, fmt.Errorf("%s: %w: only a pre-dump, which holds memory but no registers", w.label(), errNoCheckpoint)
+		return nil, fmt.Errorf("%s: %w: %w", w.label(), errNoCheckpoint, ErrPreDump)
 	case len(all) == 0 && len(w.unfit) > 0:
 		return nil, w.unfit[0]
 	case len(all) == 0 && w.container:

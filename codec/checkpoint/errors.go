@@ -20,6 +20,9 @@ func (e *CompressionError) Unwrap() error { return e.Err }
 // ErrNoImages is a directory in which nothing is a checkpoint.
 var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.img and no core-*.img")
 
+// ErrPreDump is a directory that criu pre-dump wrote.
+var ErrPreDump = errors.New("only a pre-dump, which holds memory but no registers")
+
 var (
 	errNoCheckpoint = errors.New("no checkpoint in the archive")
 	errLinkAbove    = errors.New("a link, and images below its name: unpacked, they land elsewhere")

@@ -49,6 +49,7 @@ type manifest struct {
 // ociLayout is an OCI image layout while it is searched.
 type ociLayout struct {
 	dir    string
+	flat   bool            // blobs stand in dir, named by their digests alone
 	seen   map[string]bool // digests: tags and images share blobs
 	blobs  int
 	budget budget // of all blobs
@@ -61,14 +62,21 @@ type ociLayout struct {
 // there are no others. The result is nil if dir is no layout.
 func openLayout(dir string) ([]Found, error) {
 	index := filepath.Join(dir, "index.json")
-	b, err := codec.ReadFile(index)
+	b, err := readManifest(index)
+	// skopeo's dir: has the manifest of one image, and its blobs beside it.
+	_, verr := os.Lstat(filepath.Join(dir, "version"))
+	flat := errors.Is(err, fs.ErrNotExist) && verr == nil
+	if flat {
+		index = filepath.Join(dir, "manifest.json")
+		b, err = readManifest(index)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	l := &ociLayout{dir: dir, seen: map[string]bool{}}
+	l := &ociLayout{dir: dir, flat: flat, seen: map[string]bool{}}
 	l.manifest(index, b, 0)
 	if n := l.faults - codec.MaxFaults; n > 0 {
 		l.all = append(l.all, Found{Path: dir, Err: &codec.MoreError{N: n}})
@@ -115,6 +123,9 @@ func (l *ociLayout) blob(path string, d descriptor) (blob string, ok bool) {
 	}
 	if l.blobs++; l.blobs == maxBlobs+1 {
 		l.fault(path, &codec.FormatError{Path: path, Field: "manifests", Err: fmt.Errorf("more than %d blobs", maxBlobs)})
+	}
+	if l.flat {
+		return filepath.Join(l.dir, m[2]), l.blobs <= maxBlobs
 	}
 	return filepath.Join(l.dir, "blobs", m[1], m[2]), l.blobs <= maxBlobs
 }
