@@ -561,7 +561,7 @@ func (w *walker) checkpoints() []Found {
 		}
 		c.Problems = codec.AppendFault(faults, c.Problems...)
 		if w.inner != "" {
-			c.ReadOnly = fmt.Sprintf("it lies in the archive %s; take that out first: tar -xf", w.inner)
+			c.ReadOnly = fmt.Sprintf("it lies in the archive %s; unpack that first", w.inner)
 		}
 		c.Container = parseContainer(w.notes[path.Join(dir, "../config.dump")], w.notes[path.Join(dir, "../spec.dump")])
 		all = append(all, Found{Path: c.Path, Checkpoint: c})
