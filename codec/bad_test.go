@@ -76,6 +76,8 @@ func TestBad(t *testing.T) {
 					t.Fatalf("no error, want %q", want)
 				case !errors.As(err, &fe):
 					t.Errorf("error of type %T, want a *FormatError", err)
+				case strings.Contains(want, ": magic: ") != errors.Is(err, codec.ErrMagic):
+					t.Errorf("is ErrMagic: %v, for %q", errors.Is(err, codec.ErrMagic), err)
 				case err.Error() != want:
 					t.Errorf("error %q, want %q", err, want)
 				}

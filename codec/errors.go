@@ -20,8 +20,15 @@ func (e *FormatError) Error() string {
 
 func (e *FormatError) Unwrap() error { return e.Err }
 
-// MagicError is an image of another kind than the one that is read, or no image.
+// ErrMagic is a file that does not begin as the kind of image that is read.
+var ErrMagic = errors.New("not the magic number of such an image")
+
+// MagicError is an image of another kind than the one that is read, or no image. It is
+// an [ErrMagic].
 type MagicError struct{ Magic, Want uint32 }
+
+// Is makes it an ErrMagic.
+func (e *MagicError) Is(target error) bool { return target == ErrMagic }
 
 // Kind is the kind of image that has the magic number, as its file is named: "mm"; "" if
 // none has.

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -73,13 +74,20 @@ func newImage(path string, b []byte, want uint32) (image, error) {
 		v, err = m.word("magic")
 	}
 	if err != nil {
-		return m, err
+		cut, _ := errors.AsType[*FormatError](err)
+		cut.Err = cutMagic{cut.Err}
+		return m, cut
 	}
 	if v != want || service {
 		return m, &FormatError{path, int64(m.at - 4), "magic", &MagicError{v, want}}
 	}
 	return m, nil
 }
+
+// cutMagic is a file that ends before there is a magic number.
+type cutMagic struct{ error }
+
+func (cutMagic) Is(target error) bool { return target == ErrMagic }
 
 // more reports whether bytes follow the last entry.
 func (m *image) more() bool { return m.at < len(m.raw) }

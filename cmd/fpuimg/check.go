@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -165,7 +164,7 @@ func (img *checked) criu() bool {
 
 // partOf tells which part of a checkpoint an error is about.
 func partOf(err error) compat.Part {
-	if format, ok := errors.AsType[*codec.FormatError](err); ok && filepath.Base(format.Path) == "cpuinfo.img" {
+	if _, ok := errors.AsType[*checkpoint.CPUInfoError](err); ok {
 		return compat.CPUInfo
 	}
 	return compat.Images

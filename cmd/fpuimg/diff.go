@@ -111,7 +111,7 @@ func (o *diffOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 func (o *diffOptions) open(s *cli.IO, path string) (*checkpoint.Checkpoint, error) {
 	input := checkpoint.Options{Machine: o.machine, XSaveArea: o.area && path == "-"}
 	ckpt, err := open(s, path, input)
-	if o.area && noImage(err) {
+	if o.area && errors.Is(err, codec.ErrMagic) {
 		input.XSaveArea = true
 		ckpt, err = open(s, path, input)
 	}

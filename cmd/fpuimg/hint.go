@@ -98,27 +98,23 @@ func foreignHint(e *checkpoint.ForeignError) string {
 
 // fileHint is for a file in which something is wrong.
 func fileHint(path string, err *codec.FormatError) string {
-	switch field := err.Field; field {
-	case "file":
+	var magic *codec.MagicError
+	var packed *checkpoint.PackedError
+	switch {
+	case errors.Is(err, codec.ErrIrregular):
 		if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 			return "pipe it into fpuimg show -"
 		}
-	case "magic":
-		if path == "-" {
-			return ""
-		}
-		var magic *codec.MagicError
-		if errors.As(err, &magic) && magic.Kind() == "cpuinfo" {
-			return "it describes a machine: --host=" + view.Path(path)
-		}
-		if errors.As(err, &magic) && magic.Kind() != "" {
-			return "it holds no registers; name the directory of the checkpoint, or a core-*.img"
-		}
+	case path != "-" && errors.As(err, &magic) && magic.Kind() == "cpuinfo":
+		return "it describes a machine: --host=" + view.Path(path)
+	case path != "-" && errors.As(err, &magic) && magic.Kind() != "":
+		return "it holds no registers; name the directory of the checkpoint, or a core-*.img"
+	case path != "-" && errors.Is(err, codec.ErrMagic):
 		if _, err := checkpoint.OpenAll(path, checkpoint.Options{XSaveArea: true}); err == nil {
 			return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Path(path)
 		}
-	case "gzip", "bzip2", "xz", "zstd", "lz4":
-		return piped(path, field)
+	case errors.As(err, &packed):
+		return piped(path, packed.Program)
 	}
 	return ""
 }
@@ -133,12 +129,6 @@ func piped(path, program string) string {
 		command += " " + view.Path(path)
 	}
 	return command + " | fpuimg show -"
-}
-
-// noImage reports whether an error is that a file begins as nothing that is known.
-func noImage(err error) bool {
-	format, ok := errors.AsType[*codec.FormatError](err)
-	return ok && format.Field == "magic"
 }
 
 // profileHint is for a file that is to describe a machine, and does not.

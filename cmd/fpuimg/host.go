@@ -150,7 +150,7 @@ func readProfile(s *cli.IO, path string) (*xstate.CPU, error) {
 	}
 	buf := bufio.NewReaderSize(r, 4096)
 	cpu, err := readDescription(path, buf)
-	if !noImage(err) {
+	if !errors.Is(err, codec.ErrMagic) {
 		return cpu, err
 	}
 	head, _ := buf.Peek(8)
@@ -158,7 +158,7 @@ func readProfile(s *cli.IO, path string) (*xstate.CPU, error) {
 	switch {
 	case aerr == nil:
 		return machineOf(path, all)
-	case noImage(aerr) && !isForeign(aerr):
+	case errors.Is(aerr, codec.ErrMagic) && !isForeign(aerr):
 		return nil, err
 	}
 	for magic, program := range map[string]string{"\x1f\x8b": "gzip", "BZh": "bzip2", "\xfd7zXZ": "xz", "\x28\xb5\x2f\xfd": "zstd"} {
@@ -170,7 +170,7 @@ func readProfile(s *cli.IO, path string) (*xstate.CPU, error) {
 }
 
 // readDescription reads a description or a cpuinfo.img. Of what is neither nothing is
-// consumed; the error is then one that [noImage] knows.
+// consumed; the error is then a [codec.ErrMagic].
 func readDescription(path string, r *bufio.Reader) (*xstate.CPU, error) {
 	head, err := r.Peek(1024)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -179,7 +179,7 @@ func readDescription(path string, r *bufio.Reader) (*xstate.CPU, error) {
 	utf16 := bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff"))
 	binary := !utf16 && bytes.ContainsFunc(head, func(c rune) bool { return c < ' ' && !strings.ContainsRune("\t\n\v\f\r\x1b", c) })
 	if binary {
-		if _, err := codec.ParseCPUInfo(path, head); noImage(err) {
+		if _, err := codec.ParseCPUInfo(path, head); errors.Is(err, codec.ErrMagic) {
 			return nil, err
 		}
 	}

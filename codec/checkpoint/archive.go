@@ -338,7 +338,7 @@ func (w *walker) wrap(err error) error {
 	case errors.As(err, &format):
 		return err
 	case errors.As(err, &tarErr) && tarErr.Offset == 0 && w.compression != rawtar.None:
-		return &codec.FormatError{Path: w.label(), Offset: 0, Field: string(w.compression), Err: errors.New("what it decompresses to is no tar archive")}
+		return &codec.FormatError{Path: w.label(), Offset: 0, Field: string(w.compression), Err: &PackedError{string(w.compression), "what it decompresses to is no tar archive"}}
 	case errors.As(err, &tarErr):
 		return &codec.FormatError{Path: w.label(), Offset: tarErr.Offset, Field: "tar", Err: errors.New(tarErr.Reason)}
 	case w.compression != rawtar.None:

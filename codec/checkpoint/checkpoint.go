@@ -74,7 +74,9 @@ func newCheckpoint(path string, kind Kind, files codec.Files) (*Checkpoint, erro
 	if err == nil {
 		c.CPUInfo, err = codec.ParseCPUInfo(files.Label("cpuinfo.img"), b)
 	}
-	c.problem(err)
+	if err != nil {
+		c.problem(&CPUInfoError{err})
+	}
 	if b, err = codec.ReadImage(files, "inventory.img"); err == nil {
 		err = codec.CheckInventory(files.Label("inventory.img"), b)
 	}

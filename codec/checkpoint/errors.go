@@ -17,6 +17,23 @@ func (e *CompressionError) Error() string { return fmt.Sprintf("%s: %v", e.Path,
 
 func (e *CompressionError) Unwrap() error { return e.Err }
 
+// PackedError is a compressed file in which no archive is found, though something else
+// may be.
+type PackedError struct {
+	Program string // as in [CompressionError]
+	Reason  string
+}
+
+func (e *PackedError) Error() string { return e.Reason }
+
+// CPUInfoError is a fault of cpuinfo.img, without which CRIU restores a checkpoint all
+// the same.
+type CPUInfoError struct{ Err error }
+
+func (e *CPUInfoError) Error() string { return e.Err.Error() }
+
+func (e *CPUInfoError) Unwrap() error { return e.Err }
+
 // ErrNoImages is a directory in which nothing is a checkpoint.
 var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.img and no core-*.img")
 

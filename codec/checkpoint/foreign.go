@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -24,8 +23,13 @@ func (e *ForeignError) Error() string { return fmt.Sprintf("%s: %s", e.Path, e.N
 
 // Unwrap makes it a [*codec.FormatError] too: it has no magic of an image.
 func (e *ForeignError) Unwrap() error {
-	return &codec.FormatError{Path: e.Path, Field: "magic", Err: errors.New(e.Name)}
+	return &codec.FormatError{Path: e.Path, Field: "magic", Err: foreignName(e.Name)}
 }
+
+type foreignName string
+
+func (n foreignName) Error() string        { return string(n) }
+func (n foreignName) Is(target error) bool { return target == codec.ErrMagic }
 
 const (
 	adviceNone    = "it holds no checkpoint; name what criu dump, an engine or gcore wrote"

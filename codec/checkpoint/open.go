@@ -229,7 +229,7 @@ func (s *stream) open(name string, o Options, b *budget, packed bool) (all []Fou
 		return all, true, err
 	}
 	if isTar && compression != rawtar.None && !packed {
-		return nil, false, &codec.FormatError{Path: name, Field: string(compression), Err: errors.New("compressed more than once")}
+		return nil, false, &codec.FormatError{Path: name, Field: string(compression), Err: &PackedError{string(compression), "compressed more than once"}}
 	}
 	if !isTar && !bytes.HasPrefix(head, []byte("\x7fELF")) {
 		return nil, false, foreign(name, head)
