@@ -78,6 +78,10 @@ var xsaveArrays, arenaSize = func() (arrays []xsaveArray, size int) {
 	return arrays, size
 }()
 
+// maxArray is how many bytes are kept of an array, which hostile images make longer
+// than any component. What lies past them is counted.
+const maxArray = 64 << 10
+
 type xsaveArray struct {
 	feature xstate.Feature
 	width   int // bytes per element; 0 if there is no such array
@@ -276,14 +280,14 @@ func markWide(st *xstate.State, name string) {
 // past the end are counted and dropped, as CRIU does.
 func (m *message) space(dst []byte, at int, reg string, st *xstate.State) int {
 	var buf [256]byte
-	words, wide := m.array(buf[:0], 4)
+	words, over, wide := m.array(buf[:0], 4, len(dst))
 	if wide {
 		markWide(st, reg)
 	}
 	if at < len(dst) {
 		copy(dst[at:], words)
 	}
-	return len(words)
+	return len(words) + over
 }
 
 func (c *Core) xsave(m message) {
@@ -317,12 +321,14 @@ func (c *Core) xsave(m message) {
 				d = arena[len(arena) : len(arena) : len(arena)+size]
 				arena = arena[:len(arena)+size]
 			}
-			d, wide := m.array(d, a.width)
+			d, over, wide := m.array(d, a.width, maxArray)
 			if wide {
 				markWide(&c.State, a.feature.String())
 			}
 			if len(d) > 0 { // to CRIU an empty array is none
+				over += c.State.Over(a.feature)
 				c.State.SetData(a.feature, d)
+				c.State.SetOver(a.feature, over)
 			}
 		}
 	}

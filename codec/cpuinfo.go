@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -90,7 +91,7 @@ func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
 			case cpuCapVer:
 				c.Version = uint32(x.u)
 			case cpuCapability:
-				words, _ = x.array(words, 4)
+				words, _, _ = x.array(words, 4, math.MaxInt)
 			case cpuModelID:
 				c.ModelID = x.text()
 			case cpuXFeatures:
@@ -267,7 +268,7 @@ func (c *CPUInfo) rewriteX86(m message, to *CPUInfo) []byte {
 // its form, packed or not.
 func (c *CPUInfo) rewriteWords(m *message, words *[]uint32) []byte {
 	packed := m.typ == protowire.BytesType
-	old, _ := m.array(nil, 4)
+	old, _, _ := m.array(nil, 4, math.MaxInt)
 	n := min(len(old)/4, len(*words))
 	var out, elems []byte
 	for _, w := range (*words)[:n] {

@@ -116,8 +116,8 @@ func (e *encoder) fpregs(m *message) []byte {
 	body := sub.rewrite(e.xsave)
 	if m.base+m.start == e.lastXSave {
 		for num, a := range xsaveArrays {
-			if d := e.new.Data(a.feature); a.width != 0 && !bytes.Equal(d, e.old.Data(a.feature)) {
-				body = appendArray(body, uint32(num), d, a.width)
+			if a.width != 0 && e.otherData(a.feature) {
+				body = appendArray(body, uint32(num), e.new.Data(a.feature), a.width)
 			}
 		}
 		if e.new.ShadowStack != nil && e.otherShadowStack() {
@@ -134,11 +134,16 @@ func (e *encoder) xsave(m *message) []byte {
 	case m.num == xsaveCET && e.otherShadowStack():
 		return nil
 	case m.num < uint32(len(xsaveArrays)) && xsaveArrays[m.num].width != 0:
-		if f := xsaveArrays[m.num].feature; !bytes.Equal(e.old.Data(f), e.new.Data(f)) {
+		if e.otherData(xsaveArrays[m.num].feature) {
 			return nil
 		}
 	}
 	return m.raw()
+}
+
+// otherData reports whether the new state has not the old one's record of a component.
+func (e *encoder) otherData(f xstate.Feature) bool {
+	return e.old.Over(f) != e.new.Over(f) || !bytes.Equal(e.old.Data(f), e.new.Data(f))
 }
 
 // otherShadowStack reports whether the new state has not the old one's record of

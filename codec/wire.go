@@ -250,39 +250,45 @@ func consumeLength(b []byte) (size, n int) {
 // array appends the current field to dst as little-endian words of width bytes.
 // Unpacked arrays are the form that CRIU writes: one tag and varint per element;
 // the run that follows is consumed at once. Packed arrays, which every protobuf
-// parser must accept, are one field. wide reports that some value did not fit.
-func (m *message) array(dst []byte, width int) (out []byte, wide bool) {
+// parser must accept, are one field. Words that would make dst longer than room are
+// not kept, but counted: over is their bytes. wide reports that some value did not fit.
+func (m *message) array(dst []byte, width, room int) (out []byte, over int, wide bool) {
 	m.open = false
 	var cut uint64
+	add := func(v uint64) {
+		cut |= v >> (8*width - 1) >> 1
+		if len(dst)+width > room {
+			over += width
+			return
+		}
+		dst = appendWord(dst, v, width)
+	}
 	if m.typ == protowire.BytesType {
 		for b := m.val(); len(b) > 0; {
 			v, n := consumeVarint(b)
 			if n < 0 {
 				m.fail(m.at-len(b), m.path(int(m.num)), wireErrors[-n])
-				return dst, cut != 0
+				return dst, over, cut != 0
 			}
 			b = b[n:]
-			cut |= v >> (8*width - 1) >> 1
-			dst = appendWord(dst, v, width)
+			add(v)
 		}
-		return dst, cut != 0
+		return dst, over, cut != 0
 	}
-	cut |= m.u >> (8*width - 1) >> 1
-	dst = appendWord(dst, m.u, width)
+	add(m.u)
 	// The tag of a field below 16 is one byte.
 	if tag := m.b[m.start]; tag < 0x80 {
 		for m.at < len(m.b) && m.b[m.at] == tag {
 			v, n := consumeVarint(m.b[m.at+1:])
 			if n < 0 {
 				m.fail(m.at+1, m.path(int(m.num)), wireErrors[-n])
-				return dst, cut != 0
+				return dst, over, cut != 0
 			}
 			m.at += 1 + n
-			cut |= v >> (8*width - 1) >> 1
-			dst = appendWord(dst, v, width)
+			add(v)
 		}
 	}
-	return dst, cut != 0
+	return dst, over, cut != 0
 }
 
 func appendWord(dst []byte, v uint64, width int) []byte {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"iter"
+	"maps"
 	"slices"
 )
 
@@ -79,6 +80,7 @@ type State struct {
 	ShadowStack *ShadowStack // nil: not recorded
 
 	data [numComponents][]byte // extended components; nil: none in the record
+	over map[Feature]int       // see Over
 }
 
 // NewState returns a state of the given format with everything in INIT.
@@ -98,6 +100,7 @@ func NewState(format Format) *State {
 func (s *State) Clone() *State {
 	c := *s
 	c.Wide = slices.Clone(s.Wide)
+	c.over = maps.Clone(s.over)
 	for i, d := range s.data {
 		c.data[i] = bytes.Clone(d)
 	}
@@ -109,12 +112,28 @@ func (s *State) Clone() *State {
 
 // Data returns the bytes that the record holds for an extended component, little
 // endian as in an XSAVE area, whatever XSTATE_BV says; nil if there are none. The
-// length is that of the record, which in a damaged one is not the component's.
+// length is that of the record, less Over, which in a damaged one is not the component's.
 func (s *State) Data(f Feature) []byte {
 	if int(f) < len(s.data) {
 		return s.data[f]
 	}
 	return nil
+}
+
+// Over returns how many bytes of a damaged record of an extended component lie past
+// what Data returns, and were not kept.
+func (s *State) Over(f Feature) int { return s.over[f] }
+
+// SetOver notes what [State.Over] returns.
+func (s *State) SetOver(f Feature, n int) {
+	switch {
+	case n == 0:
+		delete(s.over, f)
+	case s.over == nil:
+		s.over = map[Feature]int{f: n}
+	default:
+		s.over[f] = n
+	}
 }
 
 // SetData replaces the bytes of an extended component; nil removes them. The
@@ -124,6 +143,7 @@ func (s *State) SetData(f Feature, b []byte) {
 		panic("xstate: SetData of a legacy component")
 	}
 	s.data[f] = b
+	delete(s.over, f)
 }
 
 // Recorded returns the extended components that the record holds data for.

@@ -107,7 +107,7 @@ func (p *predictor) add(s *xstate.State) {
 	}
 	p.xsave = true
 	for f := range s.Recorded().All() {
-		switch n, want := len(s.Data(f)), f.Component().Size; {
+		switch n, want := len(s.Data(f))+s.Over(f), f.Component().Size; {
 		case n < want: // valid_xsave_frame looks whatever the host has
 			p.shortArrays |= f.Mask()
 		case n > want && s.BV.Has(f): // assign_xsave copies only what the host has

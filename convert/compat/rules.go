@@ -90,7 +90,7 @@ func (sub *subject) sizes(wrong func(have, want int) bool) (found bool) {
 	var set xstate.Features
 	var parts []string
 	for f := range sub.state.Recorded().All() {
-		if have, want := len(sub.state.Data(f)), f.Component().Size; wrong(have, want) {
+		if have, want := len(sub.state.Data(f))+sub.state.Over(f), f.Component().Size; wrong(have, want) {
 			set |= f.Mask()
 			parts = append(parts, fmt.Sprintf("%v has %d of %d bytes", f, have, want))
 		}
