@@ -77,6 +77,7 @@ type (
 		MXCSRMask  *string   `json:"mxcsr_mask" null:"ok"`
 		Flags      *[]string `json:"flags" null:"ok"`
 		Capability *[]string `json:"capability" null:"ok"`
+		Unknown    *[]string `json:"unknown_flags" null:"ok"` // left out where there are none
 	}
 	checkContract struct {
 		Schema *string            `json:"schema"`
