@@ -240,7 +240,9 @@ func (r Recorded) fillZeros() {
 	for _, leaf := range []uint32{leafFeatures, 6, leafStruct, leafXState, 0xf, leafExt + 1, leafExt + 2, leafExt + 3, leafExt + 4, leafExt + 7, leafExt + 8, leafExt + 0xa} {
 		for sub := range uint32(64) {
 			at := Leaf{leaf, sub}
-			r[at] = r[at]
+			if _, ok := r[at]; !ok {
+				r[at] = Regs{}
+			}
 		}
 	}
 }
