@@ -102,7 +102,7 @@ func copyArchive(plans []*Plan, w io.Writer, f *os.File, o ArchiveOptions) error
 	}
 	// The images that are replaced were compared; of the rest, what can be.
 	now, err := f.Stat()
-	if was := plans[0].archive; err == nil && (!os.SameFile(was, now) || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime())) {
+	if was := plans[0].archive; err == nil && !same(was, now) {
 		err = &ChangedError{f.Name()}
 	}
 	return err

@@ -2,12 +2,13 @@ package convert
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -130,43 +131,39 @@ func self() uint32 {
 // clone copies the content of src to the new file dst: by reflink where the file
 // system can, else the data between the holes, in the kernel.
 func clone(dst, src *os.File) error {
-	if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
+	fd := int(src.Fd())
+	if unix.IoctlFileClone(int(dst.Fd()), fd) == nil {
 		return nil
 	}
-	return copyData(dst, src)
-}
-
-// copyData copies the extents that hold data and leaves holes as holes.
-func copyData(out, in *os.File) error {
-	info, err := in.Stat()
+	info, err := src.Stat()
 	if err != nil {
 		return err
 	}
 	size := info.Size()
-	if err := out.Truncate(size); err != nil {
+	if err := dst.Truncate(size); err != nil {
 		return err
 	}
 	for at := int64(0); at < size; {
-		data, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
+		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
 		switch {
 		case errors.Is(err, unix.ENXIO):
 			return nil // only a hole is left
 		case err != nil: // no such seek here: all of it is data
 			data = at
 		}
-		end, err := unix.Seek(int(in.Fd()), data, unix.SEEK_HOLE)
+		end, err := unix.Seek(fd, data, unix.SEEK_HOLE)
 		if err != nil {
 			end = size
 		}
-		if _, err := in.Seek(data, io.SeekStart); err != nil {
+		if _, err := src.Seek(data, io.SeekStart); err != nil {
 			return err
 		}
-		if _, err := out.Seek(data, io.SeekStart); err != nil {
+		if _, err := dst.Seek(data, io.SeekStart); err != nil {
 			return err
 		}
 		// io.CopyN on two files is copy_file_range.
-		if _, err := io.CopyN(out, in, end-data); err != nil {
-			return &fs.PathError{Op: "copy", Path: in.Name(), Err: err}
+		if _, err := io.CopyN(dst, src, end-data); err != nil {
+			return &fs.PathError{Op: "copy", Path: src.Name(), Err: err}
 		}
 		at = end
 	}
@@ -198,80 +195,86 @@ func dropACL(f *os.File) error {
 // content and owner are, and only where they had an effect; a group that is not the
 // old one has no more than others had.
 func copyMeta(dst, src *os.File, rewritten bool) error {
+	to, from := int(dst.Fd()), int(src.Fd())
+	failed := func(op string, err error) error { return &fs.PathError{Op: op, Path: dst.Name(), Err: err} }
 	var st unix.Stat_t
-	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
-		return &fs.PathError{Op: "stat", Path: src.Name(), Err: err}
+	if err := unix.Fstat(from, &st); err != nil {
+		return failed("stat", err)
 	}
-	user, group, err := copyOwner(dst, &st)
+	user, group, err := copyOwner(to, &st)
 	if err != nil {
-		return err
+		return failed("chown", err)
 	}
-	trusted := user && group && !rewritten && (nosuid(dst) || !nosuid(src))
-	lists, err := copyXattrs(dst, src, func(name string) bool {
-		return trusted && name == capability || group && (name == accessACL || name == defaultACL) ||
-			name != capability && name != accessACL && name != defaultACL
+	privileged := sync.OnceValue(func() bool { return user && group && !rewritten && (nosuid(to) || !nosuid(from)) })
+	lists, err := copyXattrs(to, from, func(name string) bool {
+		switch name {
+		case capability:
+			return privileged()
+		case accessACL, defaultACL:
+			return group
+		}
+		return true
 	})
 	if err != nil {
-		return err
+		return failed("copy extended attributes", err)
 	}
 	mode := st.Mode & 0o7777
-	if !trusted {
+	if mode&(unix.S_ISUID|unix.S_ISGID) != 0 && !privileged() {
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	}
 	if !group || !lists {
 		mode &= mode<<3 | ^uint32(0o070)
 	}
-	if err := unix.Fchmod(int(dst.Fd()), mode); err != nil {
-		return &fs.PathError{Op: "chmod", Path: dst.Name(), Err: err}
+	if err := unix.Fchmod(to, mode); err != nil {
+		return failed("chmod", err)
 	}
-	return copyTimes(dst, &st)
+	// futimens(3) is utimensat without a path.
+	times := [2]unix.Timespec{st.Atim, st.Mtim}
+	if _, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(to), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0); errno != 0 {
+		return failed("utimensat", errno)
+	}
+	return nil
 }
 
 // nosuid reports whether set-id bits have no effect where a file lies.
-func nosuid(f *os.File) bool {
+func nosuid(fd int) bool {
 	var st unix.Statfs_t
-	return unix.Fstatfs(int(f.Fd()), &st) == nil && st.Flags&unix.ST_NOSUID != 0
+	return unix.Fstatfs(fd, &st) == nil && st.Flags&unix.ST_NOSUID != 0
 }
 
 // copyOwner keeps owner and group if this process may: like cp, it leaves its own
 // where it may not (EPERM), or where they have no number in its user namespace
 // (EINVAL). It reports which are kept.
-func copyOwner(dst *os.File, st *unix.Stat_t) (user, group bool, err error) {
+func copyOwner(fd int, st *unix.Stat_t) (user, group bool, err error) {
 	refused := func(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) }
-	fd := int(dst.Fd())
 	err = unix.Fchown(fd, int(st.Uid), int(st.Gid))
 	if refused(err) {
 		err = unix.Fchown(fd, -1, int(st.Gid))
 	}
 	if err != nil && !refused(err) {
-		return false, false, &fs.PathError{Op: "chown", Path: dst.Name(), Err: err}
+		return false, false, err
 	}
 	var now unix.Stat_t
-	if err := unix.Fstat(fd, &now); err != nil {
-		return false, false, &fs.PathError{Op: "stat", Path: dst.Name(), Err: err}
-	}
-	return now.Uid == st.Uid, now.Gid == st.Gid, nil
+	err = unix.Fstat(fd, &now)
+	return now.Uid == st.Uid, now.Gid == st.Gid, err
 }
 
-// copyTimes is futimens(3), which is utimensat without a path.
-func copyTimes(dst *os.File, st *unix.Stat_t) error {
-	times := [2]unix.Timespec{st.Atim, st.Mtim}
-	if _, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, dst.Fd(), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0); errno != 0 {
-		return &fs.PathError{Op: "utimensat", Path: dst.Name(), Err: errno}
+// copyLinkMeta is copyMeta for a symbolic link, which has no mode. No other user may
+// write where it is.
+func copyLinkMeta(r *os.Root, name string, info fs.FileInfo) error {
+	d, err := r.Open(".")
+	if err != nil {
+		return named(r, err)
 	}
-	return nil
-}
-
-// copyLinkMeta is copyMeta for a symbolic link in a stage: a link has no mode.
-func copyLinkMeta(s *stage, name string, info fs.FileInfo) error {
-	st, fd := info.Sys().(*syscall.Stat_t), int(s.lock.Fd())
-	err := unix.Fchownat(fd, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
+	defer d.Close()
+	st, fd := info.Sys().(*syscall.Stat_t), int(d.Fd())
+	err = unix.Fchownat(fd, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
 		times := []unix.Timespec{unix.Timespec(st.Atim), unix.Timespec(st.Mtim)}
 		err = unix.UtimesNanoAt(fd, name, times, unix.AT_SYMLINK_NOFOLLOW)
 	}
 	if err != nil {
-		return &fs.PathError{Op: "utimensat", Path: filepath.Join(s.lock.Name(), name), Err: err}
+		return &fs.PathError{Op: "utimensat", Path: filepath.Join(r.Name(), name), Err: err}
 	}
 	return nil
 }
@@ -279,8 +282,7 @@ func copyLinkMeta(s *stage, name string, info fs.FileInfo) error {
 // copyXattrs copies the extended attributes that are wanted. ENOTSUP: the file system
 // has none. Those outside the user namespace may need a privilege (EPERM), or be the
 // file system's own, and are then left out; lists reports that no access list was.
-func copyXattrs(dst, src *os.File, wanted func(name string) bool) (lists bool, err error) {
-	from, to := int(src.Fd()), int(dst.Fd())
+func copyXattrs(to, from int, wanted func(name string) bool) (lists bool, err error) {
 	n, err := unix.Flistxattr(from, nil)
 	if n == 0 || errors.Is(err, unix.ENOTSUP) {
 		return true, nil
@@ -290,7 +292,7 @@ func copyXattrs(dst, src *os.File, wanted func(name string) bool) (lists bool, e
 		n, err = unix.Flistxattr(from, names)
 	}
 	if err != nil {
-		return false, &fs.PathError{Op: "listxattr", Path: src.Name(), Err: err}
+		return false, err
 	}
 	lists = true
 	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
@@ -302,8 +304,8 @@ func copyXattrs(dst, src *os.File, wanted func(name string) bool) (lists bool, e
 		}
 		switch {
 		case err == nil:
-		case strings.HasPrefix(name, "user.") || !slices.ContainsFunc([]error{unix.EPERM, unix.ENOTSUP}, func(e error) bool { return errors.Is(err, e) }):
-			return false, &fs.PathError{Op: "setxattr " + name, Path: dst.Name(), Err: err}
+		case strings.HasPrefix(name, "user.") || !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP):
+			return false, fmt.Errorf("%s: %w", name, err)
 		case name == accessACL:
 			lists = false
 		}

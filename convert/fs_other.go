@@ -73,4 +73,4 @@ func copyMeta(dst, src *os.File, _ bool) error {
 	return os.Chtimes(dst.Name(), info.ModTime(), info.ModTime())
 }
 
-func copyLinkMeta(*stage, string, fs.FileInfo) error { return nil }
+func copyLinkMeta(*os.Root, string, fs.FileInfo) error { return nil }

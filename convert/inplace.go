@@ -180,7 +180,7 @@ func (l *Lock) stage(p *Plan, names []string) error {
 
 // rewrite makes the new file beside the old one.
 func (l *Lock) rewrite(p *Plan, name string) error {
-	src, err := openFile(l.dir, name)
+	src, err := lookAndOpen(l.dir, name)
 	if err != nil {
 		return err
 	}
@@ -292,7 +292,7 @@ func (l *Lock) readRedo() ([]string, error) {
 	if err := l.trust(codec.RedoName); err != nil {
 		return nil, err
 	}
-	f, err := openFile(l.dir, codec.RedoName)
+	f, err := lookAndOpen(l.dir, codec.RedoName)
 	if err != nil {
 		return nil, err
 	}

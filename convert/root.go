@@ -35,12 +35,8 @@ func openSub(r *os.Root, name string, was fs.FileInfo) (*os.Root, error) {
 	return sub, nil
 }
 
-// openFile opens a regular file for reading.
-func openFile(r *os.Root, name string) (*os.File, error) {
-	was, err := r.Lstat(name)
-	if err != nil {
-		return nil, named(r, err)
-	}
+// openFile opens the regular file for reading that was there a moment ago.
+func openFile(r *os.Root, name string, was fs.FileInfo) (*os.File, error) {
 	path := filepath.Join(r.Name(), name)
 	if !was.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: ErrSpecial}
@@ -54,6 +50,15 @@ func openFile(r *os.Root, name string) (*os.File, error) {
 		return nil, &ChangedError{path}
 	}
 	return f, nil
+}
+
+// lookAndOpen is openFile after a look.
+func lookAndOpen(r *os.Root, name string) (*os.File, error) {
+	was, err := r.Lstat(name)
+	if err != nil {
+		return nil, named(r, err)
+	}
+	return openFile(r, name, was)
 }
 
 // openPath opens a regular file that the user named.

@@ -92,16 +92,23 @@ func build(out string, fill func(*stage) error) error {
 // fill, [ErrStage], a [*BusyError], or from the file system.
 func NewDir(path string, fill func(dir *os.Root) error) error {
 	return build(path, func(s *stage) error {
-		if err := s.dir.Mkdir(result, 0o700); err != nil {
-			return named(s.dir, err)
-		}
-		dir, err := s.dir.OpenRoot(result)
+		dir, err := s.mkdir()
 		if err != nil {
-			return named(s.dir, err)
+			return err
 		}
 		defer dir.Close()
 		return fill(dir)
 	})
+}
+
+// mkdir makes the result a directory.
+func (s *stage) mkdir() (*os.Root, error) {
+	err := s.dir.Mkdir(result, 0o700)
+	if err != nil {
+		return nil, named(s.dir, err)
+	}
+	dir, err := s.dir.OpenRoot(result)
+	return dir, named(s.dir, err)
 }
 
 func (s *stage) base() string { return filepath.Base(s.out) }

@@ -43,7 +43,7 @@ func (p *Plan) WriteFile(out string) error {
 				return err
 			}
 			defer src.Close()
-			if err := p.check(src, filepath.Base(p.Checkpoint.Path)); err != nil {
+			if err := p.check(src, p.Checkpoint.Image); err != nil {
 				return err
 			}
 			if err := copyMeta(f, src, p.Changed()); err != nil {
@@ -75,18 +75,29 @@ func (p *Plan) Bytes() ([]byte, error) {
 // check returns a [*ChangedError] if a file does not have the content from which the
 // plan was made.
 func (p *Plan) check(f *os.File, name string) error {
-	b, err := io.ReadAll(io.LimitReader(f, codec.MaxImage+1))
-	if err == nil && hash(b) != p.read[name] {
-		err = &ChangedError{filepath.Clean(f.Name())}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	b := make([]byte, min(info.Size(), codec.MaxImage)+1) // one more shows that it grew
+	n, err := io.ReadFull(f, b)
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+		if hash(b[:n]) != p.read[name] {
+			err = &ChangedError{filepath.Clean(f.Name())}
+		}
 	}
 	return err
 }
 
-// stale returns a [*ChangedError] if a file in the directory does not have the
-// content from which the plan was made.
+// stale returns a [*ChangedError] if one of the files that the plan was made from, but
+// does not change, has another content in the directory.
 func (p *Plan) stale(dir *os.Root) error {
 	for name := range p.read {
-		f, err := openFile(dir, name)
+		if _, changes := p.files[name]; changes {
+			continue // it is compared where it is rewritten
+		}
+		f, err := lookAndOpen(dir, name)
 		if err != nil {
 			return err
 		}
@@ -131,7 +142,7 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 	if err := committed(src); err != nil {
 		return err
 	}
-	c := &cloner{plan: p, opts: o, links: map[fileID]string{}}
+	c := &cloner{plan: p, opts: o, links: map[fileID]string{}, rewritten: map[string]fs.FileInfo{}}
 	if c.from, err = realPath(p.Checkpoint.Path); err != nil {
 		return err
 	}
@@ -145,16 +156,23 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 	}
 	return build(out, func(s *stage) error {
 		c.stage = s
+		if c.to, err = s.mkdir(); err != nil {
+			return err
+		}
+		defer c.to.Close()
 		if err := c.tree(src, "."); err != nil {
 			return err
 		}
-		for name := range p.files {
-			if info, err := s.dir.Lstat(place(name)); err != nil || !info.Mode().IsRegular() {
-				return &ChangedError{filepath.Join(p.Checkpoint.Path, name)} // no file of that name was met
-			}
+		if len(c.rewritten) < len(p.files) {
+			return &ChangedError{p.Checkpoint.Path} // not all were met, as files
 		}
 		if err := syncTree(s.lock.File); err != nil {
 			return err
+		}
+		for name, was := range c.rewritten {
+			if now, err := src.Lstat(name); err != nil || !same(was, now) {
+				return &ChangedError{filepath.Join(p.Checkpoint.Path, name)}
+			}
 		}
 		return p.stale(src)
 	})
@@ -181,20 +199,15 @@ type cloner struct {
 	plan        *Plan
 	from, final string // the checkpoint, and the place of the copy; for links alone
 	stage       *stage
+	to          *os.Root // the copy, in the stage
 	opts        DirOptions
 	links       map[fileID]string // hard links: a copied name of each file with several
+	rewritten   map[string]fs.FileInfo
 	done        int64
 }
 
-// place is the name in the stage of what has the name rel in the checkpoint.
-func place(rel string) string { return path.Join(result, rel) }
-
 // tree copies one directory, then gives it the metadata of the original.
 func (c *cloner) tree(from *os.Root, rel string) error {
-	to := c.stage.dir
-	if err := to.Mkdir(place(rel), 0o700); err != nil {
-		return named(to, err)
-	}
 	src, err := from.Open(".")
 	if err != nil {
 		return named(from, err)
@@ -213,9 +226,9 @@ func (c *cloner) tree(from *os.Root, rel string) error {
 			return err
 		}
 	}
-	dst, err := to.Open(place(rel))
+	dst, err := c.to.Open(rel)
 	if err != nil {
-		return named(to, err)
+		return named(c.to, err)
 	}
 	defer dst.Close()
 	return copyMeta(dst, src, false)
@@ -236,34 +249,36 @@ func (c *cloner) entry(from *os.Root, name, rel string) error {
 			return err
 		}
 		defer sub.Close()
+		if err := c.to.Mkdir(rel, 0o700); err != nil {
+			return named(c.to, err)
+		}
 		return c.tree(sub, rel)
 	case fs.ModeSymlink:
 		return c.symlink(from, name, rel, info)
 	case 0:
-		return c.file(from, name, rel)
+		return c.file(from, name, rel, info)
 	}
 	return &fs.PathError{Op: "copy", Path: filepath.Join(from.Name(), name), Err: ErrSpecial}
 }
 
-func (c *cloner) file(from *os.Root, name, rel string) error {
-	src, err := openFile(from, name)
+func (c *cloner) file(from *os.Root, name, rel string, info fs.FileInfo) error {
+	src, err := openFile(from, name, info)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	info, err := src.Stat()
-	if err != nil {
-		return err
-	}
 	change, changed := c.plan.files[rel]
+	if changed {
+		c.rewritten[rel] = info
+	}
 	// Names of one file stay names of one file, unless only one is converted.
 	if id, many := linkID(info); many {
 		if first, ok := c.links[id]; ok && reflect.DeepEqual(c.plan.files[first], change) {
-			return named(c.stage.dir, c.stage.dir.Link(place(first), place(rel)))
+			return named(c.to, c.to.Link(first, rel))
 		}
 		c.links[id] = rel
 	}
-	dst, err := create(c.stage.dir, place(rel))
+	dst, err := create(c.to, rel)
 	if err != nil {
 		return err
 	}
@@ -306,10 +321,15 @@ func copyEdited(dst, src *os.File, edits []Edit) error {
 	if err := clone(dst, src); err != nil {
 		return err
 	}
-	if now, err := src.Stat(); err != nil || was.Size() != now.Size() || !was.ModTime().Equal(now.ModTime()) {
+	if now, err := src.Stat(); err != nil || !same(was, now) {
 		return &ChangedError{filepath.Clean(src.Name())}
 	}
 	return edit(dst, filepath.Clean(src.Name()), edits)
+}
+
+// same reports whether a file is the same, and was not written meanwhile.
+func same(was, now fs.FileInfo) bool {
+	return os.SameFile(was, now) && was.Size() == now.Size() && was.ModTime().Equal(now.ModTime())
 }
 
 // symlink copies a link. A relative one that would lead elsewhere from the new
@@ -329,10 +349,10 @@ func (c *cloner) symlink(from *os.Root, name, rel string, info fs.FileInfo) erro
 		}
 		target = moved
 	}
-	if err := c.stage.dir.Symlink(target, place(rel)); err != nil {
-		return named(c.stage.dir, err)
+	if err := c.to.Symlink(target, rel); err != nil {
+		return named(c.to, err)
 	}
-	return copyLinkMeta(c.stage, place(rel), info)
+	return copyLinkMeta(c.to, rel, info)
 }
 
 // relink returns what a relative link must read in the final place. Links that
