@@ -78,7 +78,11 @@ func openPacked(path string) (*Checkpoint, error) {
 			return nil, err
 		}
 		if base != name {
-			if raw, err = unpack(filepath.Join(path, name), raw, b); err != nil {
+			c, ok := rawtar.Detect(raw)
+			if !ok || c == rawtar.None {
+				continue // a backup
+			}
+			if raw, err = unpack(filepath.Join(path, name), raw, c, b); err != nil {
 				return nil, err
 			}
 			_, core := codec.CoreTID(base)
@@ -100,11 +104,7 @@ func openPacked(path string) (*Checkpoint, error) {
 }
 
 // unpack decompresses an image.
-func unpack(path string, raw []byte, b *budget) ([]byte, error) {
-	c, ok := rawtar.Detect(raw)
-	if !ok || c == rawtar.None {
-		return raw, nil
-	}
+func unpack(path string, raw []byte, c rawtar.Compression, b *budget) ([]byte, error) {
 	dec, err := rawtar.NewDecoder(b.Count(bytes.NewReader(raw)), c, &b.Budget)
 	if err == nil {
 		defer dec.Close()

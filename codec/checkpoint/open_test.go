@@ -123,3 +123,25 @@ func TestTreeLeader(t *testing.T) {
 		})
 	}
 }
+
+// TestBackup checks that the original that a conversion in place left is no image, though
+// the image is gone.
+func TestBackup(t *testing.T) {
+	dir := t.TempDir()
+	for name, b := range threads8(t) {
+		write(t, dir, name, b)
+	}
+	if err := os.Rename(filepath.Join(dir, "core-22100.img"), filepath.Join(dir, "core-22100.img.orig")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range c.Threads() {
+		if _, ok := errors.AsType[*codec.MissingError](err); !ok {
+			t.Errorf("error %v, want that the leader's image is missing", err)
+		}
+		break
+	}
+}
