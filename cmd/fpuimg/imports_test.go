@@ -26,7 +26,7 @@ var edges = []struct {
 }{
 	{"cmd/fpuimg", "codec codec/checkpoint codec/cpuid codec/elfcore codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
 	{"cmd/fpurestore", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view pflag sys"},
-	{"cmd/fpurestore/internal/ptrace", "sys"},
+	{"cmd/fpurestore/internal/ptrace", "codec/cpuid codec/xstate sys"},
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
 	{"convert", "codec codec/checkpoint convert/compat sys"},

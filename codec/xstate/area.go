@@ -45,6 +45,9 @@ func AreaBV(b []byte) Features {
 	return Features(binary.LittleEndian.Uint64(b[offXStateBV:]))
 }
 
+// SetAreaBV sets XSTATE_BV of an XSAVE area, which is at least [MinArea] long.
+func SetAreaBV(b []byte, bv Features) { binary.LittleEndian.PutUint64(b[offXStateBV:], uint64(bv)) }
+
 // AreaCompacted reports whether an XSAVE area is of compacted format, whose layout
 // follows from its own header.
 func AreaCompacted(b []byte) bool {
@@ -141,7 +144,7 @@ func (p Placement) fits(size int) bool {
 
 // scrub clears the bytes behind the registers, which are no part of the state:
 // the kernel and signal frames keep words of their own there.
-func (s *State) scrub() { clear(s.FX[416:]) }
+func (s *State) scrub() { clear(s.FX[len(s.FX.Registers()):]) }
 
 // MarshalArea builds a standard-format XSAVE area of size bytes by the layout of
 // the machine that is to load it. Every component whose bit is set in XSTATE_BV
@@ -156,7 +159,7 @@ func (s *State) MarshalArea(l Layout, size int) ([]byte, error) {
 	b := make([]byte, size)
 	copy(b, s.FX[:])
 	bv := s.BV | Legacy
-	binary.LittleEndian.PutUint64(b[offXStateBV:], uint64(bv))
+	SetAreaBV(b, bv)
 	for f := range (bv &^ Legacy).All() {
 		p, ok := l.Find(f)
 		d := s.Data(f)
@@ -186,5 +189,5 @@ func (l Layout) Keep(area, old []byte, set Features) {
 			bv = bv&^p.Feature.Mask() | AreaBV(old)&p.Feature.Mask()
 		}
 	}
-	binary.LittleEndian.PutUint64(area[offXStateBV:], uint64(bv))
+	SetAreaBV(area, bv)
 }

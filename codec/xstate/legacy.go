@@ -71,6 +71,10 @@ func (a *FXArea) STSpace() []byte { return a[offST:][:128:128] }
 // XMMSpace returns the 256 bytes of XMM0 to XMM15.
 func (a *FXArea) XMMSpace() []byte { return a[offXMM:][:256:256] }
 
+// Registers returns the bytes that the registers lie in, with the padding between them:
+// what follows is reserved, or software's.
+func (a *FXArea) Registers() []byte { return a[:offXMM+256] }
+
 // ST returns register ST(i), which is stack order, not physical order.
 func (a *FXArea) ST(i int) Float80 { return Float80(a[offST+16*i:][:10]) }
 

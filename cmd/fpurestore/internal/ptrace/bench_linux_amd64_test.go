@@ -204,7 +204,7 @@ func timeRestore(tids []int, pid int, edit func([]byte) []byte) (window, total t
 	if err := t.Swap(areas); err != nil {
 		return 0, 0, err
 	}
-	if err := t.Detach(); err != nil {
+	if err := t.detach(); err != nil {
 		return 0, 0, err
 	}
 	s.last = time.Now()

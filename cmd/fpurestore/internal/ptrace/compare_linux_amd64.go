@@ -2,174 +2,56 @@ package ptrace
 
 import (
 	"bytes"
-	"encoding/binary"
-	"sync"
+	"fmt"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
-// Offsets in the XSAVE area (Intel SDM vol. 1, 13.4.1 and 13.4.2).
-const (
-	offMXCSR     = 24
-	offMXCSRMask = 28
-	offST        = 32
-	offXMM       = 160
-	offXMMEnd    = 416
-	fxsaveSize   = 512
-	offBV        = 512
-	offHeaderEnd = 576
-)
+// fx is the legacy area of either register set.
+func fx(b []byte) *xstate.FXArea { return (*xstate.FXArea)(b) }
 
-// Component bits that are treated apart.
-const (
-	bitX87      = 0
-	bitSSE      = 1
-	bitAVX      = 2
-	bitZMMHi256 = 6
-	bitPKRU     = 9
-)
-
-const (
-	initFCW   = 0x37f
-	initMXCSR = 0x1f80
-)
-
-// component is where one extended component lies in this host's standard
-// format area.
-type component struct{ offset, size int }
-
-func cpuid(leaf, subleaf uint32) (eax, ebx, ecx, edx uint32)
-
-// hostComponents reads CPUID leaf 0xD (SDM vol. 1, 13.2), by which the kernel
-// lays out the areas that ptrace exchanges (arch/x86/kernel/fpu/xstate.c:
-// setup_xstate_cache). Entries with size 0 are absent or supervisor state.
-var hostComponents = sync.OnceValue(func() (c [63]component) {
-	if last, _, _, _ := cpuid(0, 0); last < 0xd {
-		return c
+// compare tells whether a register set reads back as written: every register is the
+// same, as [xstate.ParseArea] takes them, and so is XSTATE_BV, but for PKRU, which the
+// kernel keeps outside the area since 5.14: its value counts and its bit does not. The
+// error is a [*ReadbackError], or says what cannot be compared.
+func compare(set Set, want, got []byte, layout func() xstate.Layout) error {
+	if len(want) != len(got) || len(want) < len(xstate.FXArea{}) {
+		return fmt.Errorf("wrote %d bytes, read %d", len(want), len(got))
 	}
-	for bit := uint32(2); bit < 63; bit++ {
-		size, offset, flags, _ := cpuid(0xd, bit)
-		if size != 0 && flags&1 == 0 {
-			c[bit] = component{int(offset), int(size)}
-		}
-	}
-	return c
-})
-
-// diffXState compares what was written to NT_X86_XSTATE with what reads back,
-// register by register, and returns nil if they mean the same. The rule:
-//
-//   - XSTATE_BV is equal, but for PKRU: the kernel keeps that register outside
-//     the area since 5.14, so its value counts and its bit does not.
-//   - A component whose bit is clear holds its INIT value, whatever the bytes
-//     say: so the kernel takes it, and gives back INIT values (FCW 0x37F, the
-//     rest 0).
-//   - A component whose bit is set holds its bytes, all of them; PKRU its
-//     first four, for the rest is padding.
-//   - MXCSR counts if SSE or AVX is in use and is 0x1F80 otherwise
-//     (copy_uabi_to_xstate).
-//
-// Left out, since no register is there: the padding of ST0-7, the byte after
-// FTW, MXCSR_MASK (a constant of the CPU), bytes 416-511 (the kernel puts XCR0
-// at 464), the rest of the header (the kernel refuses anything but zeros), and
-// gaps between components.
-func diffXState(want, got []byte) error {
-	switch {
-	case len(want) < offHeaderEnd || len(got) < offHeaderEnd:
-		return &ReadbackError{Bit: -1, Offset: min(len(want), len(got))}
-	case len(want) != len(got):
-		return &ReadbackError{Bit: -1, Offset: min(len(want), len(got))}
-	}
-	if bytes.Equal(want[:offXMMEnd], got[:offXMMEnd]) && bytes.Equal(want[offBV:], got[offBV:]) {
+	if bytes.Equal(fx(want).Registers(), fx(got).Registers()) && (set == FP || xstate.AreaBV(want) == xstate.AreaBV(got) &&
+		len(want) >= xstate.MinArea && bytes.Equal(want[xstate.MinArea:], got[xstate.MinArea:])) {
 		return nil // the usual case, with a thousand threads waiting
 	}
-	wantBV, gotBV := binary.LittleEndian.Uint64(want[offBV:]), binary.LittleEndian.Uint64(got[offBV:])
-	if (wantBV^gotBV)&^(1<<bitPKRU) != 0 {
-		return firstDiff(-1, offBV, want[offBV:offBV+8], got[offBV:offBV+8])
+	var l xstate.Layout
+	parse := xstate.ParseFXArea
+	if set == XState {
+		l = layout()
+		parse = func(b []byte) (*xstate.State, error) { return xstate.ParseArea(b, l) }
 	}
-	if err := diffLegacy(want, got, wantBV, gotBV); err != nil {
+	w, err := parse(want)
+	if err != nil {
 		return err
 	}
-	components := hostComponents()
-	for bit := 2; bit < 63; bit++ {
-		if (wantBV|gotBV)&(1<<bit) == 0 {
-			continue
-		}
-		c := components[bit]
-		if c.size == 0 || c.offset < offHeaderEnd || c.offset+c.size > len(want) {
-			// In use, and nobody knows where: not to be called equal.
-			return &ReadbackError{Bit: bit, Offset: c.offset}
-		}
-		if bit == bitPKRU {
-			c.size = 4
-		}
-		w := inUse(want[c.offset:c.offset+c.size], wantBV&(1<<bit) != 0)
-		g := inUse(got[c.offset:c.offset+c.size], gotBV&(1<<bit) != 0)
-		if err := firstDiff(bit, c.offset, w, g); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// diffFP compares two FXSAVE areas by the same rule; there is no XSTATE_BV, so
-// x87 and SSE always count.
-func diffFP(want, got []byte) error {
-	if len(want) != fxsaveSize || len(got) != fxsaveSize {
-		return &ReadbackError{Bit: -1, Offset: min(len(want), len(got))}
-	}
-	return diffLegacy(want, got, 3, 3)
-}
-
-func diffLegacy(want, got []byte, wantBV, gotBV uint64) error {
-	w, g := legacy(want, wantBV), legacy(got, gotBV)
-	if err := firstDiff(bitX87, 0, w[:offMXCSR], g[:offMXCSR]); err != nil {
+	g, err := parse(got)
+	if err != nil {
 		return err
 	}
-	if err := firstDiff(bitSSE, offMXCSR, w[offMXCSR:offMXCSRMask], g[offMXCSR:offMXCSRMask]); err != nil {
-		return err
+	if (w.BV^g.BV)&^xstate.PKRU.Mask() != 0 {
+		return &ReadbackError{"xstate_bv"}
 	}
-	if err := firstDiff(bitX87, offST, w[offST:offXMM], g[offST:offXMM]); err != nil {
-		return err
-	}
-	return firstDiff(bitSSE, offXMM, w[offXMM:], g[offXMM:])
-}
-
-// legacy gives the registers in the first 416 bytes of an area: INIT values
-// where the bit is clear, zero where there is no register.
-func legacy(area []byte, bv uint64) (l [offXMMEnd]byte) {
-	if bv&(1<<bitX87) != 0 {
-		copy(l[:offMXCSR], area)
-		l[5] = 0 // after the abridged tag word
-		for i := range 8 {
-			copy(l[offST+16*i:][:10], area[offST+16*i:])
+	used := xstate.Legacy | w.BV | g.BV
+	for f := range (used & xstate.Known).All() {
+		a, b := w.Value(f), g.Value(f)
+		for r := range f.Component().Registers() {
+			if !bytes.Equal(a[r.Off:][:r.Size], b[r.Off:][:r.Size]) {
+				return &ReadbackError{r.Name}
+			}
 		}
-	} else {
-		binary.LittleEndian.PutUint16(l[:], initFCW)
 	}
-	if bv&(1<<bitSSE|1<<bitAVX) != 0 {
-		copy(l[offMXCSR:offMXCSRMask], area[offMXCSR:])
-	} else {
-		binary.LittleEndian.PutUint32(l[offMXCSR:], initMXCSR)
-	}
-	if bv&(1<<bitSSE) != 0 {
-		copy(l[offXMM:], area[offXMM:])
-	}
-	return l
-}
-
-// inUse gives the content of an extended component: its INIT value, zero, if
-// its bit is clear. (TILEDATA and the like included: every user component
-// above SSE has an INIT value of all zeros, SDM vol. 1, 13.6.)
-func inUse(b []byte, set bool) []byte {
-	if set {
-		return b
-	}
-	return make([]byte, len(b))
-}
-
-func firstDiff(bit, offset int, want, got []byte) error {
-	for i := range want {
-		if want[i] != got[i] {
-			return &ReadbackError{Bit: bit, Offset: offset + i, Want: want[i], Got: got[i]}
+	for f := range (used &^ xstate.Known).All() { // of a newer CPU
+		p, ok := l.Find(f)
+		if !ok || p.Offset+p.Size > len(want) || !bytes.Equal(want[p.Offset:][:p.Size], got[p.Offset:][:p.Size]) {
+			return &ReadbackError{f.String()}
 		}
 	}
 	return nil

@@ -9,8 +9,8 @@
 // # Order
 //
 // A caller opens a [Tracer] with [Open], stops the processes with
-// [Tracer.Stop], looks at the threads ([Tracer.Threads], [Tracer.ReadXState],
-// [Tracer.ReadFP], [Tracer.Compat], [Tracer.ReadShadowStack]), replaces state
+// [Tracer.Stop], looks at the threads ([Tracer.Threads], [Tracer.Read],
+// [Tracer.Compat], [Tracer.ReadShadowStack]), replaces state
 // with [Tracer.Swap], and ends with [Tracer.Close]. The kernel takes ptrace
 // requests from the one OS thread that attached (ptrace(2)), so Open locks the
 // calling goroutine to its OS thread, and every method must be called from

@@ -34,7 +34,7 @@ var (
 // Misuse of this package, and limits of the host.
 var (
 	// ErrNoXSave: the kernel has no NT_X86_XSTATE register set, because the
-	// CPU lacks XSAVE or the kernel does not use it. ReadFP and WriteFP work.
+	// CPU lacks XSAVE or the kernel does not use it.
 	ErrNoXSave = errors.New("this host has no XSAVE")
 	// ErrAmbiguous: an area with an MXCSR that only some kernels would load.
 	ErrAmbiguous = errors.New("MXCSR is not 0x1F80 though SSE is not in use")
@@ -161,17 +161,11 @@ func (e *ThreadError) Unwrap() error { return e.Err }
 
 // ReadbackError says that a register set read back otherwise than written.
 type ReadbackError struct {
-	Bit       int // XSAVE component, -1 for the header
-	Offset    int // first byte that differs, from the start of the area
-	Want, Got byte
+	Register string // first one that differs; xstate_bv, or a component that no table knows
 }
 
 func (e *ReadbackError) Error() string {
-	what := "XSAVE header"
-	if e.Bit >= 0 {
-		what = fmt.Sprintf("XSAVE component %d", e.Bit)
-	}
-	return fmt.Sprintf("%s reads back differently at offset %#x: wrote %#02x, read %#02x", what, e.Offset, e.Want, e.Got)
+	return e.Register + " reads back otherwise than written"
 }
 
 // RestoreError says that a failed Swap left living threads with state that is

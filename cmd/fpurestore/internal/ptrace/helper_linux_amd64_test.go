@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fpuimg/fpuimg/codec/cpuid"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
@@ -184,8 +185,8 @@ func start(tb testing.TB, args ...string) *target {
 }
 
 func osXSave() bool {
-	_, _, ecx, _ := cpuid(1, 0)
-	return ecx&(1<<27) != 0
+	r, _ := (cpuid.Native{}).CPUID(1, 0)
+	return r.ECX&(1<<27) != 0
 }
 
 func startCommand(tb testing.TB, cmd *exec.Cmd) *target {
@@ -404,9 +405,28 @@ func apart(tb testing.TB, trace func()) {
 
 func detach(tb testing.TB, t *Tracer) {
 	tb.Helper()
-	if err := t.Detach(); err != nil {
+	if err := t.detach(); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// readSet reads a register set of a stopped thread, whatever the thread has besides.
+func readSet(t *Tracer, set Set, tid int) ([]byte, error) {
+	th, err := t.thread(tid, "read "+set.String())
+	if err != nil {
+		return nil, err
+	}
+	b, err := t.read(th, set)
+	return slices.Clone(b), err
+}
+
+// writeSet replaces a register set, without reading back and without a way back.
+func writeSet(t *Tracer, set Set, tid int, b []byte) error {
+	th, err := t.thread(tid, "write "+set.String())
+	if err != nil {
+		return err
+	}
+	return t.write(th, Area{set, b})
 }
 
 // readAll reads the state of the given threads.
@@ -414,7 +434,7 @@ func readAll(tb testing.TB, t *Tracer, tids []int) map[int][]byte {
 	tb.Helper()
 	m := make(map[int][]byte)
 	for _, tid := range tids {
-		b, err := t.ReadXState(tid)
+		b, err := readSet(t, XState, tid)
 		if err != nil {
 			tb.Fatal(err)
 		}

@@ -1,29 +1,22 @@
 package ptrace
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
 )
-
-// ReadXState reads NT_X86_XSTATE. The length is this host's size of the
-// register set, the only one that WriteXState accepts. Where SSE is not in use
-// but AVX is, the MXCSR in it may be one of long ago: where the kernel keeps
-// the state in compacted form, the register is 0x1F80 then. The error is a
-// [*ThreadError]; it wraps [ErrNoXSave] if the host has no such set,
-// [ErrExited] if the thread was killed.
-func (t *Tracer) ReadXState(tid int) ([]byte, error) { return t.readSet(tid, XState) }
-
-// ReadFP reads the 512-byte FXSAVE area. The error is as of ReadXState.
-func (t *Tracer) ReadFP(tid int) ([]byte, error) { return t.readSet(tid, FP) }
 
 // Read reads the whole state: NT_X86_XSTATE, or the FXSAVE area on a host
 // without XSAVE. The tracer keeps the bytes too, to put them back: they are not
-// to be modified. The error is as of ReadXState.
+// to be modified. Where SSE is not in use but AVX is, the MXCSR in it may be one of
+// long ago: where the kernel keeps the state in compacted form, the register is
+// 0x1F80 then. The error is a [*ThreadError]; it wraps [ErrExited] if the thread was
+// killed.
 func (t *Tracer) Read(tid int) (Area, error) {
 	th, err := t.thread(tid, "read")
 	if err != nil {
@@ -31,18 +24,6 @@ func (t *Tracer) Read(tid int) (Area, error) {
 	}
 	return t.current(th)
 }
-
-// WriteXState replaces the whole state of one thread, without reading back
-// and without a way back: see [Tracer.Swap]. The error is a [*ThreadError];
-// it wraps EFAULT if the length is not the host's, EINVAL if the kernel does
-// not take the content (XSTATE_BV or MXCSR with bits that the host lacks, or a
-// header that is not zero after XSTATE_BV), and otherwise is as of ReadXState.
-// A refused write changes nothing.
-func (t *Tracer) WriteXState(tid int, b []byte) error { return t.writeSet(tid, Area{XState, b}) }
-
-// WriteFP replaces x87 and SSE state by a 512-byte FXSAVE area and leaves the
-// other components. The error is as of WriteXState.
-func (t *Tracer) WriteFP(tid int, b []byte) error { return t.writeSet(tid, Area{FP, b}) }
 
 // prstatusCompat is the size of struct elf_prstatus's register part for a
 // 32-bit thread: 17 registers of 4 bytes. A 64-bit one has 27 of 8 bytes
@@ -122,7 +103,7 @@ func (t *Tracer) Swap(areas map[int]Area) error {
 		if threads[i], err = t.thread(tid, "write"); err != nil {
 			return err
 		}
-		if a := areas[tid]; len(a.Data) == 0 || a.Set == FP && len(a.Data) != fxsaveSize {
+		if a := areas[tid]; len(a.Data) == 0 || a.Set == FP && len(a.Data) != len(xstate.FXArea{}) {
 			return &ThreadError{PID: threads[i].pid, TID: tid, Op: "write " + a.Set.String(), Err: unix.EINVAL}
 		}
 		if ambiguous(areas[tid]) {
@@ -149,15 +130,17 @@ func (t *Tracer) Swap(areas map[int]Area) error {
 	return nil
 }
 
+// vectors are what is in use where XSAVE stores MXCSR.
+const vectors = 1<<xstate.SSE | xstate.Features(1)<<xstate.AVX
+
 // ambiguous tells whether an area leaves open which MXCSR it means. The kernel
 // takes MXCSR from the area if SSE or AVX is in use, and reads it back so. But
 // if it keeps the state in compacted form, XRSTOR looks at the SSE bit alone,
 // and without it loads 0x1F80 (SDM vol. 1, 13.8.2); in standard form it loads
 // what the area says (13.8.1). No interface tells the form.
 func ambiguous(a Area) bool {
-	return a.Set == XState && len(a.Data) >= offHeaderEnd &&
-		a.Data[offBV]&(1<<bitSSE|1<<bitAVX) == 1<<bitAVX &&
-		binary.LittleEndian.Uint32(a.Data[offMXCSR:]) != initMXCSR
+	return a.Set == XState && xstate.AreaBV(a.Data)&vectors == xstate.AVX.Mask() &&
+		fx(a.Data).MXCSR() != xstate.InitMXCSR
 }
 
 // putBack restores the old state of threads after cause.
@@ -191,12 +174,7 @@ func (t *Tracer) verify(th *thread, a Area) error {
 	if err != nil {
 		return err
 	}
-	if a.Set == FP {
-		err = diffFP(a.Data, got)
-	} else {
-		err = diffXState(a.Data, got)
-	}
-	if err != nil {
+	if err := compare(a.Set, a.Data, got, t.layout); err != nil {
 		return &ThreadError{PID: th.pid, TID: th.tid, Op: "write " + a.Set.String(), Err: err}
 	}
 	return nil
@@ -219,26 +197,6 @@ func (t *Tracer) current(th *thread) (Area, error) {
 	return Area{XState, th.known}, nil
 }
 
-func (t *Tracer) readSet(tid int, set Set) ([]byte, error) {
-	th, err := t.thread(tid, "read "+set.String())
-	if err != nil {
-		return nil, err
-	}
-	b, err := t.read(th, set)
-	if err != nil {
-		return nil, err
-	}
-	return slices.Clone(b), nil
-}
-
-func (t *Tracer) writeSet(tid int, a Area) error {
-	th, err := t.thread(tid, "write "+a.Set.String())
-	if err != nil {
-		return err
-	}
-	return t.write(th, a)
-}
-
 // read gives a register set in t.scratch.
 func (t *Tracer) read(th *thread, set Set) ([]byte, error) {
 	nt, err := t.noteType(th, set)
@@ -249,7 +207,7 @@ func (t *Tracer) read(th *thread, set Set) ([]byte, error) {
 	if err == unix.ENODEV && set == XState { // arch/x86/kernel/fpu/regset.c: xstateregs_get
 		err = ErrNoXSave
 	}
-	if err == nil && (n == 0 || n >= len(t.scratch) || set == FP && n != fxsaveSize) {
+	if err == nil && (n == 0 || n >= len(t.scratch) || set == FP && n != len(xstate.FXArea{})) {
 		err = fmt.Errorf("register set of %d bytes", n)
 	}
 	if err != nil {
@@ -266,7 +224,7 @@ func (t *Tracer) write(th *thread, a Area) error {
 	th.known = nil
 	steps := [][]byte{a.Data}
 	if a.Set == XState {
-		steps = writesFor(a.Data)
+		steps = writesFor(a.Data, t.layout)
 	}
 	for _, data := range steps {
 		err = t.b.SetRegset(th.tid, nt, data)
@@ -298,32 +256,34 @@ func (t *Tracer) write(th *thread, a Area) error {
 // Any other component in INIT can be so beside any other in use, while a program runs:
 // the CPU has to tell them apart. Which bits the thread has now does not matter: bytes
 // under a clear one can be older still.
-func writesFor(data []byte) [][]byte {
-	if len(data) < offHeaderEnd {
+func writesFor(data []byte, layout func() xstate.Layout) [][]byte {
+	if len(data) < xstate.MinArea {
 		return [][]byte{data} // for the kernel to refuse
 	}
-	bv := binary.LittleEndian.Uint64(data[offBV:])
-	if bv&(1<<bitSSE|1<<bitAVX) == 0 { // else what is in use says which MXCSR: see ambiguous
+	bv := xstate.AreaBV(data)
+	if bv&vectors == 0 { // else what is in use says which MXCSR: see ambiguous
 		data = slices.Clone(data)
-		binary.LittleEndian.PutUint32(data[offMXCSR:], initMXCSR)
+		fx(data).SetMXCSR(xstate.InitMXCSR)
 	}
-	var first uint64
-	if bv&(1<<bitZMMHi256) != 0 {
-		first = 1<<bitAVX | 1<<bitSSE
+	var first xstate.Features
+	if bv.Has(xstate.ZMMHi256) {
+		first = vectors
 	}
-	if bv&(1<<bitAVX) != 0 || bv&(1<<bitX87|1<<bitSSE|1<<bitAVX) == 0 {
-		first |= 1 << bitSSE
+	if bv.Has(xstate.AVX) || bv&(xstate.Legacy|vectors) == 0 {
+		first |= xstate.SSE.Mask()
 	}
 	if first &^= bv; first == 0 {
 		return [][]byte{data}
 	}
 	zeros := slices.Clone(data)
-	binary.LittleEndian.PutUint64(zeros[offBV:], bv|first)
-	if first&(1<<bitSSE) != 0 {
-		clear(zeros[offXMM:offXMMEnd])
+	xstate.SetAreaBV(zeros, bv|first)
+	if first.Has(xstate.SSE) {
+		clear(fx(zeros).XMMSpace())
 	}
-	if c := hostComponents()[bitAVX]; first&(1<<bitAVX) != 0 && c.offset+c.size <= len(data) {
-		clear(zeros[c.offset:][:c.size])
+	if first.Has(xstate.AVX) {
+		if p, ok := layout().Find(xstate.AVX); ok && p.Offset+p.Size <= len(data) {
+			clear(zeros[p.Offset:][:p.Size])
+		}
 	}
 	return [][]byte{zeros, data}
 }

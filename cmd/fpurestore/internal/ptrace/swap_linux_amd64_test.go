@@ -2,6 +2,7 @@ package ptrace
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
 // faulty makes chosen calls fail, and can do something before one.
@@ -147,7 +150,7 @@ func restore(b Backend, patience time.Duration, tids []int, pids ...int) (swappe
 	if err := t.Swap(areas); err != nil {
 		return false, err
 	}
-	return true, t.Detach()
+	return true, t.detach()
 }
 
 // TestFaults fails every call in turn. Afterwards, whatever the error was,
@@ -286,7 +289,7 @@ func TestReadBackDiffers(t *testing.T) {
 	err := tr.Swap(areas)
 	var rb *ReadbackError
 	var re *RestoreError
-	if !errors.As(err, &rb) || rb.Offset != offXMM+17 || rb.Bit != bitSSE || rb.Want == rb.Got || errors.As(err, &re) {
+	if !errors.As(err, &rb) || rb.Register != "xmm1" || errors.As(err, &re) {
 		t.Errorf("Swap = %v", err)
 	}
 	for tid, b := range readAll(t, tr, g.tids()) {
@@ -407,34 +410,44 @@ func TestKilledWhileStopping(t *testing.T) {
 	}
 }
 
-func TestDiff(t *testing.T) {
-	components := hostComponents()
-	avx := components[bitAVX]
-	if avx.size == 0 {
-		t.Skip("CPUID leaf 0xD lists no AVX state")
+func TestCompare(t *testing.T) {
+	const unknown = xstate.Feature(40) // to the table
+	layout := func() xstate.Layout {
+		return append(xstate.AMDLayout(xstate.AVX.Mask()|xstate.PKRU.Mask()), xstate.Placement{Feature: unknown, Offset: 832, Size: 64})
 	}
-	base := make([]byte, avx.offset+avx.size)
+	base := make([]byte, layout().End(^xstate.Features(0)))
 	r := rand.New(rand.NewPCG(1, 1))
 	for i := range base {
 		base[i] = byte(r.Uint32())
 	}
 	clear(base[offBV:offHeaderEnd])
-	setBV(base, 7)
+	const pkru = 2432
 	tests := []struct {
 		name   string
 		bits   uint64
 		offset int
-		same   bool
+		differ string
 	}{
-		{"FCW", 7, 0, false}, {"FSW", 7, 3, false}, {"FTW", 7, 4, false}, {"after FTW", 7, 5, true},
-		{"FOP", 7, 6, false}, {"FIP", 7, 15, false}, {"FDP", 7, 23, false},
-		{"MXCSR", 7, 25, false}, {"MXCSR_MASK", 7, 28, true},
-		{"ST0", 7, 32, false}, {"ST7", 7, 32 + 112 + 9, false}, {"ST7 padding", 7, 32 + 112 + 10, true},
-		{"XMM0", 7, 160, false}, {"XMM15", 7, 415, false}, {"reserved", 7, 416, true}, {"sw_reserved", 7, 464, true}, {"sw_reserved end", 7, 511, true},
-		{"YMM0", 7, avx.offset, false}, {"YMM15", 7, avx.offset + 255, false},
-		{"x87 in INIT", 6, 0, true}, {"ST0 in INIT", 6, 32, true},
-		{"SSE in INIT", 5, 160, true}, {"MXCSR with AVX alone", 5, 25, false}, {"MXCSR in INIT", 1, 25, true},
-		{"AVX in INIT", 3, avx.offset, true},
+		{"FCW", 7, 0, "fcw"}, {"FSW", 7, 3, "fsw"}, {"FTW", 7, 4, "ftw"}, {"after FTW", 7, 5, ""},
+		{"FOP", 7, 6, "fop"}, {"FIP", 7, 15, "fip"}, {"FDP", 7, 23, "fdp"},
+		{"MXCSR", 7, 25, "mxcsr"}, {"MXCSR_MASK", 7, 28, ""},
+		{"ST0", 7, 32, "st0"}, {"ST7", 7, 32 + 112 + 9, "st7"}, {"ST7 padding", 7, 32 + 112 + 10, ""},
+		{"XMM0", 7, 160, "xmm0"}, {"XMM15", 7, 415, "xmm15"},
+		{"reserved", 7, 416, ""}, {"sw_reserved", 7, 464, ""}, {"sw_reserved end", 7, 511, ""},
+		{"YMM0", 7, 576, "ymm0"}, {"YMM15", 7, 576 + 255, "ymm15"},
+		{"x87 in INIT", 6, 0, ""}, {"ST0 in INIT", 6, 32, ""},
+		{"SSE in INIT", 5, 160, ""}, {"MXCSR with AVX alone", 5, 25, "mxcsr"}, {"MXCSR in INIT", 1, 25, ""},
+		{"AVX in INIT", 3, 576, ""},
+		{"PKRU", 1<<9 | 3, pkru, "pkru"}, {"PKRU padding", 1<<9 | 3, pkru + 4, ""}, {"PKRU in INIT", 3, pkru, ""},
+		{"unknown", 1<<unknown | 3, 832, "bit 40"}, {"unknown in INIT", 3, 832, ""},
+		{"no place", 1<<41 | 3, 0, "fcw"}, {"no place, padding", 1<<41 | 3, 5, "bit 41"},
+	}
+	differ := func(err error) string {
+		var rb *ReadbackError
+		if errors.As(err, &rb) {
+			return rb.Register
+		}
+		return fmt.Sprint(err)
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -442,35 +455,31 @@ func TestDiff(t *testing.T) {
 			setBV(a, tt.bits)
 			b := slices.Clone(a)
 			b[tt.offset] ^= 0x10
-			err := diffXState(a, b)
-			if (err == nil) != tt.same {
-				t.Errorf("%v", err)
-			}
-			var rb *ReadbackError
-			if !tt.same && (!errors.As(err, &rb) || rb.Offset != tt.offset) {
-				t.Errorf("%v, want offset %#x", err, tt.offset)
+			want := cmp.Or(tt.differ, "<nil>")
+			if got := differ(compare(XState, a, b, layout)); got != want {
+				t.Errorf("got %s, want %s", got, want)
 			}
 			if tt.bits == 7 && tt.offset < fxsaveSize {
-				if err := diffFP(a[:fxsaveSize], b[:fxsaveSize]); (err == nil) != tt.same {
-					t.Errorf("FXSAVE area: %v", err)
+				if got := differ(compare(FP, a[:fxsaveSize], b[:fxsaveSize], nil)); got != want {
+					t.Errorf("FXSAVE area: got %s, want %s", got, want)
 				}
 			}
 		})
 	}
-	b := slices.Clone(base)
+	a, b := slices.Clone(base), slices.Clone(base)
+	setBV(a, 7)
 	setBV(b, 3)
-	if diffXState(base, b) == nil {
-		t.Error("another XSTATE_BV is taken for equal")
+	if got := differ(compare(XState, a, b, layout)); got != "xstate_bv" {
+		t.Errorf("another XSTATE_BV: %s", got)
 	}
-	b = slices.Clone(base)
-	setBV(b, 1<<40|3)
-	other := slices.Clone(b)
-	other[avx.offset] ^= 1
-	if diffXState(b, b) != nil || diffXState(b, other) == nil {
-		t.Error("a component of unknown place is taken for equal")
+	// The kernel keeps PKRU elsewhere: its bit says nothing, its value does.
+	clear(a[pkru:][:8])
+	setBV(a, 1<<9|3)
+	if got := differ(compare(XState, a, b, layout)); got != "<nil>" {
+		t.Errorf("a PKRU of 0 and one in INIT: %s", got)
 	}
 	for n := range offHeaderEnd {
-		if diffXState(base[:n], base[:n]) == nil {
+		if compare(XState, base[:n], base[:n], layout) == nil {
 			t.Fatalf("%d bytes are taken for an area", n)
 		}
 	}
@@ -545,6 +554,7 @@ func subsets(mask uint64) []uint64 {
 // components in use, and leaves the bytes of the others (copy_uabi_to_xstate).
 type buffer struct {
 	Backend
+	layout xstate.Layout
 	area   []byte
 	writes int
 	fail   bool // the next read
@@ -583,9 +593,9 @@ func (k *buffer) take(to, from []byte) {
 	if bv(from)&(1<<bitSSE) != 0 {
 		copy(to[offXMM:], l[offXMM:])
 	}
-	for bit, c := range hostComponents() {
-		if bit >= 2 && c.size != 0 && c.offset+c.size <= len(to) && bv(from)&(1<<bit) != 0 {
-			copy(to[c.offset:][:c.size], from[c.offset:])
+	for _, p := range k.layout {
+		if xstate.AreaBV(from).Has(p.Feature) {
+			copy(to[p.Offset:][:p.Size], from[p.Offset:])
 		}
 	}
 }
@@ -595,18 +605,15 @@ func (k *buffer) take(to, from []byte) {
 // whether the state is a new one or is put back. Any other set takes one write.
 func TestStaleBytes(t *testing.T) {
 	const mask = 1<<bitX87 | 1<<bitSSE | 1<<bitAVX | 1<<5 | 1<<bitZMMHi256 | 1<<7
-	components := hostComponents()
-	last := components[7]
-	if last.size == 0 {
-		t.Skip("CPUID leaf 0xD lists no AVX-512 state")
-	}
+	layout := xstate.AMDLayout(mask)
+	avx, _ := layout.Find(xstate.AVX)
 	for _, set := range subsets(mask) {
 		for _, before := range []uint64{mask, 0, set} {
-			k := &buffer{area: bytes.Repeat([]byte{0xaa}, last.offset+last.size)}
+			k := &buffer{layout: layout, area: bytes.Repeat([]byte{0xaa}, layout.End(mask))}
 			clear(k.area[offBV:offHeaderEnd])
 			setBV(k.area, before)
 			binary.LittleEndian.PutUint32(k.area[offMXCSR:], initMXCSR)
-			tr := &Tracer{b: k, threads: map[int]*thread{1: {tid: 1, stopped: true}}, scratch: make([]byte, 64<<10)}
+			tr := &Tracer{b: k, layout: func() xstate.Layout { return layout }, threads: map[int]*thread{1: {tid: 1, stopped: true}}, scratch: make([]byte, 64<<10)}
 			area := bytes.Repeat([]byte{0x55}, len(k.area))
 			clear(area[offBV:offHeaderEnd])
 			setBV(area, set)
@@ -634,9 +641,8 @@ func TestStaleBytes(t *testing.T) {
 					t.Errorf("from %#x to %#x: old bytes of %#x", before, set, part)
 				}
 			}
-			avx := components[bitAVX]
 			stale(1<<bitSSE, 1<<bitAVX|1<<bitZMMHi256, k.area[offXMM:offXMMEnd])
-			stale(1<<bitAVX, 1<<bitZMMHi256, k.area[avx.offset:][:avx.size])
+			stale(1<<bitAVX, 1<<bitZMMHi256, k.area[avx.Offset:][:avx.Size])
 			if set&(1<<bitX87|1<<bitSSE|1<<bitAVX) == 0 {
 				wantWrites = 2 // for MXCSR
 			}

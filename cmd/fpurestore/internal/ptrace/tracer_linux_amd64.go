@@ -8,9 +8,13 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
 // Tracer stops the threads of some processes and works on their registers. Its
@@ -18,6 +22,7 @@ import (
 type Tracer struct {
 	b       Backend
 	now     func() time.Time
+	layout  func() xstate.Layout
 	osTID   int // the OS thread that traces
 	pids    []int
 	threads map[int]*thread
@@ -57,6 +62,7 @@ func OpenBackend(b Backend, pids ...int) (*Tracer, error) {
 	t := &Tracer{
 		b:       b,
 		now:     time.Now,
+		layout:  hostLayout,
 		osTID:   unix.Gettid(),
 		threads: make(map[int]*thread),
 		// More than any register set: the largest known, with AMX, is 11008.
@@ -72,6 +78,10 @@ func OpenBackend(b Backend, pids ...int) (*Tracer, error) {
 	}
 	return t, nil
 }
+
+// hostLayout is where the kernel puts components, by CPUID as it does
+// (arch/x86/kernel/fpu/xstate.c: setup_xstate_cache). Hardly any restore asks.
+var hostLayout = sync.OnceValue(func() xstate.Layout { return cpuid.CPU(cpuid.Native{}).Layout })
 
 func (t *Tracer) open(pid int) error {
 	if pid == os.Getpid() {
@@ -448,18 +458,6 @@ func (t *Tracer) Threads() []Thread {
 	return list
 }
 
-// Detach lets all threads go, with the signals that were met while stopping
-// them, and tries every thread whatever happens to the others. A thread that
-// was killed meanwhile is no error. The error joins one [*ThreadError] for
-// each living thread that could not be let go; calling Detach again, or
-// Close, tries those again. After a complete Detach, Stop may be called again.
-func (t *Tracer) Detach() error {
-	if err := t.here(); err != nil {
-		return err
-	}
-	return t.detach()
-}
-
 // abandon leaves all threads to the end of the OS thread, which lets them go in one go.
 // To do it here takes as long as the threads let go want the CPU as well. But for a
 // signal that has been taken off the queue: the kernel has dropped it
@@ -480,9 +478,11 @@ func (t *Tracer) abandon() error {
 // them. One that sleeps for longer may do so for ever.
 const haltGrace = 200 * time.Millisecond
 
-// detach lets go of what stands still at once, and of what does not as soon as it has
-// stopped: the kernel detaches from no other. What has not when the grace is over is
-// left to the end of the OS thread.
+// detach lets go of what stands still at once, with the signals that were met while
+// stopping, and of what does not as soon as it has stopped: the kernel detaches from no
+// other. What has not when the grace is over is left to the end of the OS thread. A
+// thread that was killed meanwhile is no error. The error joins one [*ThreadError] for
+// each living thread that could not be let go, which another detach tries again.
 func (t *Tracer) detach() error {
 	end := t.now().Add(haltGrace)
 	asked, failed, gone := make(map[int]bool), make(map[int]bool), make(map[int]bool)
@@ -627,7 +627,7 @@ func (t *Tracer) inStop(th *thread) bool {
 // Close detaches what is still attached, forgets the processes, and unlocks
 // the goroutine, unless some thread could not be detached: then the goroutine
 // stays locked, so that its OS thread ends with it, and the kernel detaches.
-// The error is that of Detach.
+// The error joins one [*ThreadError] for each living thread that could not be detached.
 func (t *Tracer) Close() error {
 	if t.closed {
 		return nil

@@ -42,7 +42,7 @@ func TestSwap(t *testing.T) {
 					} else if err := diffHeld(th.Given, got); err != nil {
 						t.Fatalf("thread %d: %v", th.TID, err)
 					}
-					fp, err := tr.ReadFP(th.TID)
+					fp, err := readSet(tr, FP, th.TID)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -78,7 +78,7 @@ func TestFXSave(t *testing.T) {
 	tr := open(t, NewSystem(), g.PID)
 	areas, want := make(map[int]Area), make(map[int][]byte)
 	for _, th := range g.Threads {
-		got, err := tr.ReadFP(th.TID)
+		got, err := readSet(tr, FP, th.TID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func TestFXSave(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := tr.ReadXState(th.TID); errors.Is(err, ErrNoXSave) != (whole.Set == FP) || (whole.Set == XState) != osXSave() {
+		if _, err := readSet(tr, XState, th.TID); errors.Is(err, ErrNoXSave) != (whole.Set == FP) || (whole.Set == XState) != osXSave() {
 			t.Errorf("Read gives a %v, ReadXState %v", whole.Set, err)
 		}
 		want[th.TID] = flip(got)
@@ -102,7 +102,7 @@ func TestFXSave(t *testing.T) {
 		t.Errorf("reserved MXCSR bit: %v", err)
 	}
 	for _, th := range g.Threads {
-		got, err := tr.ReadFP(th.TID)
+		got, err := readSet(tr, FP, th.TID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func TestReadBack(t *testing.T) {
 	g := start(t, "-full")
 	tr := open(t, NewSystem(), g.PID)
 	tid := g.tids()[0]
-	first, err := tr.ReadXState(tid)
+	first, err := readSet(tr, XState, tid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,10 +143,10 @@ func TestReadBack(t *testing.T) {
 		for i := 416; i < 512; i++ {
 			b[i] = byte(r.Uint32()) // not a register
 		}
-		if err := tr.WriteXState(tid, b); err != nil {
+		if err := writeSet(tr, XState, tid, b); err != nil {
 			t.Fatalf("bits %#x: %v", bits, err)
 		}
-		got, err := tr.ReadXState(tid)
+		got, err := readSet(tr, XState, tid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,13 +172,13 @@ func TestReadBack(t *testing.T) {
 	if err := tr.Swap(map[int]Area{tid: {XState, b}}); !errors.Is(err, ErrAmbiguous) {
 		t.Errorf("Swap = %v, want ErrAmbiguous", err)
 	}
-	if err := tr.WriteXState(tid, b); err != nil {
+	if err := writeSet(tr, XState, tid, b); err != nil {
 		t.Fatal(err)
 	}
 	detach(t, tr)
 	held := g.ask("snap").Threads[0].Held
 	stop(t, tr)
-	got, err := tr.ReadXState(tid)
+	got, err := readSet(tr, XState, tid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,14 +195,14 @@ func TestReadBack(t *testing.T) {
 	// A write of the FXSAVE area puts x87 and SSE in use and leaves the rest.
 	b = scramble(r, first, g.Mask)
 	setBV(b, g.Mask&^3)
-	if err := tr.WriteXState(tid, b); err != nil {
+	if err := writeSet(tr, XState, tid, b); err != nil {
 		t.Fatal(err)
 	}
 	fp := legacyOf(first)
-	if err := tr.WriteFP(tid, fp); err != nil {
+	if err := writeSet(tr, FP, tid, fp); err != nil {
 		t.Fatal(err)
 	}
-	if got, err = tr.ReadXState(tid); err != nil {
+	if got, err = readSet(tr, XState, tid); err != nil {
 		t.Fatal(err)
 	}
 	want := slices.Clone(b)
@@ -214,7 +214,7 @@ func TestReadBack(t *testing.T) {
 	if err := tr.Swap(map[int]Area{tid: {FP, legacyOf(b)}}); err != nil {
 		t.Error(err)
 	}
-	if err := tr.WriteXState(tid, first); err != nil {
+	if err := writeSet(tr, XState, tid, first); err != nil {
 		t.Fatal(err)
 	}
 	detach(t, tr)
@@ -510,7 +510,7 @@ func TestSignals(t *testing.T) {
 				handed++
 			}
 		}
-		if err := tr.Detach(); err != nil {
+		if err := tr.detach(); err != nil {
 			t.Error(err)
 			break
 		}
@@ -863,7 +863,7 @@ func TestSeveral(t *testing.T) {
 		t.Error("stopped twice")
 	}
 	detach(t, tr)
-	if _, err := tr.ReadXState(a.tids()[0]); !errors.Is(err, ErrNotStopped) {
+	if _, err := readSet(tr, XState, a.tids()[0]); !errors.Is(err, ErrNotStopped) {
 		t.Errorf("read after detach: %v", err)
 	}
 	stop(t, tr)
@@ -898,7 +898,7 @@ func TestCompat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fp, err := tr.ReadFP(tid)
+	fp, err := readSet(tr, FP, tid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -968,8 +968,8 @@ func TestWrongThread(t *testing.T) {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		_, err := tr.ReadXState(g.tids()[0])
-		done <- errors.Join(err, tr.Detach())
+		_, err := readSet(tr, XState, g.tids()[0])
+		done <- errors.Join(err, tr.Close())
 	}()
 	if err := <-done; !errors.Is(err, ErrWrongThread) {
 		t.Errorf("got %v", err)
