@@ -15,6 +15,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -324,7 +325,7 @@ func asNobody(t *testing.T) {
 	must(t, unix.Setfsuid(nobody))
 	t.Cleanup(func() { unix.Setfsuid(0); unix.Setfsgid(0) })
 	if old, _ := unix.SetfsuidRetUid(-1); old != nobody {
-		t.Skip("no other user to be")
+		testcmd.Lack(t, "there is no other user to be")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -21,7 +22,7 @@ import (
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to be two users")
+		testcmd.Lack(t, "this user is not root, who can be two users")
 	}
 }
 
@@ -311,7 +312,7 @@ func TestACL(t *testing.T) {
 	base := t.TempDir()
 	err := unix.Setxattr(base, "system.posix_acl_default", acl(nobody), 0)
 	if errors.Is(err, unix.ENOTSUP) {
-		t.Skip("no access lists here")
+		testcmd.Lack(t, "the temporary directory has no access lists")
 	}
 	must(t, err)
 	has := func(path string) string {

@@ -51,7 +51,7 @@ func Tool(tb testing.TB, name string) string {
 	tb.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		lack(tb, name+" is not installed")
+		Lack(tb, name+" is not installed")
 	}
 	return path
 }
@@ -61,7 +61,7 @@ func GNUTar(tb testing.TB) string {
 	tb.Helper()
 	path := Tool(tb, "tar")
 	if out, err := exec.Command(path, "--version").Output(); err != nil || !bytes.Contains(out, []byte("GNU tar")) {
-		lack(tb, path+" is not GNU tar")
+		Lack(tb, path+" is not GNU tar")
 	}
 	return path
 }
@@ -70,11 +70,13 @@ func GNUTar(tb testing.TB) string {
 func Library(tb testing.TB, name string) {
 	tb.Helper()
 	if err := exec.Command(Tool(tb, "pkg-config"), "--exists", name).Run(); err != nil {
-		lack(tb, name+" is not installed")
+		Lack(tb, name+" is not installed")
 	}
 }
 
-func lack(tb testing.TB, what string) {
+// Lack skips a test on a machine that lacks something which is no part of its CPU; with
+// FPU_TOOLS=1 the test fails.
+func Lack(tb testing.TB, what string) {
 	tb.Helper()
 	if os.Getenv("FPU_TOOLS") != "" {
 		tb.Fatalf("%s, and FPU_TOOLS is set", what)
