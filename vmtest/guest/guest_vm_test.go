@@ -123,6 +123,25 @@ func TestSameCPUVM(t *testing.T) {
 	}
 }
 
+// A program that has a file open when it is dumped is dumped once more: its
+// checkpoint is restored where the file is not.
+func TestOpenFileVM(t *testing.T) {
+	guest.Require(t)
+	const status = "/tmp/holder"
+	holder := testprog.Lib + "set -e\nstart 100000 " + status + " sh -c '" +
+		"exec 3>>" + status + "; echo open >&3; until [ -e /tmp/dumped ]; do sleep 0.1; done; exec 3>&-; while :; do sleep 0.1; done'\n"
+	// The file is closed when the program goes on after its first dump.
+	dump := testprog.Lib + "set -e\ncriu() { command criu \"$@\" && touch /tmp/dumped; }\ndump 100000 $OUT\n"
+	restore := testprog.Lib + "set -e\nrm " + status + "\nrestore /job/step/dump/out $OUT/restore.log\nalive 100000\nstop 100000\n"
+	r := run(t, "Haswell", nil, []guest.Step{{Name: "start", Script: holder}, {Name: "dump", Script: dump}, {Name: "restore", Script: restore}})
+	for _, name := range []string{"start", "dump", "restore"} {
+		wantOK(t, r.Step(name))
+	}
+	if s := r.Step("dump"); !strings.Contains(s.Stderr, "had a file open, dumped again") {
+		t.Errorf("the file was not open at the first dump: %s", s.Stderr)
+	}
+}
+
 // What a CPU with AVX dumped, on one without XSAVE: CRIU refuses by default,
 // and leaves nothing of the attempt. Told not to compare, it restores the
 // legacy registers alone, and what then becomes of a program is up to the

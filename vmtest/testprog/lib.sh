@@ -56,16 +56,32 @@ await() {
 	return $_rc
 }
 
-# dump PID DIR [OPTION...]: has CRIU checkpoint the program into DIR, which ends
-# it. Its log is DIR/dump.log; the errors in it go to stderr.
+# dump PID DIR [OPTION...]: has CRIU checkpoint the program into DIR, and ends it.
+# Its log is DIR/dump.log; the errors in it go to stderr. A checkpoint of a moment
+# when the status file is open needs that file where it is restored: the program,
+# left stopped as it was dumped, shows whether it is, and is then dumped again.
 dump() {
 	_pid=$1 _dir=$2
 	shift 2
 	mkdir -p "$_dir"
-	_rc=0
-	criu dump -t "$_pid" -D "$_dir" -o dump.log -v4 "$@" || _rc=$?
-	[ $_rc = 0 ] || { grep Error "$_dir/dump.log" >&2; return $_rc; }
-	while alive "$_pid"; do sleep 0.1; done
+	while :; do
+		_rc=0
+		criu dump -t "$_pid" -D "$_dir" -o dump.log -v4 --leave-stopped "$@" || _rc=$?
+		[ $_rc = 0 ] || { grep Error "$_dir/dump.log" >&2; return $_rc; }
+		opened "$_pid" || break
+		echo "dump: process $_pid had a file open, dumped again" >&2
+		rm -f "$_dir"/*.img
+		kill -CONT "-$_pid"
+	done
+	stop "$_pid"
+}
+
+# opened PID: whether a process of the program has a file in /tmp open.
+opened() {
+	for _p in $(pids "$1"); do
+		ls -l "/proc/$_p/fd" | grep -q ' -> /tmp/' && return
+	done
+	return 1
 }
 
 # restore DIR LOG [OPTION...]: has CRIU restore the checkpoint in DIR, and moves

@@ -6,7 +6,7 @@ import (
 	"path"
 )
 
-// Lib is the shell functions start, pids, alive, await, dump, restore and
+// Lib is the shell functions start, pids, alive, await, dump, opened, restore and
 // stop, to be put before a step's own lines.
 //
 //go:embed lib.sh

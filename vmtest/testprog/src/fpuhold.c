@@ -32,7 +32,7 @@
 // There is no libc: glibc picks AVX code at start and would itself not survive
 // what is tested. The compiler is told to leave the FPU alone, so between two
 // checks nothing touches the registers but kernel and CRIU. No file is open
-// between ticks, so a checkpoint needs nothing but STATUS's directory.
+// between ticks: a checkpoint of such a moment needs nothing but STATUS's directory.
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
