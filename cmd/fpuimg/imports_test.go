@@ -35,6 +35,7 @@ var edges = []struct {
 	{"codec/elfcore", "codec codec/xstate"},
 	{"codec", "codec/xstate protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
+	{"codec/facts", "codec/xstate"},
 	{"internal/test/truth", "codec/xstate internal/test/img"}, // for tests only
 	{"codec/xstate", ""},
 	{"codec/internal/rawtar", "compress lz4 xz"},
