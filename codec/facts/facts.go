@@ -11,8 +11,9 @@ import "github.com/fpuimg/fpuimg/codec/xstate"
 
 // Process is one task: its code, and its threads.
 type Process struct {
-	PID  int
-	Libc string // "glibc 2.36", "glibc" if the version is in no file, "musl", or "" if there is none or it is unknown
+	PID    int
+	Rooted bool   // ELF files were looked for: there is a root
+	Libc   string // "glibc 2.36", "glibc" if the version is in no file, "musl", or "" if there is none or it is unknown
 
 	// Source is the CPU that glibc found when the program started; nil if the memory
 	// holds no such record.
@@ -174,7 +175,7 @@ type Topic string
 const (
 	Code   Topic = "code"   // functions and slots of an object
 	Memory Topic = "memory" // pages that are not there
-	Libc   Topic = "libc"   // the libc and what it recorded
+	Libc   Topic = "libc"   // the libc: its file could not be proven, or what it recorded is not clear
 	Proof  Topic = "proof"  // live or dead registers of a thread
 )
 
@@ -183,7 +184,5 @@ type Unknown struct {
 	Topic  Topic
 	TID    int     // 0 if it is about the process
 	Object *Object // nil if it is about no object
-	Reason string  // "pages are in a parent that is not there"
-	// NoRoot tells that only the ELF files are wanting, and no root was given.
-	NoRoot bool
+	Reason string  // "pages are in a parent that is not there"; that there is no root needs no word
 }
