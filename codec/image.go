@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Magic numbers of criu/include/magic.h.
@@ -15,6 +17,11 @@ const (
 	magicPstree    = 0x50273030
 	magicCore      = 0x55053847
 	magicCPUInfo   = 0x61404013
+	magicMM        = 0x57492820
+	magicPagemap   = 0x56084025
+	magicFiles     = 0x56303138
+	magicRegFiles  = 0x50363636 // the files of CRIU before 3.0
+	magicMemfd     = 0x48453499
 )
 
 // magicNames are the kinds of images, as their files are named.
@@ -28,7 +35,7 @@ var magicNames = map[uint32]string{magicInventory: "inventory", magicPstree: "ps
 	0x57373951: "netdev", 0x55933752: "netns", 0x59433025: "tty", 0x59453036: "tty-info", 0x59413026: "tty-data", 0x54323616: "filelocks",
 	0x57113925: "rlimit", 0x55096122: "fanotify", 0x56506035: "fanotify-mark", 0x59255647: "signal", 0x58005614: "netlinksk", 0x61394011: "ns-files",
 	0x57143751: "tunfile", 0x59383330: "cgroup", 0x50493712: "timerfd", 0x55474906: "userns", 0x64413049: "seccomp", 0x67343323: "binfmt-misc",
-	0x49353943: "autofs", 0x56303138: "files", 0x57093306: "stats", 0x57004059: "irmap-cache"}
+	0x49353943: "autofs", 0x56303138: "files", magicMemfd: "memfd", 0x57093306: "stats", 0x57004059: "irmap-cache"}
 
 // image is a framed image file: magic words, then entries.
 type image struct {
@@ -107,21 +114,32 @@ func (m *image) next() (entry, error) {
 	return e, nil
 }
 
-// CheckInventory checks that CRIU could read an inventory.img, of whose values none
-// is needed here. The error is a [*FormatError].
-func CheckInventory(path string, b []byte) error {
+// Inventory is what inventory.img tells of the images.
+type Inventory struct {
+	Compressed bool // the pages (CRIU 4.3)
+}
+
+// Field numbers of images/inventory.proto.
+const inventoryCompress = 15
+
+// ParseInventory decodes inventory.img. The error is a [*FormatError].
+func ParseInventory(path string, b []byte) (Inventory, error) {
+	var inv Inventory
 	img, err := newImage(path, b, magicInventory)
 	if err != nil {
-		return err
+		return inv, err
 	}
 	e, err := img.next()
 	if err != nil {
-		return err
+		return inv, err
 	}
 	m := img.message(e, "inventory")
 	for m.next() {
+		if m.num == inventoryCompress {
+			inv.Compressed = m.typ != protowire.VarintType || m.u != 0
+		}
 	}
-	return img.err
+	return inv, img.err
 }
 
 // splice returns the file with e's payload replaced and its length word set.

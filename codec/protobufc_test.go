@@ -368,7 +368,8 @@ var readers = []reader{
 		return tasks, nil, err
 	}},
 	{"inventory_entry", "*/inventory.img", 0x58313116, func(t *testing.T, b []byte) (any, *codec.Core, error) {
-		return nil, nil, codec.CheckInventory("img", b)
+		inv, err := codec.ParseInventory("img", b)
+		return inv, nil, err
 	}},
 }
 

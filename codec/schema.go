@@ -8,7 +8,8 @@ import (
 )
 
 // schema is what CRIU 4.2 says of the messages that are read here and of all below
-// them (images/*.proto). A line is a message, its words are the fields from number
+// them (images/*.proto), and CRIU 4.3 of compressed pages. Of files that nothing is
+// mapped from, such as sockets, the content is bytes. A line is a message, its words are the fields from number
 // 1 on: "-" is a number that no field has, else the name, then what the field holds
 //
 //	(nothing)  a number of any width or an enum, as a varint
@@ -73,8 +74,18 @@ riscv_gp    pc! ra! sp! gp! tp! t0! t1! t2! s0! s1! a0! a1! a2! a3! a4! a5! a6! 
 riscv_fp    f* fcsr!
 
 pstree      pid! ppid! pgid! sid! threads*
-inventory   img_version! fdinfo_per_id? root_ids:ids ns_per_id? root_cg_set lsmtype - dump_uptime pre_dump_mode tcp_close? network_lock_method plugins_entry:plugins dump_criu_run_id$ allow_uprobes?
+inventory   img_version! fdinfo_per_id? root_ids:ids ns_per_id? root_cg_set lsmtype - dump_uptime pre_dump_mode tcp_close? network_lock_method plugins_entry:plugins dump_criu_run_id$ allow_uprobes? compress? compress_block_size?
 plugins     - - - - - - - - - - - plugins$
+mm          mm_start_code! mm_end_code! mm_start_data! mm_end_data! mm_start_stack! mm_start_brk! mm_brk! mm_arg_start! mm_arg_end! mm_env_start! mm_env_end! exe_file_id! mm_saved_auxv* vmas:vma dumpable aios:aio_ring thp_disabled?
+vma         start! end! pgoff! shmid! prot! flags! status! fd! madv fdflags
+aio_ring    id! nr_req! ring_len!
+pagemap_head pages_id!
+pagemap     vaddr! compat_nr_pages! in_parent? flags nr_pages blocks$
+file        type! id! reg:reg_file isk$ nsf$ psk$ nlsk$ efd$ epfd$ sgfd$ tunf$ tfd$ ify$ ffy$ ext$ usk$ fifo$ pipe$ tty$ memfd:memfd_file bpf$ pidfd$
+reg_file    id! flags! pos! - fown:fown! name$! mnt_id size ext? mode build_id* checksum checksum_config checksum_parameter
+memfd_file  id! flags! pos! fown:fown! inode_id!
+memfd_inode name$! uid! gid! size! shmid! seals! inode_id! hugetlb_flag mode
+fown        uid! euid! signum! pid_type! pid!
 cpuinfo     x86_entry:x86_entry ppc64_entry:cpu_ppc64 s390_entry:cpu_s390
 x86_entry   vendor_id! cpu_family! model! stepping! capability_ver! capability* model_id$ xfeatures_mask xsave_size xsave_size_max
 cpu_ppc64   endian! hwcap*

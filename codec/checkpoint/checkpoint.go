@@ -78,7 +78,7 @@ func newCheckpoint(path string, kind Kind, files codec.Files) (*Checkpoint, erro
 		c.problem(&CPUInfoError{err})
 	}
 	if b, err = codec.ReadImage(files, "inventory.img"); err == nil {
-		err = codec.CheckInventory(files.Label("inventory.img"), b)
+		_, err = codec.ParseInventory(files.Label("inventory.img"), b)
 	}
 	c.problem(err)
 	return c, nil
