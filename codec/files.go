@@ -23,6 +23,15 @@ type Files interface {
 	Label(name string) string
 }
 
+// Heir is [Files] that may stand on an older dump: an incremental checkpoint holds only
+// the memory that changed since then.
+type Heir interface {
+	// Parent returns the files of the older dump, nil if there is none. The error is a
+	// [*FormatError] for a parent that leads nowhere it may lead, else from the file
+	// system; a parent that is gone is no error.
+	Parent() (Files, error)
+}
+
 // Dir is the files in a directory. Symbolic links, pipes and devices are refused: CRIU
 // writes none, and following one would leave the checkpoint.
 type Dir string
@@ -42,6 +51,21 @@ func (d Dir) Names() ([]string, error) {
 
 // Label is the path of the file.
 func (d Dir) Label(name string) string { return filepath.Join(string(d), name) }
+
+// Parent is the directory that CRIU's link leads to.
+func (d Dir) Parent() (Files, error) {
+	dir, err := filepath.EvalSymlinks(d.Label("parent"))
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return nil, err
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return nil, &FormatError{d.Label("parent"), 0, "parent", errors.New("not a directory")}
+	}
+	return Dir(dir), nil
+}
 
 func openRegular(path string) (*os.File, int64, error) {
 	f, err := openNoFollow(path)

@@ -33,6 +33,7 @@ var edges = []struct {
 	{"convert/compat", "codec/xstate"},
 	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
 	{"codec/elfcore", "codec codec/xstate"},
+	{"codec/memory", "codec"},
 	{"codec", "codec/xstate protobuf"},
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/facts", "codec/xstate"},

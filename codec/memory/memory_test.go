@@ -1,0 +1,190 @@
+package memory
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/fpuimg/fpuimg/codec"
+)
+
+// msg builds a message: numbers and uint64 values or payloads, in pairs.
+func msg(fields ...any) (b []byte) {
+	for i := 0; i < len(fields); i += 2 {
+		num := protowire.Number(fields[i].(int))
+		switch v := fields[i+1].(type) {
+		case int:
+			b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), uint64(v))
+		case uint64:
+			b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+		case string:
+			b = protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), v)
+		case []byte:
+			b = protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
+		}
+	}
+	return b
+}
+
+const (
+	magicMM      = 0x57492820
+	magicPagemap = 0x56084025
+	magicFiles   = 0x56303138
+	magicMemfd   = 0x48453499
+)
+
+// image builds an image file.
+func image(magic uint32, entries ...[]byte) []byte {
+	b := binary.LittleEndian.AppendUint32(nil, 0x54564319)
+	b = binary.LittleEndian.AppendUint32(b, magic)
+	for _, e := range entries {
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(e))), e...)
+	}
+	return b
+}
+
+// mmImage builds mm-PID.img with mappings.
+func mmImage(vmas ...[]byte) []byte {
+	var fields []any
+	for num := 1; num <= 12; num++ {
+		fields = append(fields, num, 7)
+	}
+	fields = append(fields, 13, 6, 13, 4096, 13, 0, 13, 0)
+	for _, v := range vmas {
+		fields = append(fields, 14, v)
+	}
+	return image(magicMM, msg(fields...))
+}
+
+func vmaEntry(start, end, offset, id, prot, flags, status int) []byte {
+	return msg(1, start, 2, end, 3, offset, 4, id, 5, prot, 6, flags, 7, status, 8, 1)
+}
+
+// pageFill is n pages, each filled with its own letter.
+func pageFill(letters string) (b []byte) {
+	for _, c := range letters {
+		b = append(b, slices.Repeat([]byte{byte(c)}, codec.PageSize)...)
+	}
+	return b
+}
+
+// dir writes files into a directory of its own.
+func writeFiles(tb testing.TB, dir string, files map[string][]byte) codec.Dir {
+	tb.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return codec.Dir(dir)
+}
+
+func fileEntry(id int, name string, buildID ...int) []byte {
+	fown := msg(1, 0, 2, 0, 3, 0, 4, 0, 5, 0)
+	fields := []any{1, id, 2, 0, 3, 0, 5, fown, 6, name}
+	for _, w := range buildID {
+		fields = append(fields, 11, w)
+	}
+	return msg(1, 1, 2, id, 3, msg(fields...))
+}
+
+// TestStates reads pages of every kind.
+func TestStates(t *testing.T) {
+	const shared, private = 1, 2
+	fown := msg(1, 0, 2, 0, 3, 0, 4, 0, 5, 0)
+	files := map[string][]byte{
+		"mm-7.img": mmImage(
+			vmaEntry(0x10000, 0x13000, 0x2000, 7, 5, private, codec.VMARegular|codec.VMAFilePrivate),
+			vmaEntry(0x13000, 0x15000, 0, 0, 3, private, codec.VMARegular|codec.VMAAnonPrivate),
+			vmaEntry(0x20000, 0x22000, 0x1000, 99, 3, shared, codec.VMARegular|codec.VMAAnonShared),
+			vmaEntry(0x30000, 0x32000, 0, 8, 3, shared, codec.VMARegular|codec.VMAFileShared|codec.VMAMemfd),
+			vmaEntry(0x40000, 0x42000, 0, 8, 3, private, codec.VMARegular|codec.VMAFilePrivate|codec.VMAMemfd),
+			vmaEntry(0x50000, 0x51000, 0, 7, 1, shared, codec.VMARegular|codec.VMAFileShared),
+			vmaEntry(0x60000, 0x61000, 0, 0, 1, private, codec.VMARegular|codec.VMAVvar|codec.VMAAnonPrivate),
+			vmaEntry(0x70000, 0x71000, 0, 98, 3, shared, codec.VMARegular|codec.VMAAnonShared),
+			vmaEntry(0x80000, 0x81000, 0, 0, 3, private, codec.VMARegular|codec.VMAAnonPrivate),
+			vmaEntry(0x13000, 0x14000, 0, 0, 0, private, codec.VMAGuard),
+		),
+		"pagemap-7.img": image(magicPagemap, msg(1, 3),
+			msg(1, 0x12000, 2, 0, 4, codec.PagePresent, 5, 2), // into the next mapping
+			msg(1, 0x41000, 2, 1, 4, codec.PagePresent),
+			msg(1, 0x80000, 2, 1, 4, codec.PageLazy)),
+		"pages-3.img":            pageFill("abc"),
+		"pagemap-shmem-99.img":   image(magicPagemap, msg(1, 4), msg(1, 0x2000, 2, 1)),
+		"pages-4.img":            pageFill("s"),
+		"pagemap-shmem-1234.img": image(magicPagemap, msg(1, 5), msg(1, 0x0, 2, 2, 4, codec.PagePresent)),
+		"pages-5.img":            pageFill("mn"),
+		"files.img":              image(magicFiles, msg(1, 4, 2, 6, 5, "a socket"), fileEntry(7, "/bin/x", 0x04030201, 0x08070605), msg(1, 18, 2, 8, 20, msg(1, 8, 2, 0, 3, 0, 4, fown, 5, 55))),
+		"memfd.img":              image(magicMemfd, msg(1, "buf", 2, 0, 3, 0, 4, 0, 5, 1234, 6, 0, 7, 55)),
+	}
+	m, err := Open(writeFiles(t, t.TempDir(), files), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for v := range slices.Values(m.VMAs()) {
+		for r := range m.Ranges(v.Start, v.End) {
+			var text []byte
+			if r.State.Known() {
+				text = make([]byte, r.End-r.Start)
+				if n, err := m.ReadAt(text, r.Start); err != nil || n != len(text) {
+					t.Errorf("%#x: %d bytes, %v", r.Start, n, err)
+				}
+			} else if n, err := m.ReadAt(make([]byte, 1), r.Start); n != 0 || !errors.As(err, new(*AbsentError)) {
+				t.Errorf("%#x: %d bytes, error %v", r.Start, n, err)
+			}
+			letters := ""
+			for i := 0; i < len(text); i += codec.PageSize {
+				letters += fmt.Sprintf("%q", text[i])
+			}
+			got = append(got, fmt.Sprintf("%x-%x %v %s%s", r.Start, r.End, r.State, letters, v.Path()))
+		}
+	}
+	want := []string{
+		"10000-12000 not changed since it was mapped from its file /bin/x", "12000-13000 dumped 'a'/bin/x",
+		"13000-14000 dumped 'b'", `14000-15000 never written '\x00'`,
+		`20000-21000 never written '\x00'`, "21000-22000 dumped 's'",
+		"30000-32000 dumped 'm''n'/memfd:buf",
+		"40000-42000 dumped 'm''c'/memfd:buf",
+		"50000-51000 not changed since it was mapped from its file /bin/x",
+		"60000-61000 mapped by the kernel ",
+		"70000-71000 in a pages file that is not there ",
+		"80000-81000 lazy, in no image ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q\nwant\n%q", got, want)
+	}
+	if id := m.VMAs()[0].BuildID(); !slices.Equal(id, []byte{1, 2, 3, 4, 5, 6, 7, 8}) {
+		t.Errorf("build-id %x", id)
+	}
+	if exe := m.Exe(); exe == nil || exe.Name != "/bin/x" {
+		t.Errorf("the program is %v", exe)
+	}
+	if v, ok := m.Aux(6); !ok || v != 4096 || len(m.Auxv()) != 1 {
+		t.Errorf("auxv %v", m.Auxv())
+	}
+	if l, ok := m.Locate(0x13010); !ok || l.File != "pages-3.img" || l.Offset != 0x1010 || l.Parent {
+		t.Errorf("%+v", l)
+	}
+	for _, addr := range []uint64{0, 0x10000, 0x14000, 0x16000, 1<<64 - 1} {
+		if l, ok := m.Locate(addr); ok {
+			t.Errorf("%#x is at %+v", addr, l)
+		}
+	}
+	b := make([]byte, 16)
+	if n, err := m.ReadAt(b, 0x14ff8); n != 8 || !errors.As(err, new(*AbsentError)) {
+		t.Errorf("over the end of a mapping: %d bytes, %v", n, err)
+	}
+	if n, err := m.ReadAt(b, 1<<64-8); n != 0 || !errors.As(err, new(*AbsentError)) {
+		t.Errorf("at the end of the address space: %d bytes, %v", n, err)
+	}
+}
