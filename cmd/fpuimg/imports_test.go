@@ -32,6 +32,7 @@ var edges = []struct {
 	{"convert", "codec codec/checkpoint convert/compat sys"},
 	{"convert/compat", "codec/xstate"},
 	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
+	{"codec/program", "codec/cpuid codec/facts"},
 	{"codec/elfcore", "codec codec/xstate"},
 	{"codec/memory", "codec"},
 	{"codec", "codec/xstate protobuf"},
@@ -41,6 +42,7 @@ var edges = []struct {
 	{"codec/xstate", ""},
 	{"codec/internal/rawtar", "compress lz4 xz"},
 	// For tests only.
+	{"internal/test/corpus", "compress xz"},
 	{"internal/test/sysfault", "sys"},
 	{"internal/test/shell", "internal/test/cmd"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
