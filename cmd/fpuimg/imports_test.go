@@ -40,6 +40,7 @@ var edges = []struct {
 	{"codec/facts", "codec/xstate"},
 	{"internal/test/truth", "codec/xstate internal/test/img"}, // for tests only
 	{"codec/xstate", ""},
+	{"codec/isa", ""},
 	{"codec/internal/rawtar", "compress lz4 xz"},
 	// For tests only.
 	{"internal/test/corpus", "compress xz"},

@@ -1,0 +1,73 @@
+package isa
+
+import (
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// TestFeatureNames: the policy looks features up by these names.
+func TestFeatureNames(t *testing.T) {
+	seen := map[string]bool{}
+	for f := none + 1; f < numFeatures; f++ {
+		if _, ok := xstate.LookupFlag(f.String()); !ok {
+			t.Errorf("feature %d: xstate knows no flag %q", f, f)
+		}
+		if seen[f.String()] {
+			t.Errorf("%s is there twice", f)
+		}
+		seen[f.String()] = true
+	}
+}
+
+func decodeHex(t *testing.T, s string) (Inst, bool) {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Decode(b)
+}
+
+func TestDecode(t *testing.T) {
+	for _, tt := range []struct {
+		name, code string
+		len        int
+		features   string
+		flow       Flow
+		reads      Upper
+		writes     Upper
+	}{
+		{"endbr64", "f3 0f 1e fa", 4, "", Next, 0, 0},
+		{"vzeroupper", "c5 f8 77", 3, "avx", Next, 0, HiYMM},
+		{"vpxor ymm16, ymm16, ymm16", "62 a1 7d 20 ef c0", 6, "avx512f avx512vl", Next, 0, 1 << 16},
+		{"vmovdqu64 zmm17{k1}, [rdi]", "62 e1 fe 49 6f 0f", 6, "avx512f", Next, 1<<17 | 1<<33, 0},
+		{"vmovdqu64 zmm17{k1}{z}, [rdi]", "62 e1 fe c9 6f 0f", 6, "avx512f", Next, 1 << 33, 1 << 17},
+		{"vpcmpeqb k2{k1}, ymm16, [rsi]", "62 f1 7d 21 74 16", 6, "avx512bw avx512vl", Next, 1<<16 | 1<<33, 1 << 34},
+		{"vpaddd xmm1, xmm2, xmm3", "c5 e9 fe cb", 4, "avx", Next, 0, 1 << 1},
+		{"vpaddd ymm1, ymm2, ymm3", "c5 ed fe cb", 4, "avx2", Next, 1<<2 | 1<<3, 1 << 1},
+		{"paddd xmm1, xmm2", "66 0f fe ca", 4, "", Next, 0, 0},
+		{"xsavec [rsp+0x40]", "0f c7 64 24 40", 5, "xsavec", Next, HiYMM | ZMM16 | Mask, 0},
+		{"syscall", "0f 05", 2, "", Syscall, 0, 0},
+		{"jmp rax", "ff e0", 2, "", Indirect, 0, 0},
+		{"tzcnt", "f3 0f bc c1", 4, "bmi1", Next, 0, 0},
+		{"movabs", "48 b8 01 02 03 04 05 06 07 08", 10, "", Next, 0, 0},
+	} {
+		i, ok := decodeHex(t, tt.code)
+		if !ok {
+			t.Errorf("%s: not decoded", tt.name)
+			continue
+		}
+		var features []string
+		for f := range i.Features().All() {
+			features = append(features, f.String())
+		}
+		reads, writes := i.Upper()
+		if i.Len != tt.len || strings.Join(features, " ") != tt.features || i.Flow() != tt.flow || reads != tt.reads || writes != tt.writes {
+			t.Errorf("%s: %d bytes, %q, flow %d, reads %x, writes %x; want %d, %q, %d, %x, %x",
+				tt.name, i.Len, features, i.Flow(), reads, writes, tt.len, tt.features, tt.flow, tt.reads, tt.writes)
+		}
+	}
+}
