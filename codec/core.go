@@ -103,6 +103,7 @@ type Core struct {
 	// field. Protobuf asks for it in all of them together; CRIU's parser in each.
 	Split bool
 
+	gpregs [27]uint64
 	img    image
 	entry  entry
 	infoAt int // the offset of the thread_info that counts
@@ -120,18 +121,17 @@ func ParseCore(path string, b []byte) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Core{Path: path, img: img}
-	if c.entry, err = c.img.next(); err != nil {
-		return nil, err
-	}
-	c.Trailing = len(b) - c.img.at
-	merged := *c
-	err = c.decode()
-	if errors.Is(err, errMissing) && merged.merge() {
-		c, err = &merged, nil
-	}
+	e, err := img.next()
 	if err != nil {
 		return nil, err
+	}
+	c := &Core{Path: path, Trailing: len(b) - img.at, img: img, entry: e}
+	if err := c.decode(); err != nil {
+		merged := &Core{Path: path, Trailing: c.Trailing, img: img, entry: c.entry}
+		if !errors.Is(err, errMissing) || !merged.merge() {
+			return nil, err
+		}
+		c = merged
 	}
 	c.img.sound, c.img.met = true, nil
 	return c, nil
@@ -159,7 +159,8 @@ func (c *Core) Raw() []byte { return c.img.raw }
 // decode walks the entry, and checks that it describes a thread of x86.
 func (c *Core) decode() error {
 	var march uint64
-	var threadName *string
+	var threadName string
+	named := false
 	m := c.img.message(c.entry, "core")
 	for m.next() {
 		switch m.num {
@@ -182,13 +183,13 @@ func (c *Core) decode() error {
 			t := m.sub()
 			for t.next() {
 				if t.num == threadCoreComm {
-					threadName = new(t.text())
+					threadName, named = t.text(), true
 				}
 			}
 		}
 	}
-	if threadName != nil {
-		c.Comm = *threadName
+	if named {
+		c.Comm = threadName
 	}
 	if c.infoAt != 0 && !c.Split && (c.Dead || uint32(march) != mtypeX86) {
 		c.needsFPRegs(&m)
@@ -215,7 +216,7 @@ func (c *Core) threadInfo(m *message) {
 		c.needsFPRegs(m)
 		c.State = xstate.State{}
 	}
-	c.infoAt, c.GPRegs = m.base+m.start, new([27]uint64)
+	c.infoAt, c.GPRegs, c.gpregs = m.base+m.start, &c.gpregs, [27]uint64{}
 	ti := m.sub()
 	for ti.next() {
 		switch ti.num {

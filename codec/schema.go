@@ -121,14 +121,15 @@ var unknownField = fieldType{types: anything}
 // typesBySuffix: protobuf-c takes any wire type for a bool.
 var typesBySuffix = map[string]wireTypes{"": varints, "*": packable, "?": anything, "$": payloads}
 
-// messageTypes is the schema by names.
-var messageTypes = sync.OnceValue(func() map[string]*messageType {
-	types := map[string]*messageType{}
+// messageTypes is the schema by names: of each message, the field without a name that
+// an entry of an image is.
+var messageTypes = sync.OnceValue(func() map[string]*fieldType {
+	types := map[string]*fieldType{}
 	named := func(name string) *messageType {
 		if types[name] == nil {
-			types[name] = &messageType{name: name}
+			types[name] = &fieldType{message: &messageType{name: name}}
 		}
-		return types[name]
+		return types[name].message
 	}
 	for line := range strings.Lines(schema) {
 		words := strings.Fields(line)

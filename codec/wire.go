@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -32,14 +33,15 @@ type message struct {
 	start   int // offset in b of its tag
 	num     uint32
 	typ     protowire.Type
-	payload int    // offset in b of what its length stands before
-	u       uint64 // the value of a varint
-	open    bool   // the payload is still to be looked into
+	field   *fieldType // what the schema says of it
+	payload int        // offset in b of its value
+	u       uint64     // the value of a varint
+	open    bool       // the payload is still to be looked into
 }
 
 // message returns the message of an entry, whose type the schema names so.
 func (m *image) message(e entry, is string) message {
-	return message{img: m, as: &fieldType{message: messageTypes()[is]}, head: e.start, base: e.start, b: e.payload}
+	return message{img: m, as: messageTypes()[is], head: e.start, base: e.start, b: e.payload}
 }
 
 // fail records the first fault of the image, which ends every walk over it.
@@ -94,6 +96,7 @@ func (m *message) next() bool {
 	}
 	m.start, m.num, m.typ = m.at, num, typ
 	m.at += n
+	m.payload = m.at
 	rest := m.b[m.at:]
 	switch typ {
 	case protowire.VarintType:
@@ -105,7 +108,7 @@ func (m *message) next() bool {
 	case protowire.BytesType:
 		var size int
 		size, n = consumeLength(rest)
-		m.payload = m.at + n
+		m.payload += n
 		n += size
 	case protowire.StartGroupType, protowire.EndGroupType:
 		n = badGroup
@@ -121,7 +124,8 @@ func (m *message) next() bool {
 	}
 	m.at += n
 	m.met |= 1 << num
-	f := m.field()
+	f := m.as.message.field(num)
+	m.field = f
 	if f.types&(1<<typ) == 0 {
 		where := m.path(int(num))
 		if f.message != nil { // it goes by its own name, as its fields do
@@ -140,9 +144,15 @@ func (m *message) lookInside() {
 	m.open = false
 	switch {
 	case m.img.sound:
-	case m.field().message != nil:
-		sub := m.sub()
-		for sub.next() {
+	case m.field.message != nil:
+		if m.img.met != nil || !m.field.message.conforms(m.val()) {
+			sub := m.sub()
+			for sub.next() {
+			}
+		}
+		// Copies of it, as of what is to be done on most signals, are as sound.
+		for raw := m.raw(); bytes.HasPrefix(m.b[m.at:], raw); {
+			m.at += len(raw)
 		}
 	default:
 		for b := m.val(); len(b) > 0; {
@@ -156,10 +166,39 @@ func (m *message) lookInside() {
 	}
 }
 
-// field is what the schema says of the current field.
-func (m *message) field() *fieldType {
-	if fields := m.as.message.fields; m.num < uint32(len(fields)) {
-		return &fields[m.num]
+// conforms reports whether b is such a message to CRIU's parser, where that is plain
+// to see: it is cheaper than a walk, which says where the fault is.
+func (t *messageType) conforms(b []byte) bool {
+	var met uint64
+	for len(b) > 0 {
+		num, typ, n := consumeTag(b)
+		f := t.field(num)
+		if n <= 0 || f.types&(1<<typ) == 0 {
+			return false
+		}
+		met |= 1 << num
+		b = b[n:]
+		size := 0
+		switch {
+		case typ == protowire.VarintType:
+			_, n = consumeVarint(b)
+		case typ == protowire.BytesType && f.types != packable:
+			size, n = consumeLength(b)
+		default:
+			return false
+		}
+		if n < 0 || f.message != nil && !f.message.conforms(b[n:n+size]) {
+			return false
+		}
+		b = b[n+size:]
+	}
+	return t.required&^met == 0
+}
+
+// field is what the schema says of a field by its number.
+func (t *messageType) field(num uint32) *fieldType {
+	if num < uint32(len(t.fields)) {
+		return &t.fields[num]
 	}
 	return &unknownField
 }
@@ -192,7 +231,7 @@ func (m *message) text() string {
 // sub returns the current field, a submessage, as a message of its own.
 func (m *message) sub() message {
 	m.open = false
-	return message{img: m.img, as: m.field(), head: m.base + m.start, base: m.base + m.payload, b: m.val()}
+	return message{img: m.img, as: m.field, head: m.base + m.start, base: m.base + m.payload, b: m.val()}
 }
 
 // consumeTag reads a field's number and wire type (protobuf-c,
@@ -218,19 +257,33 @@ func consumeVarint(b []byte) (v uint64, n int) {
 	if len(b) > 0 && b[0] < 0x80 {
 		return uint64(b[0]), 1
 	}
-	if v, n = protowire.ConsumeVarint(b); n > 0 {
-		return v, n
-	}
-	switch {
-	case len(b) < 10:
-		return 0, cutOff
-	case b[9] >= 0x80:
+	if len(b) >= 10 {
+		// Eight bytes at once, as arrays are full of long varints.
+		v = binary.LittleEndian.Uint64(b)
+		end := ^v & 0x8080808080808080
+		v &= end ^ (end - 1)
+		// Close the gaps that the top bits of bytes, words and double words leave.
+		v = v&0x007f007f007f007f | v&0x7f007f007f007f00>>1
+		v = v&0x00003fff00003fff | v&0x3fff00003fff0000>>2
+		v = v&0x000000000fffffff | v&0x0fffffff00000000>>4
+		if end != 0 {
+			return v, bits.TrailingZeros64(end)/8 + 1
+		}
+		if v |= uint64(b[8]&0x7f) << 56; b[8] < 0x80 {
+			return v, 9
+		}
+		if v |= uint64(b[9]) << 63; b[9] < 0x80 {
+			return v, 10
+		}
 		return 0, badVarint
 	}
-	for i := range 10 {
-		v |= uint64(b[i]&0x7f) << (7 * i)
+	for i, c := range b {
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			return v, i + 1
+		}
 	}
-	return v, 10
+	return 0, cutOff
 }
 
 // consumeLength reads a length of five bytes at most, and checks that so many follow.
@@ -254,48 +307,36 @@ func consumeLength(b []byte) (size, n int) {
 // not kept, but counted: over is their bytes. wide reports that some value did not fit.
 func (m *message) array(dst []byte, width, room int) (out []byte, over int, wide bool) {
 	m.open = false
-	var cut uint64
-	add := func(v uint64) {
-		cut |= v >> (8*width - 1) >> 1
-		if len(dst)+width > room {
+	var all uint64
+	run, tag, at, b := m.typ == protowire.VarintType, m.b[m.start], m.payload, m.b
+	if !run {
+		b = b[:m.at]
+	}
+	for run || at < len(b) {
+		v, n := consumeVarint(b[at:])
+		if n < 0 {
+			m.fail(at, m.path(int(m.num)), wireErrors[-n])
+			break
+		}
+		at += n
+		all |= v
+		switch {
+		case len(dst)+width > room:
 			over += width
-			return
+		case width == 4:
+			dst = binary.LittleEndian.AppendUint32(dst, uint32(v))
+		default:
+			dst = binary.LittleEndian.AppendUint64(dst, v)
 		}
-		dst = appendWord(dst, v, width)
-	}
-	if m.typ == protowire.BytesType {
-		for b := m.val(); len(b) > 0; {
-			v, n := consumeVarint(b)
-			if n < 0 {
-				m.fail(m.at-len(b), m.path(int(m.num)), wireErrors[-n])
-				return dst, over, cut != 0
+		if run {
+			// The tag of a field below 16 is one byte.
+			if m.at = at; at == len(b) || b[at] != tag || tag >= 0x80 {
+				break
 			}
-			b = b[n:]
-			add(v)
-		}
-		return dst, over, cut != 0
-	}
-	add(m.u)
-	// The tag of a field below 16 is one byte.
-	if tag := m.b[m.start]; tag < 0x80 {
-		for m.at < len(m.b) && m.b[m.at] == tag {
-			v, n := consumeVarint(m.b[m.at+1:])
-			if n < 0 {
-				m.fail(m.at+1, m.path(int(m.num)), wireErrors[-n])
-				return dst, over, cut != 0
-			}
-			m.at += 1 + n
-			add(v)
+			at++
 		}
 	}
-	return dst, over, cut != 0
-}
-
-func appendWord(dst []byte, v uint64, width int) []byte {
-	if width == 4 {
-		return append(dst, byte(v), byte(v>>8), byte(v>>16), byte(v>>24))
-	}
-	return append(dst, byte(v), byte(v>>8), byte(v>>16), byte(v>>24), byte(v>>32), byte(v>>40), byte(v>>48), byte(v>>56))
+	return dst, over, all>>(8*width-1)>>1 != 0
 }
 
 // rewrite copies the message, asking f about each field: what f returns stands in
