@@ -43,17 +43,14 @@ func badDump(line int, format string, a ...any) error {
 // hexadecimal; of the decimal ones, basic and ext number the leaves of a range, and
 // inner the sub-leaves of the leaf that was named last.
 type leafForm struct {
-	starts *regexp.Regexp // what begins so, and goes on in no form, is damaged
-	line   *regexp.Regexp
-	groups []string // of line
-	sparse bool     // the program leaves out what is all zero
+	starts func() *regexp.Regexp // what begins so, and goes on in no form, is damaged
+	line   func() *regexp.Regexp
+	sparse bool // the program leaves out what is all zero
 }
 
 func form(starts, line string) leafForm {
-	line = regexp.MustCompile(`H\)`).ReplaceAllString(line, "[0-9a-f]{1,8})")
-	f := leafForm{starts: regexp.MustCompile(`(?i)^` + starts), line: regexp.MustCompile(`(?i)^` + line + `$`)}
-	f.groups = f.line.SubexpNames()
-	return f
+	line = strings.ReplaceAll(line, "H)", "[0-9a-f]{1,8})")
+	return leafForm{starts: pattern(`(?i)^` + starts), line: pattern(`(?i)^` + line + `$`)}
 }
 
 func (f leafForm) leavesOutZeros() leafForm {
@@ -89,10 +86,10 @@ var leafForms = [...]leafForm{
 }
 
 var (
-	cpuHeading  = regexp.MustCompile(`^CPU *\d*:$`)                                    // cpuid(1)
-	innerLeaves = regexp.MustCompile(`^0x([0-9a-f]{8}): subleafs:$`)                   // kcpuid
-	kcpuidHead  = regexp.MustCompile(`^(Basic|Extended) Leafs *:$`)                    // kcpuid, which leaves out zeros
-	decoded     = regexp.MustCompile(`^[a-z][a-z0-9 ()/_-]*(=|\(0x[0-9a-f]+.*\):|:$)`) // cpuid(1) without -r
+	cpuHeading  = pattern(`^CPU *\d*:$`)                                    // cpuid(1)
+	innerLeaves = pattern(`^0x([0-9a-f]{8}): subleafs:$`)                   // kcpuid
+	kcpuidHead  = pattern(`^(Basic|Extended) Leafs *:$`)                    // kcpuid, which leaves out zeros
+	decoded     = pattern(`^[a-z][a-z0-9 ()/_-]*(=|\(0x[0-9a-f]+.*\):|:$)`) // cpuid(1) without -r
 )
 
 // leafLine is a line of a dump.
@@ -107,13 +104,13 @@ type leafLine struct {
 func parseLeaf(line string) (l leafLine, ok, looks bool) {
 	for i := range leafForms {
 		f := &leafForms[i]
-		if !f.starts.MatchString(line) {
+		if !f.starts().MatchString(line) {
 			continue
 		}
 		looks = true
-		if m := f.line.FindStringSubmatch(line); m != nil {
+		if m := f.line().FindStringSubmatch(line); m != nil {
 			l.sparse = f.sparse
-			for i, group := range f.groups {
+			for i, group := range f.line().SubexpNames() {
 				l.put(group, m[i])
 			}
 			return l, true, true
@@ -181,19 +178,19 @@ func ParseDump(b []byte) ([]Recorded, error) {
 		l, ok, looks := parseLeaf(line)
 		switch {
 		case ok:
-		case cpuHeading.MatchString(line):
+		case cpuHeading().MatchString(line):
 			next()
 			headed = true
 			continue
-		case headed && len(all) == 0 && decoded.MatchString(line):
+		case headed && len(all) == 0 && decoded().MatchString(line):
 			return nil, &TextError{Form: "cpuid dump", Line: n, Reason: "made without -r: it explains the registers, but does not have them", Hint: "cpuid -1 -r writes one that does"}
 		case looks || headed && !strings.HasPrefix(line, "cpuid:"):
 			return nil, badDump(n, "%.40q is no leaf: want 0xLEAF 0xSUB: and the four registers, as eax=0x0000001f", line)
-		case kcpuidHead.MatchString(line):
+		case kcpuidHead().MatchString(line):
 			sparse = true
 			continue
-		case innerLeaves.MatchString(line):
-			v, _ := strconv.ParseUint(innerLeaves.FindStringSubmatch(line)[1], 16, 32)
+		case innerLeaves().MatchString(line):
+			v, _ := strconv.ParseUint(innerLeaves().FindStringSubmatch(line)[1], 16, 32)
 			last = Leaf{EAX: uint32(v)}
 			continue
 		default:

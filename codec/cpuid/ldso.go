@@ -3,7 +3,6 @@ package cpuid
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"strconv"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -13,10 +12,10 @@ import (
 // a few leaves, and from 2.39 on all, CPU by CPU, without what is zero or as on the CPU
 // before.
 var (
-	ldsoBasic     = regexp.MustCompile(`^x86\.cpu_features\.basic\.(\w+)=0x([0-9a-f]{1,8})$`)
-	ldsoFeatures  = regexp.MustCompile(`^x86\.cpu_features\.features\[0x([0-9a-f]{1,4})\]\.(cpuid|active|usable)\[0x([0-3])\]=0x([0-9a-f]{1,8})$`)
-	ldsoProcessor = regexp.MustCompile(`^x86\.processor\[0x([0-9a-f]{1,8})\]\.cpuid\.(?:subleaf_)?eax\[0x([0-9a-f]{1,8})\](?:\.ecx\[0x([0-9a-f]{1,8})\])?\.(e[abcd]x)=0x([0-9a-f]{1,8})$`)
-	ldsoXGETBV    = regexp.MustCompile(`^x86\.processor\[0x[0-9a-f]{1,8}\]\.xgetbv\.ecx\[0x0\]=0x([0-9a-f]{1,16})$`)
+	ldsoBasic     = pattern(`^x86\.cpu_features\.basic\.(\w+)=0x([0-9a-f]{1,8})$`)
+	ldsoFeatures  = pattern(`^x86\.cpu_features\.features\[0x([0-9a-f]{1,4})\]\.(cpuid|active|usable)\[0x([0-3])\]=0x([0-9a-f]{1,8})$`)
+	ldsoProcessor = pattern(`^x86\.processor\[0x([0-9a-f]{1,8})\]\.cpuid\.(?:subleaf_)?eax\[0x([0-9a-f]{1,8})\](?:\.ecx\[0x([0-9a-f]{1,8})\])?\.(e[abcd]x)=0x([0-9a-f]{1,8})$`)
+	ldsoXGETBV    = pattern(`^x86\.processor\[0x[0-9a-f]{1,8}\]\.xgetbv\.ecx\[0x0\]=0x([0-9a-f]{1,16})$`)
 )
 
 func parseLdSo(lines []string) (*xstate.CPU, error) {
@@ -26,9 +25,9 @@ func parseLdSo(lines []string) (*xstate.CPU, error) {
 	var all []Recorded
 	var xcr0 *xstate.Features
 	for i, line := range lines {
-		if m := ldsoBasic.FindStringSubmatch(line); m != nil {
+		if m := ldsoBasic().FindStringSubmatch(line); m != nil {
 			basic[m[1]] = hex32(m[2])
-		} else if m := ldsoFeatures.FindStringSubmatch(line); m != nil {
+		} else if m := ldsoFeatures().FindStringSubmatch(line); m != nil {
 			table := features
 			if m[2] != "cpuid" {
 				table = active
@@ -36,7 +35,7 @@ func parseLdSo(lines []string) (*xstate.CPU, error) {
 			if at, ok := GlibcLeaf(int(hex32(m[1]))); ok {
 				table.put(at, "e"+string("abcd"[hex32(m[3])])+"x", hex32(m[4]))
 			}
-		} else if m := ldsoProcessor.FindStringSubmatch(line); m != nil {
+		} else if m := ldsoProcessor().FindStringSubmatch(line); m != nil {
 			n := int(hex32(m[1]))
 			switch {
 			case n == len(all) && n == 0:
@@ -50,7 +49,7 @@ func parseLdSo(lines []string) (*xstate.CPU, error) {
 				return nil, &TextError{Form: "ld.so --list-diagnostics", Line: i + 1, Reason: "more leaves than any machine has"}
 			}
 			all[n].put(Leaf{hex32(m[2]), hex32(m[3])}, m[4], hex32(m[5]))
-		} else if m := ldsoXGETBV.FindStringSubmatch(line); m != nil {
+		} else if m := ldsoXGETBV().FindStringSubmatch(line); m != nil {
 			v, _ := strconv.ParseUint(m[1], 16, 64)
 			set := xstate.Features(v) & xstate.Known
 			if xcr0 != nil {

@@ -1,7 +1,6 @@
 package cpuid
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,10 +52,10 @@ func areaSize(digits string, base int) *uint32 {
 // What CRIU prints of the CPU with -v4 (compel/arch/x86/src/lib/cpu.c,
 // criu/arch/x86/cpu.c).
 var (
-	criuModel = regexp.MustCompile(`cpu: x86_family (\d{1,4}) x86_vendor_id (\S+) x86_model_id (.*)`)
-	criuMask  = regexp.MustCompile(`cpu: fpu: xfeatures_mask 0x([0-9a-f]{1,16}) xsave_size (\d{1,7}) xsave_size_max (\d{1,7})`)
-	criuBit   = regexp.MustCompile(`\b(fpu|fxsr|xsave|xsaveopt|xsavec|xgetbv1|xsaves):([01])\b`)
-	criuPlain = regexp.MustCompile(`cpu: fpu: x87 FPU will use (FXSAVE|FSAVE)`)
+	criuModel = pattern(`cpu: x86_family (\d{1,4}) x86_vendor_id (\S+) x86_model_id (.*)`)
+	criuMask  = pattern(`cpu: fpu: xfeatures_mask 0x([0-9a-f]{1,16}) xsave_size (\d{1,7}) xsave_size_max (\d{1,7})`)
+	criuBit   = pattern(`\b(fpu|fxsr|xsave|xsaveopt|xsavec|xgetbv1|xsaves):([01])\b`)
+	criuPlain = pattern(`cpu: fpu: x87 FPU will use (FXSAVE|FSAVE)`)
 )
 
 // parseCRIULog reads a dump.log or restore.log. As in a cpuinfo.img, the mask is CPUID's
@@ -66,16 +65,16 @@ func parseCRIULog(lines []string) (*xstate.CPU, error) {
 	known := facts{}
 	var mask *uint64
 	for _, line := range lines {
-		if m := criuModel.FindStringSubmatch(line); m != nil {
+		if m := criuModel().FindStringSubmatch(line); m != nil {
 			c.Family = within(m[1], maxFamily)
 			c.Vendor, c.ModelName = clip(xstate.VendorName(m[2])), clip(strings.TrimSpace(m[3]))
-		} else if m := criuMask.FindStringSubmatch(line); m != nil {
+		} else if m := criuMask().FindStringSubmatch(line); m != nil {
 			v, _ := strconv.ParseUint(m[1], 16, 64)
 			mask, c.XSaveSize, c.XSaveSizeMax = &v, areaSize(m[2], 10), areaSize(m[3], 10)
-		} else if criuPlain.MatchString(line) {
+		} else if criuPlain().MatchString(line) {
 			known["xsave"], known["osxsave"] = false, false
 		} else if strings.Contains(line, "cpu: fpu:") {
-			for _, m := range criuBit.FindAllStringSubmatch(line, -1) {
+			for _, m := range criuBit().FindAllStringSubmatch(line, -1) {
 				known[m[1]] = m[2] == "1"
 				if m[1] == "xsave" { // which is OSXSAVE
 					known["osxsave"] = known["xsave"]
@@ -119,10 +118,10 @@ func parseCRIULog(lines []string) (*xstate.CPU, error) {
 // What the kernel logs when it starts (arch/x86/kernel/fpu/xstate.c, and xsave.c of
 // Linux 2.6 and 3).
 var (
-	kernelMask  = regexp.MustCompile(`x86/fpu: Enabled xstate features 0x([0-9a-f]{1,16}), context size is (\d{1,7}) bytes, using '(\w+)' format`)
-	kernelOld   = regexp.MustCompile(`xsave(?:/xrstor)?: enabled xstate_bv 0x([0-9a-f]{1,16}), cntxt size 0x([0-9a-f]{1,5})`)
-	kernelPlain = regexp.MustCompile(`x86/fpu: x87 FPU will use (FXSAVE|FSAVE)`)
-	kernelModel = regexp.MustCompile(`CPU0: (.*) \(fam(?:ily)?: (?:0x)?([0-9a-f]{1,3}), model: (?:0x)?([0-9a-f]{1,3}), stepping: (?:0x)?([0-9a-f]{1,2})\)`)
+	kernelMask  = pattern(`x86/fpu: Enabled xstate features 0x([0-9a-f]{1,16}), context size is (\d{1,7}) bytes, using '(\w+)' format`)
+	kernelOld   = pattern(`xsave(?:/xrstor)?: enabled xstate_bv 0x([0-9a-f]{1,16}), cntxt size 0x([0-9a-f]{1,5})`)
+	kernelPlain = pattern(`x86/fpu: x87 FPU will use (FXSAVE|FSAVE)`)
+	kernelModel = pattern(`CPU0: (.*) \(fam(?:ily)?: (?:0x)?([0-9a-f]{1,3}), model: (?:0x)?([0-9a-f]{1,3}), stepping: (?:0x)?([0-9a-f]{1,2})\)`)
 )
 
 // parseKernelLog reads what dmesg prints. The size is that of CPUID leaf 0xD only where
@@ -143,17 +142,17 @@ func parseKernelLog(lines []string) (*xstate.CPU, error) {
 		known.components(set, xstate.Known)
 	}
 	for _, line := range lines {
-		if m := kernelMask.FindStringSubmatch(line); m != nil {
+		if m := kernelMask().FindStringSubmatch(line); m != nil {
 			if enabled(m[1]); m[3] == "standard" {
 				c.XSaveSize = areaSize(m[2], 10)
 			}
-		} else if m := kernelOld.FindStringSubmatch(line); m != nil {
+		} else if m := kernelOld().FindStringSubmatch(line); m != nil {
 			enabled(m[1])
 			c.XSaveSize = areaSize(m[2], 16)
-		} else if kernelPlain.MatchString(line) {
+		} else if kernelPlain().MatchString(line) {
 			c.XFeatures, c.XSave = new(xstate.Features), new(false)
 			known["xsave"], known["osxsave"] = false, false
-		} else if m := kernelModel.FindStringSubmatch(line); m != nil {
+		} else if m := kernelModel().FindStringSubmatch(line); m != nil {
 			c.ModelName = clip(strings.TrimSpace(m[1]))
 			c.Family, c.Model, c.Stepping = within(strconv.Itoa(int(hex32(m[2]))), maxFamily), within(strconv.Itoa(int(hex32(m[3]))), maxModel), within(strconv.Itoa(int(hex32(m[4]))), maxStepping)
 			for _, vendor := range []string{"Intel", "AMD", "Hygon"} {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf16"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -56,8 +57,13 @@ var strangers = [...]struct {
 }
 
 func hasLine(expr string) func([]string) bool {
-	re := regexp.MustCompile(expr)
-	return func(lines []string) bool { return slices.ContainsFunc(lines, re.MatchString) }
+	re := pattern(expr)
+	return func(lines []string) bool { return slices.ContainsFunc(lines, re().MatchString) }
+}
+
+// pattern compiles a regular expression when it is first used: most runs read no text.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }
 
 // Parse reads the description of a machine, told apart by content: a profile in JSON,
