@@ -51,8 +51,7 @@ func isPreDump(path string) bool {
 	if _, err := os.Lstat(filepath.Join(path, "inventory.img")); err != nil {
 		return false
 	}
-	maps, _ := filepath.Glob(filepath.Join(escapeGlob(path), "pagemap-*.img"))
-	return len(maps) > 0
+	return len(named(path, "pagemap-*.img")) > 0
 }
 
 // openPacked opens a directory whose images are compressed one by one. The result is nil
@@ -140,7 +139,7 @@ func openDirs(path string) ([]Found, error) {
 	// Podman and runc have the images in checkpoint/ or userdata/checkpoint/, Docker in
 	// checkpoints/NAME/, Incus in state/final/.
 	var all []Found
-	for _, dir := range append(below(path, "*"), below(path, "*/*")...) {
+	for _, dir := range below(path) {
 		c, derr := OpenDir(dir)
 		if derr != nil {
 			return nil, derr
@@ -157,18 +156,41 @@ func openDirs(path string) ([]Found, error) {
 	return all, nil
 }
 
-// below returns the directories below one that hold images and no link leads to.
-func below(path, pattern string) []string {
-	dirs, _ := filepath.Glob(filepath.Join(escapeGlob(path), filepath.FromSlash(pattern)))
-	slices.Sort(dirs)
-	return slices.DeleteFunc(dirs, func(dir string) bool {
-		return !holdsImages(dir) || isLink(filepath.Dir(dir)) && filepath.Dir(dir) != filepath.Clean(path)
-	})
+// below returns the directories in one that hold images, and those in directories that
+// hold none. No link is followed.
+func below(path string) []string {
+	var near, far []string
+	for _, dir := range subdirs(path) {
+		if holdsImages(dir) {
+			near = append(near, dir)
+		} else {
+			far = append(far, subdirs(dir)...)
+		}
+	}
+	slices.Sort(far)
+	return append(near, slices.DeleteFunc(far, func(dir string) bool { return !holdsImages(dir) })...)
 }
 
-func isLink(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode()&fs.ModeSymlink != 0
+// subdirs returns the directories in one, in order.
+func subdirs(path string) []string {
+	entries, _ := os.ReadDir(path)
+	var dirs []string
+	for _, e := range entries {
+		if e.IsDir() {
+			dirs = append(dirs, filepath.Join(path, e.Name()))
+		}
+	}
+	return dirs
+}
+
+// named returns the names in a directory that match a pattern, in order.
+func named(dir, pattern string) []string {
+	names, _ := codec.Dir(dir).Names()
+	slices.Sort(names)
+	return slices.DeleteFunc(names, func(name string) bool {
+		ok, _ := filepath.Match(pattern, name)
+		return !ok
+	})
 }
 
 // maxCores is how many ELF cores of a directory are read.
@@ -177,9 +199,9 @@ const maxCores = 1000
 // openCores opens the ELF cores in a directory, such as the store of systemd-coredump: the
 // files that are named core*, and are.
 func openCores(path string) []Found {
-	names, _ := filepath.Glob(filepath.Join(escapeGlob(path), "core*"))
 	var all []Found
-	for _, name := range names {
+	for _, name := range named(path, "core*") {
+		name = filepath.Join(path, name)
 		if info, err := os.Lstat(name); err != nil || !info.Mode().IsRegular() || len(all) == maxCores {
 			continue
 		}
@@ -191,23 +213,10 @@ func openCores(path string) []Found {
 	return all
 }
 
-// escapeGlob makes a path a pattern that matches it alone.
-func escapeGlob(path string) string {
-	if filepath.Separator == '\\' {
-		return path // there is no escape there
-	}
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
-}
-
-// holdsImages reports whether a directory, which no link leads to, has a pstree.img
-// or a core image.
+// holdsImages reports whether a directory has a pstree.img or a core image.
 func holdsImages(dir string) bool {
-	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
-		return false
-	}
 	if _, err := os.Lstat(filepath.Join(dir, "pstree.img")); err == nil {
 		return true
 	}
-	cores, _ := filepath.Glob(filepath.Join(escapeGlob(dir), "core-*.img"))
-	return len(cores) > 0
+	return len(named(dir, "core-*.img")) > 0
 }
