@@ -20,13 +20,14 @@ import (
 //
 // and "!" where the field is required. Two kinds of required fields lack the mark:
 // those with a default value, which protobuf-c lets be absent, and fpregs, since a
-// rule of its own is about the images that have none.
+// rule of its own is about the images that have none. The arrays of xsave are in the
+// table of components ([xstate.CRIUArray]).
 const schema = `
 core        mtype! thread_info:thread_info tc:tc ids:ids thread_core:thread_core ti_arm:arm - ti_aarch64:aarch64 ti_ppc64:ppc64 ti_s390:s390 ti_mips:mips ti_loongarch64:loongarch64 ti_riscv64:riscv64
 thread_info clear_tid_addr! gpregs:gpregs! fpregs:fpregs tls:tls
 gpregs      r15! r14! r13! r12! bp! bx! r11! r10! r9! r8! ax! cx! dx! si! di! orig_ax! ip! cs! flags! sp! ss! fs_base! gs_base! ds! es! fs! gs! mode
 fpregs      cwd! swd! twd! fop! rip! rdp! mxcsr! mxcsr_mask! st_space* xmm_space* padding* - xsave:xsave
-xsave       xstate_bv! ymmh_space* bndreg_state* bndcsr_state* opmask_reg* zmm_upper* hi16_zmm* pkru* cet:cet
+xsave       xstate_bv! - - - - - - - cet:cet
 cet         cet! ssp!
 tls         entry_number! base_addr! limit! seg_32bit?! contents_h?! contents_l?! read_exec_only? limit_in_pages?! seg_not_present? usable?!
 
@@ -154,6 +155,14 @@ var messageTypes = sync.OnceValue(func() map[string]*fieldType {
 			}
 			t.fields = append(t.fields, f)
 		}
+	}
+	xsave := named("xsave")
+	for f := range Storable.All() {
+		array := f.Component().CRIU
+		for len(xsave.fields) <= array.Number {
+			xsave.fields = append(xsave.fields, unknownField)
+		}
+		xsave.fields[array.Number] = fieldType{name: array.Name, types: packable}
 	}
 	return types
 })

@@ -79,6 +79,7 @@ const numComponents = len(components)
 // CRIUArray is the array of user_x86_xsave_entry (images/core-x86.proto) that holds a
 // component. The zero value is that of a component for which CRIU has no field.
 type CRIUArray struct {
+	Name   string
 	Number int // of the field
 	Width  int // bytes in an element
 	// Since is the first release that stores and restores the component; the zero
@@ -102,20 +103,20 @@ var components = [...]Component{
 	{Feature: SSE, Name: "SSE", flag: "sse", Size: 256, Intel: 160, AMD: 160, banks: []bank{
 		{name: "mxcsr", off: offMXCSR, size: 4}, {name: "xmm", n: 16, off: offXMM, stride: 16, size: 16}}},
 	{Feature: AVX, Name: "AVX", flag: "avx", Size: 256, Intel: 576, AMD: 576,
-		CRIU: CRIUArray{2, 4, Release{0, 4}}, banks: []bank{{name: "ymm", n: 16, stride: 16, size: 16}}},
+		CRIU: CRIUArray{"ymmh_space", 2, 4, Release{0, 4}}, banks: []bank{{name: "ymm", n: 16, stride: 16, size: 16}}},
 	{Feature: BNDREGS, Name: "BNDREGS", flag: "mpx", Size: 64, Intel: 960,
-		CRIU: CRIUArray{3, 8, Release{}}, banks: []bank{{name: "bnd", n: 4, stride: 16, size: 16}}},
+		CRIU: CRIUArray{"bndreg_state", 3, 8, Release{}}, banks: []bank{{name: "bnd", n: 4, stride: 16, size: 16}}},
 	{Feature: BNDCSR, Name: "BNDCSR", flag: "mpx", Size: 64, Intel: 1024,
-		CRIU: CRIUArray{4, 8, Release{3, 11}}, banks: []bank{{name: "bndcfgu", size: 8}, {name: "bndstatus", off: 8, size: 8}}},
+		CRIU: CRIUArray{"bndcsr_state", 4, 8, Release{3, 11}}, banks: []bank{{name: "bndcfgu", size: 8}, {name: "bndstatus", off: 8, size: 8}}},
 	{Feature: Opmask, Name: "opmask", flag: "avx512f", Size: 64, Intel: 1088, AMD: 832,
-		CRIU: CRIUArray{5, 8, Release{3, 11}}, banks: []bank{{name: "k", n: 8, stride: 8, size: 8}}},
+		CRIU: CRIUArray{"opmask_reg", 5, 8, Release{3, 11}}, banks: []bank{{name: "k", n: 8, stride: 8, size: 8}}},
 	{Feature: ZMMHi256, Name: "ZMM_Hi256", flag: "avx512f", Size: 512, Intel: 1152, AMD: 896,
-		CRIU: CRIUArray{6, 8, Release{3, 11}}, banks: []bank{{name: "zmm", n: 16, stride: 32, size: 32}}},
+		CRIU: CRIUArray{"zmm_upper", 6, 8, Release{3, 11}}, banks: []bank{{name: "zmm", n: 16, stride: 32, size: 32}}},
 	{Feature: Hi16ZMM, Name: "Hi16_ZMM", flag: "avx512f", Size: 1024, Intel: 1664, AMD: 1408,
-		CRIU: CRIUArray{7, 8, Release{3, 11}}, banks: []bank{{name: "zmm", first: 16, n: 16, stride: 64, size: 64}}},
+		CRIU: CRIUArray{"hi16_zmm", 7, 8, Release{3, 11}}, banks: []bank{{name: "zmm", first: 16, n: 16, stride: 64, size: 64}}},
 	{Feature: PT, Name: "PT", flag: "intel_pt", Size: 128, Supervisor: true},
 	{Feature: PKRU, Name: "PKRU", flag: "pku", Size: 8, Intel: 2688, AMD: 2432,
-		CRIU: CRIUArray{8, 4, Release{3, 11}}, banks: []bank{{name: "pkru", size: 4}}},
+		CRIU: CRIUArray{"pkru", 8, 4, Release{3, 11}}, banks: []bank{{name: "pkru", size: 4}}},
 	{Feature: PASID, Name: "PASID", flag: "enqcmd", Size: 8, Supervisor: true},
 	{Feature: CETUser, Name: "CET_U", flag: "shstk", Size: 16, Supervisor: true},
 	{Feature: CETSup, Name: "CET_S", flag: "shstk", Size: 24, Supervisor: true},
