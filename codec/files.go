@@ -68,7 +68,11 @@ func (d Dir) Parent() (Files, error) {
 }
 
 func openRegular(path string) (*os.File, int64, error) {
-	f, err := openNoFollow(path)
+	// A pipe is not waited for.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		err = &FormatError{path, 0, "file", ErrIrregular}
+	}
 	if err != nil {
 		return nil, 0, err
 	}

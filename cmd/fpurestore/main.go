@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -89,7 +90,7 @@ func dispatch(s *cli.IO, args []string, work func(*cli.IO, *options) (cli.Exit, 
 	if err := o.complete(maps); err != nil {
 		return 0, err
 	}
-	if setUID() {
+	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return 0, &cli.UsageError{Err: errors.New("refusing to run set-uid or set-gid: whoever starts it could write into any process"),
 			Hint: "take the bit off the binary and use sudo"}
 	}
@@ -111,9 +112,7 @@ func (o *options) complete(maps []string) error {
 		o.save = filepath.Clean(o.save)
 	}
 	o.restore = o.save == "" || o.dir != "" || len(o.files) > 0
-	if o.dir == "" {
-		o.dir = "."
-	}
+	o.dir = cmp.Or(o.dir, ".")
 	o.mapping = map[int]int{}
 	used := map[int]bool{}
 	for _, m := range maps {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/fatih/color"
 	"github.com/mattn/go-isatty"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 )
 
 // Exit is an exit code of either program.
@@ -96,15 +98,6 @@ func (s *IO) OutIsTerminal() bool { return s.outTTY }
 // Colors are the values of --color.
 var Colors = []string{"auto", "always", "never"}
 
-// SetColor takes the value of --color.
-func (s *IO) SetColor(mode string) error {
-	if !slices.Contains(Colors, mode) {
-		return Unknown(fmt.Errorf("--color=%s: unknown value", mode), "--color=", mode, "the values", Colors)
-	}
-	s.color = mode
-	return nil
-}
-
 // style returns a colour that is on or off for a stream, by --color, NO_COLOR
 // (no-color.org) and whether the stream is a terminal.
 func (s *IO) style(tty bool, attrs ...color.Attribute) *color.Color {
@@ -135,8 +128,8 @@ func (s *IO) Width() int {
 		}
 	}
 	if s.outTTY {
-		if n := terminalWidth(); n > 0 {
-			return max(n, minWidth)
+		if ws, err := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 0 {
+			return max(int(ws.Col), minWidth)
 		}
 	}
 	return 80
@@ -256,13 +249,7 @@ func (s *IO) Finish(code Exit, err error) Exit {
 type colorFlag struct{ io *IO }
 
 // ColorFlag returns the value behind --color, which takes effect at once.
-func ColorFlag(s *IO) interface {
-	String() string
-	Set(string) error
-	Type() string
-} {
-	return colorFlag{s}
-}
+func ColorFlag(s *IO) pflag.Value { return colorFlag{s} }
 
 func (f colorFlag) String() string {
 	if f.io == nil {
@@ -271,8 +258,15 @@ func (f colorFlag) String() string {
 	return f.io.color
 }
 
-func (f colorFlag) Set(mode string) error { return f.io.SetColor(mode) }
-func (f colorFlag) Type() string          { return "when" }
+func (f colorFlag) Set(mode string) error {
+	if !slices.Contains(Colors, mode) {
+		return Unknown(fmt.Errorf("--color=%s: unknown value", mode), "--color=", mode, "the values", Colors)
+	}
+	f.io.color = mode
+	return nil
+}
+
+func (f colorFlag) Type() string { return "when" }
 
 // Unknown returns a [*UsageError] for a word that is none of those that may stand in
 // its place. The hint names the nearest of them, with what stands before it on the
