@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -116,7 +117,7 @@ func (l *Lock) inPlace(p *Plan) error {
 	if err != nil {
 		return err
 	}
-	names := p.sortedNames()
+	names := slices.Sorted(maps.Keys(p.files))
 	err = l.movable(names)
 	if err == nil {
 		err = l.stage(p, names)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
@@ -107,10 +109,7 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 		p.read["cpuinfo.img"] = hash(c.CPUInfo.Encode(c.CPUInfo))
 		p.planCPUInfo(c.CPUInfo)
 	}
-	for _, name := range p.sortedNames() {
-		if archive == nil {
-			break
-		}
+	for _, name := range slices.Sorted(maps.Keys(p.files)) {
 		if err := archive.Replaceable(name); err != nil {
 			errs = codec.AppendFault(errs, err)
 		}

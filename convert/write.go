@@ -368,13 +368,3 @@ func (c *cloner) relink(rel, target string) (string, error) {
 	}
 	return filepath.Rel(to, leads)
 }
-
-// sortedNames returns the names of the plan's files.
-func (p *Plan) sortedNames() []string {
-	names := make([]string, 0, len(p.files))
-	for name := range p.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -365,19 +366,12 @@ func (o *convertOptions) advice(plan *convert.Plan) view.Advice {
 // report prints what happens to each thread, then the findings.
 func (o *convertOptions) report(s *cli.IO, plan *convert.Plan) {
 	fmt.Fprintf(s.Out, "%s: %s, %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(plan.Checkpoint.Path)),
-		count(len(plan.Threads), "thread"), view.VerdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
+		view.Count(len(plan.Threads), "thread"), view.VerdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
 	view.Actions(s, plan.Threads)
 	view.Findings(s, plan.Threads, plan.Findings, o.advice(plan))
 	for _, c := range plan.CPUInfo {
-		fmt.Fprintf(s.Out, "cpuinfo.img %s: %s -> %s\n", c.Field, orAbsent(c.From), orAbsent(c.To))
+		fmt.Fprintf(s.Out, "cpuinfo.img %s: %s -> %s\n", c.Field, cmp.Or(c.From, "absent"), cmp.Or(c.To, "absent"))
 	}
-}
-
-func orAbsent(v string) string {
-	if v == "" {
-		return "absent"
-	}
-	return v
 }
 
 // The JSON document of schema fpuimg.convert/1.

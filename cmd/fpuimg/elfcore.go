@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/elfcore"
 )
@@ -30,6 +31,6 @@ func (o *showOptions) export(s *cli.IO, threads []codec.Thread) error {
 	if err := writeNew(o.elfCore, "--elf-core", b.Bytes()); err != nil {
 		return err
 	}
-	s.Sayf("%s: written, %s", o.elfCore, count(len(threads), "thread"))
+	s.Sayf("%s: written, %s", o.elfCore, view.Count(len(threads), "thread"))
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -321,9 +322,9 @@ func (o *showOptions) title(s *cli.IO, img *shown) {
 	case img.threads == 0:
 		text += "no threads"
 	case img.tasks[0]:
-		text += count(img.threads, "thread")
+		text += view.Count(img.threads, "thread")
 	default:
-		text += count(img.threads, "thread") + " in " + count(len(img.tasks), "task")
+		text += view.Count(img.threads, "thread") + " in " + view.Count(len(img.tasks), "task")
 	}
 	fmt.Fprint(s.Out, s.OutStyle(color.Bold).Sprint(path), text)
 	var more []string
@@ -346,10 +347,7 @@ func (o *showOptions) title(s *cli.IO, img *shown) {
 }
 
 func cpuName(c *xstate.CPU) string {
-	name := cli.Printable(c.ModelName)
-	if name == "" {
-		name = "an unnamed CPU"
-	}
+	name := cmp.Or(cli.Printable(c.ModelName), "an unnamed CPU")
 	if c.Family != nil && c.Model != nil && c.Stepping != nil {
 		name += fmt.Sprintf(" (%s %d/%d/%d)", c.Vendor, *c.Family, *c.Model, *c.Stepping)
 	}

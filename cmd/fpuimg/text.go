@@ -9,14 +9,6 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
-// count spells a number of things.
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // number spells little-endian bytes as a hexadecimal number of full width.
 func number(le []byte) string { return xstate.Vector{Bytes: le}.Hex() }
 

@@ -239,19 +239,12 @@ type mismatchError struct{ matching }
 func (e *mismatchError) Error() string {
 	var parts []string
 	if n := len(e.missingLive); n > 0 {
-		parts = append(parts, fmt.Sprintf("no live thread for the %s %s", count(n, "image"), listTIDs(e.missingLive, func(t imageThread) int { return t.tid })))
+		parts = append(parts, fmt.Sprintf("no live thread for the %s %s", view.Noun(n, "image"), listTIDs(e.missingLive, func(t imageThread) int { return t.tid })))
 	}
 	if n := len(e.missingImage); n > 0 {
-		parts = append(parts, fmt.Sprintf("no image for the live %s %s", count(n, "thread"), listTIDs(e.missingImage, func(t liveThread) int { return t.tid })))
+		parts = append(parts, fmt.Sprintf("no image for the live %s %s", view.Noun(n, "thread"), listTIDs(e.missingImage, func(t liveThread) int { return t.tid })))
 	}
 	return strings.Join(parts, "; ")
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return noun
-	}
-	return noun + "s"
 }
 
 // listTIDs names up to eight threads.

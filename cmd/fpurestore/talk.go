@@ -130,7 +130,7 @@ func (j *job) report() {
 	case j.o.restore:
 		s.Sayf("%s: live state saved to %s", j.target(), j.o.save)
 	default:
-		s.Sayf("%s: live state of %d %s saved to %s", j.target(), len(j.saved), view.Threads(len(j.saved)), j.o.save)
+		s.Sayf("%s: live state of %s saved to %s", j.target(), view.Count(len(j.saved), "thread"), j.o.save)
 	}
 	if !j.restored && !j.planned {
 		return
@@ -146,7 +146,7 @@ func (j *job) report() {
 		s.Sayf("%s: dry run, nothing was stopped", j.target())
 		return
 	}
-	s.Sayf("%s: %d %s restored, stopped for %v", j.target(), len(j.plan), view.Threads(len(j.plan)), j.window.Round(10*time.Microsecond))
+	s.Sayf("%s: %s restored, stopped for %v", j.target(), view.Count(len(j.plan), "thread"), j.window.Round(10*time.Microsecond))
 }
 
 // tables prints what the policy says.

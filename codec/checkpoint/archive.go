@@ -111,9 +111,10 @@ func (a *Archive) place() string {
 	return a.inner + ":" + a.Dir
 }
 
-// Replaceable returns an error for a file that [Rewrite] cannot replace.
+// Replaceable returns an error for a file that [Rewrite] cannot replace. A nil archive has
+// none.
 func (a *Archive) Replaceable(name string) error {
-	if a.members[name].sparse {
+	if a != nil && a.members[name].sparse {
 		return &codec.FormatError{Path: a.Label(name), Field: "tar", Err: errSparse}
 	}
 	return nil

@@ -67,13 +67,16 @@ func Range(list []int) string {
 	return fmt.Sprintf("%d-%d (%d)", first, last, len(list))
 }
 
-// Threads is the noun for n threads.
-func Threads(n int) string {
+// Noun is the noun for n things.
+func Noun(n int, noun string) string {
 	if n == 1 {
-		return "thread"
+		return noun
 	}
-	return "threads"
+	return noun + "s"
 }
+
+// Count spells a number of things: "2 threads".
+func Count(n int, noun string) string { return fmt.Sprint(n) + " " + Noun(n, noun) }
 
 // maxTold is how many findings of one rule are printed, and how many losses: a hostile
 // checkpoint has others for each of its threads.
@@ -114,7 +117,7 @@ func Findings(s *cli.IO, ts []compat.Judged, checkpoint []compat.Finding, a Advi
 		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.hint == p.hint && o.line == p.line }) {
 			p.hint, p.line = "", "" // said once, below
 		}
-		where := Threads(len(p.tids)) + " " + Range(p.tids)
+		where := Noun(len(p.tids), "thread") + " " + Range(p.tids)
 		if Range(p.tids) == "?" { // a core image whose name does not tell
 			where = "this thread"
 		}
@@ -250,7 +253,7 @@ func Losses(s *cli.IO, prefix string, planned bool, ts []compat.Judged) {
 		groups = groups[:maxTold]
 	}
 	for _, group := range groups {
-		who := fmt.Sprintf("%s: %s %s", prefix, Threads(len(group)), TIDs(group))
+		who := fmt.Sprintf("%s: %s %s", prefix, Noun(len(group), "thread"), TIDs(group))
 		verb := "loses"
 		switch {
 		case planned:
