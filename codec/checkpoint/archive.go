@@ -281,8 +281,8 @@ func (w *walker) archive(tr *rawtar.Reader, m *rawtar.Member) error {
 		return w.wrap(err)
 	}
 	c, ok := rawtar.Detect(head)
-	blob := blobForm().FindStringSubmatch(name)
-	if !ok || c != rawtar.None && blob == nil && !packedName(path.Base(name)) {
+	d, blob := digestOf(name)
+	if !ok || c != rawtar.None && !blob && !packedName(path.Base(name)) {
 		return nil
 	}
 	inner := &walker{path: w.path, inner: name, depth: w.depth + 1, base: w.base + at, stored: w.stored, compression: c, info: w.info, budget: w.budget}
@@ -293,10 +293,6 @@ func (w *walker) archive(tr *rawtar.Reader, m *rawtar.Member) error {
 	if w.file != nil {
 		section := io.NewSectionReader(w.file, at, m.Size)
 		r, seeker, inner.file = section, section, section
-	}
-	var d descriptor
-	if blob != nil {
-		d.Digest = blob[1] + ":" + blob[2]
 	}
 	h := newHash(d)
 	if h != nil && w.file == nil {

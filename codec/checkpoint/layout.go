@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -109,6 +110,16 @@ var digestForm = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^([a-z0-9]+):([a-f0-9]{32,128})$`)
 })
 
+// digestOf reads the digest of a blob from its place in a layout, blobs/sha256/HEX.
+func digestOf(name string) (d descriptor, ok bool) {
+	dir, digits := path.Split(name)
+	dir, algorithm := path.Split(path.Clean(dir))
+	if d.Digest = algorithm + ":" + digits; path.Base(dir) != "blobs" || !digestForm().MatchString(d.Digest) {
+		return descriptor{}, false
+	}
+	return d, true
+}
+
 // blob returns the path of a blob that was not looked into before. A digest is not
 // trusted as a path.
 func (l *ociLayout) blob(path string, d descriptor) (blob string, ok bool) {
@@ -161,11 +172,6 @@ func (d descriptor) check(blob string, h hash.Hash) error {
 	}
 	return nil
 }
-
-// blobForm matches the place of a blob in a layout.
-var blobForm = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?:^|/)blobs/([a-z0-9]+)/([a-f0-9]{32,128})$`)
-})
 
 // manifest looks into the blobs that an index or a manifest lists.
 func (l *ociLayout) manifest(path string, b []byte, depth int) {

@@ -188,10 +188,6 @@ func (s *system) NewThread(tid int) (int, error) {
 	return int(id), err
 }
 
-func (s *system) GetRegset(tid, nt int, buf []byte) (int, error) { return getRegset(tid, nt, buf) }
-
-func (s *system) SetRegset(tid, nt int, buf []byte) error { return setRegset(tid, nt, buf) }
-
 func (s *system) Close() {
 	for pid, p := range s.pinned {
 		p.close()

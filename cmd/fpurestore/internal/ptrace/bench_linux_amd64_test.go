@@ -238,22 +238,22 @@ func timeBare(tids []int, pid int) (window, total time.Duration, err error) {
 			return 0, 0, err
 		}
 	}
-	buf := make([]byte, 64<<10)
+	s, buf := NewSystem(), make([]byte, 64<<10)
 	areas := make([][]byte, len(tids))
 	for i, tid := range tids {
-		n, err := getRegset(tid, unix.NT_X86_XSTATE, buf)
+		n, err := s.GetRegset(tid, unix.NT_X86_XSTATE, buf)
 		if err != nil {
 			return 0, 0, err
 		}
 		areas[i] = flip(buf[:n])
 	}
 	for i, tid := range tids {
-		if err := setRegset(tid, unix.NT_X86_XSTATE, areas[i]); err != nil {
+		if err := s.SetRegset(tid, unix.NT_X86_XSTATE, areas[i]); err != nil {
 			return 0, 0, err
 		}
 	}
 	for _, tid := range tids {
-		if _, err := getRegset(tid, unix.NT_X86_XSTATE, buf); err != nil {
+		if _, err := s.GetRegset(tid, unix.NT_X86_XSTATE, buf); err != nil {
 			return 0, 0, err
 		}
 	}

@@ -7,15 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// getRegset copies a register set of a stopped thread into buf and gives the
-// number of bytes, which is the size of the register set if buf is larger
-// (kernel/ptrace.c: ptrace_regset).
-func getRegset(tid, nt int, buf []byte) (int, error) {
+// GetRegset gives the number of bytes, which is the size of the register set if buf is
+// larger (kernel/ptrace.c: ptrace_regset).
+func (s *system) GetRegset(tid, nt int, buf []byte) (int, error) {
 	return regset(unix.PTRACE_GETREGSET, tid, nt, buf)
 }
 
-// setRegset replaces a register set of a stopped thread.
-func setRegset(tid, nt int, buf []byte) error {
+func (s *system) SetRegset(tid, nt int, buf []byte) error {
 	_, err := regset(unix.PTRACE_SETREGSET, tid, nt, buf)
 	return err
 }

@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -40,17 +41,14 @@ func (t *Tracer) Compat(tid int) (bool, error) {
 }
 
 func (t *Tracer) compat(th *thread) (bool, error) {
-	if th.compat == compatUnknown {
+	if th.compat == nil {
 		n, err := t.b.GetRegset(th.tid, unix.NT_PRSTATUS, t.scratch)
 		if err != nil {
 			return false, t.threadError(th, "read NT_PRSTATUS", err)
 		}
-		th.compat = compatNo
-		if n == prstatusCompat {
-			th.compat = compatYes
-		}
+		th.compat = new(n == prstatusCompat)
 	}
-	return th.compat == compatYes, nil
+	return *th.compat, nil
 }
 
 // ReadShadowStack reads the shadow stack pointer. It is not ok if the thread
@@ -73,10 +71,7 @@ func (t *Tracer) ReadShadowStack(tid int) (ssp uint64, ok bool, err error) {
 	case n != 8:
 		return 0, false, &ThreadError{PID: th.pid, TID: tid, Op: op, Err: fmt.Errorf("got %d bytes, want 8", n)}
 	}
-	for i, b := range t.scratch[:8] {
-		ssp |= uint64(b) << (8 * i)
-	}
-	return ssp, true, nil
+	return binary.LittleEndian.Uint64(t.scratch), true, nil
 }
 
 // Swap gives each thread in areas its new state: it reads the old state of

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -37,19 +38,12 @@ type Tracer struct {
 type thread struct {
 	pid, tid int
 	stopped  bool
-	dead     bool // a leader that has ended before its process
-	dying    bool // killed in its stop
-	signal   int  // to be delivered on detach
-	compat   int8
+	dead     bool   // a leader that has ended before its process
+	dying    bool   // killed in its stop
+	signal   int    // to be delivered on detach
+	compat   *bool  // nil if not known yet
 	known    []byte // NT_X86_XSTATE as last read, nil if written since
 }
-
-// States of thread.compat.
-const (
-	compatUnknown = iota
-	compatNo
-	compatYes
-)
 
 // Open pins the given processes, so that their numbers cannot come to mean
 // other processes, and locks the calling goroutine to its OS thread until
@@ -436,14 +430,9 @@ func (t *Tracer) sorted() []*thread {
 	for i, pid := range t.pids {
 		rank[pid] = i
 	}
-	all := make([]*thread, 0, len(t.threads))
-	for _, th := range t.threads {
-		all = append(all, th)
-	}
-	slices.SortFunc(all, func(a, b *thread) int {
+	return slices.SortedFunc(maps.Values(t.threads), func(a, b *thread) int {
 		return cmp.Or(cmp.Compare(rank[a.pid], rank[b.pid]), cmp.Compare(a.tid, b.tid))
 	})
-	return all
 }
 
 // Threads lists the stopped threads: processes in the order given to Open,
