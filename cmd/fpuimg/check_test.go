@@ -378,7 +378,7 @@ func TestCommonFits(t *testing.T) {
 		}
 	}
 	fits := func(fleet ...*xstate.CPU) {
-		b, err := cpuid.MarshalProfile(cpuid.Common(fleet...))
+		b, err := json.Marshal(cpuid.NewProfile(cpuid.Common(fleet...)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -120,13 +121,8 @@ func rootFlags(names []string) []string {
 	rank := []string{"sse4_2", "avx", "avx2", "avx512f", "amx_tile", "xsavec"}
 	under := xstate.DependentsOf(names...)
 	roots := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(under, n) })
-	place := func(name string) int {
-		if i := slices.Index(rank, name); i >= 0 {
-			return i
-		}
-		return len(rank)
-	}
-	slices.SortStableFunc(roots, func(a, b string) int { return place(a) - place(b) })
+	place := func(name string) uint { return uint(slices.Index(rank, name)) } // -1 is the last
+	slices.SortStableFunc(roots, func(a, b string) int { return cmp.Compare(place(a), place(b)) })
 	return roots
 }
 

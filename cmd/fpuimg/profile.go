@@ -50,8 +50,8 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		b, err = codec.MarshalCPUInfo(cpu)
 		err = cli.Hinted(err, "--format=json takes a machine of which less is known")
 	} else {
-		b, err = cpuid.MarshalProfile(cpu)
-		b = cli.EscapeJSON(b)
+		b, err = cli.EncodeJSON(cpuid.NewProfile(cpu), 0)
+		b = append(b, '\n')
 	}
 	if err != nil {
 		return 0, err

@@ -13,19 +13,12 @@ import (
 // are known only where they are equal, and the layout where all put the shared
 // components in the same places. With no CPUs, nothing is known.
 func Common(cpus ...*xstate.CPU) *xstate.CPU {
-	c := &xstate.CPU{Name: "common"}
 	if len(cpus) == 0 {
-		return c
+		return &xstate.CPU{Name: "common"}
 	}
-	first := cpus[0]
-	c.Vendor, c.ModelName = first.Vendor, first.ModelName
-	c.Family, c.Model, c.Stepping = clone(first.Family), clone(first.Model), clone(first.Stepping)
-	c.FXSave, c.XSave = clone(first.FXSave), clone(first.XSave)
-	c.XFeatures, c.XFeaturesHW = clone(first.XFeatures), clone(first.XFeaturesHW)
-	c.XSaveSize, c.XSaveSizeMax = clone(first.XSaveSize), clone(first.XSaveSizeMax)
-	c.MXCSRMask = clone(first.MXCSRMask)
-	c.Capability = slices.Clone(first.Capability)
-	unknown := first.UnknownWords()
+	c := new(*cpus[0]) // what its pointers lead to is nowhere changed
+	c.Name, c.Capability = "common", slices.Clone(c.Capability)
+	unknown := c.UnknownWords()
 	for _, o := range cpus[1:] {
 		if c.Vendor != o.Vendor {
 			c.Vendor = ""
@@ -49,13 +42,6 @@ func Common(cpus ...*xstate.CPU) *xstate.CPU {
 	return c
 }
 
-func clone[T any](p *T) *T {
-	if p == nil {
-		return nil
-	}
-	return new(*p)
-}
-
 func equal[T comparable](a, b *T) *T {
 	if a == nil || b == nil || *a != *b {
 		return nil
@@ -77,7 +63,7 @@ func both(a, b *bool) *bool {
 func and[T ~uint32 | ~uint64](a, b *T) *T {
 	switch {
 	case a == nil:
-		return clone(b)
+		return b
 	case b == nil:
 		return a
 	}

@@ -104,7 +104,7 @@ func TestHost(t *testing.T) {
 	if c.MXCSRMask == nil || *c.MXCSRMask&0xffbf != 0xffbf {
 		t.Errorf("MXCSR mask %v", c.MXCSRMask)
 	}
-	b, err := MarshalProfile(c)
+	b, err := marshalProfile(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			doc, err := MarshalProfile(c)
+			doc, err := marshalProfile(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -274,7 +274,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		doc, err := MarshalProfile(c)
+		doc, err := marshalProfile(c)
 		if err != nil {
 			t.Fatal(err)
 		}

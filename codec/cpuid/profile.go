@@ -115,17 +115,6 @@ func hex[T ~uint32 | ~uint64](v *T) *Hex {
 	return new(Hex(*v))
 }
 
-// MarshalProfile returns c as an indented JSON document with a final newline. The
-// error is always nil: a CPU has nothing that JSON cannot hold.
-func MarshalProfile(c *xstate.CPU) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(NewProfile(c))
-	return b.Bytes(), err
-}
-
 // Limits of a profile; no machine comes near them.
 const (
 	maxProfile   = 1 << 20 // bytes of JSON

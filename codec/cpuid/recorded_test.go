@@ -121,7 +121,7 @@ func TestProfileGolden(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := CPU(loadDump(t, tt.name))
 			c.Name = tt.name
-			got, err := MarshalProfile(c)
+			got, err := marshalProfile(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -433,7 +433,7 @@ func TestPartialDump(t *testing.T) {
 					}
 				}
 			}
-			if doc, err := MarshalProfile(c); err != nil {
+			if doc, err := marshalProfile(c); err != nil {
 				t.Error(err)
 			} else if back, err := ParseProfile(doc); err != nil || !reflect.DeepEqual(back, c) {
 				t.Errorf("%v\nread back\n%+v\nwas\n%+v", err, back, c)
@@ -516,7 +516,7 @@ func FuzzParseDump(f *testing.F) {
 			return
 		}
 		c := dumpCPU(rec)
-		p, err := MarshalProfile(c)
+		p, err := marshalProfile(c)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, p)
 		}

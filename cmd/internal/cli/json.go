@@ -26,13 +26,13 @@ func EncodeJSON(v any, column int) ([]byte, error) {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent(strings.Repeat(" ", column), "  ")
 	err := enc.Encode(v)
-	return EscapeJSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), err
+	return escapeJSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), err
 }
 
-// EscapeJSON spells the characters of a document that a terminal would obey or not
+// escapeJSON spells the characters of a document that a terminal would obey or not
 // show as \u escapes: encoding/json leaves all above U+001F as they are. The document
 // decodes to the same.
-func EscapeJSON(doc []byte) []byte {
+func escapeJSON(doc []byte) []byte {
 	if bytes.IndexFunc(doc, escaped) < 0 {
 		return doc
 	}
