@@ -214,6 +214,9 @@ func Printable(text string) string {
 // printable reports whether a character is seen, and does nothing else: neither a
 // control of the terminal or of the direction of text, nor without a shape.
 func printable(r rune) bool {
+	if r < 0x7f { // as nearly all are
+		return r >= ' '
+	}
 	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 

@@ -33,10 +33,11 @@ func EncodeJSON(v any, column int) ([]byte, error) {
 // show as \u escapes: encoding/json leaves all above U+001F as they are. The document
 // decodes to the same.
 func escapeJSON(doc []byte) []byte {
-	if bytes.IndexFunc(doc, escaped) < 0 {
-		return doc
+	plain := 0
+	for plain < len(doc) && doc[plain] < 0x7f { // to the end of nearly all
+		plain++
 	}
-	var out []byte
+	out, doc := doc[:plain:plain], doc[plain:]
 	for len(doc) > 0 {
 		r, n := utf8.DecodeRune(doc)
 		switch {
