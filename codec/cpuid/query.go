@@ -84,6 +84,9 @@ func CPU(q Querier) *xstate.CPU {
 		cpu.FXSave = new(true)
 	}
 	cpu.Capability = w.words[:xstate.CapabilityWords:xstate.CapabilityWords]
+	if w.whole() {
+		return cpu
+	}
 	for i, bits := range xstate.CapabilityMask(cpu.Flags...) {
 		if !w.known[i] {
 			cpu.Capability[i] = bits
@@ -110,7 +113,7 @@ func flags(w *wordSet, usable *xstate.Features) (has, unknown []string) {
 		}
 		has = usableFlags(has, *usable)
 	}
-	if !slices.Contains(w.known[:], false) {
+	if w.whole() {
 		return has, nil
 	}
 	for _, name := range xstate.DependenciesOf(has...) {
@@ -225,6 +228,9 @@ type wordSet struct {
 	words []uint32
 	known [numWords]bool
 }
+
+// whole reports whether all words are known, as of a CPU that is asked itself.
+func (w *wordSet) whole() bool { return !slices.Contains(w.known[:], false) }
 
 func (w *wordSet) has(word int, bit uint32) bool { return w.words[word]&bit != 0 }
 
