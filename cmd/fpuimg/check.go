@@ -79,18 +79,13 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	var all []*checked
 	printed := false
 	for img := range o.images(s, paths) {
-		path := img.path
 		for _, err := range img.errs {
 			s.Error(err)
-			if hint := inputHint(img.path, err); hint != "" {
-				s.Hintf("%s", hint)
-			}
+			s.Hint(inputHint(img.path, err))
 			code = cli.Worst(code, cli.Damaged)
 		}
 		if len(img.errs) > 0 {
-			if hint := misplacedProfile(path); hint != "" {
-				s.Hintf("%s", hint)
-			}
+			s.Hint(misplacedProfile(img.path))
 		}
 		for _, r := range img.results {
 			code = cli.Worst(code, exitOf(r.Verdict))

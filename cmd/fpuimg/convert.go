@@ -157,9 +157,7 @@ func (o *convertOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		}
 		if err != nil {
 			s.Error(err)
-			if hint := o.hint(path, err); hint != "" {
-				s.Hintf("%s", hint)
-			}
+			s.Hint(o.hint(path, err))
 			c = cli.Damaged
 			images[len(images)-1].Error = newErrorDoc(path, err)
 		}
@@ -276,12 +274,12 @@ func (o *convertOptions) refuse(s *cli.IO, path string, plan *convert.Plan) cli.
 	if plan.Verdict == compat.Damaged {
 		s.Errorf("%s: damaged, nothing was written", path)
 		if !o.force && plan.OnlyLost() {
-			s.Hintf("if the process can do without what the image lacks: %s", o.command(path))
+			s.Hint("if the process can do without what the image lacks: " + o.command(path))
 		}
 		return cli.Damaged
 	}
 	s.Errorf("%s: refused, nothing was written: %s", path, view.Price(plan.Threads))
-	s.Hintf("to do it all the same: %s", o.command(path))
+	s.Hint("to do it all the same: " + o.command(path))
 	return cli.Refused
 }
 

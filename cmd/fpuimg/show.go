@@ -122,9 +122,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		export = append(export, img.export...)
 		for _, err := range img.errs {
 			s.Error(err)
-			if hint := inputHint(img.path, err); hint != "" {
-				s.Hintf("%s", hint)
-			}
+			s.Hint(inputHint(img.path, err))
 			code = cli.Worst(code, cli.Damaged)
 		}
 		if img.Judgement != nil && img.Verdict == compat.Damaged {
@@ -157,7 +155,7 @@ func (o *showOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		}
 	}
 	if missing {
-		s.Hintf("without --tid, fpuimg show lists all threads")
+		s.Hint("without --tid, fpuimg show lists all threads")
 		code = cli.Worst(code, cli.Damaged)
 	}
 	if o.elfCore != "" && (len(export) > 0 || code == cli.OK) {

@@ -12,6 +12,6 @@ import (
 // live says that there is nothing here to restore into.
 func live(s *cli.IO, o *options) (cli.Exit, error) {
 	s.Errorf("%v", fmt.Errorf("needs linux/amd64, this is %s/%s", runtime.GOOS, runtime.GOARCH))
-	s.Hintf("fpuimg converts and checks images on any machine")
+	s.Hint("fpuimg converts and checks images on any machine")
 	return cli.Unchanged, nil
 }

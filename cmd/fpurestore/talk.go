@@ -169,9 +169,7 @@ func (j *job) talk(err error) {
 	}
 	say := func(err error, text string) {
 		j.io.Errorf("%s", text)
-		if hint := hint(err, j.o); hint != "" {
-			j.io.Hintf("%s", hint)
-		}
+		j.io.Hint(hint(err, j.o))
 	}
 	if load, ok := errors.AsType[loadError](err); ok {
 		for _, err := range load {

@@ -135,7 +135,7 @@ func (s *IO) Width() int {
 	return 80
 }
 
-// Errorf, Warnf and Hintf talk to the user: "fpuimg: error: ...".
+// Errorf, Warnf and Hint talk to the user: "fpuimg: error: ...".
 func (s *IO) Errorf(format string, args ...any) {
 	s.talk("error", color.FgRed, fmt.Sprintf(format, args...))
 }
@@ -169,9 +169,11 @@ func (s *IO) Warnf(format string, args ...any) {
 	s.talk("warning", color.FgYellow, fmt.Sprintf(format, args...))
 }
 
-// Hintf says what to do next.
-func (s *IO) Hintf(format string, args ...any) {
-	s.talk("hint", color.FgCyan, fmt.Sprintf(format, args...))
+// Hint says what to do next, unless that is "".
+func (s *IO) Hint(text string) {
+	if text != "" {
+		s.talk("hint", color.FgCyan, text)
+	}
 }
 
 // Sayf reports on standard error what was done.
@@ -228,15 +230,13 @@ func (s *IO) Finish(code Exit, err error) Exit {
 	case err == nil:
 	case errors.As(err, &usage):
 		s.Error(err)
-		if usage.Hint != "" {
-			s.Hintf("%s", usage.Hint)
-		}
+		s.Hint(usage.Hint)
 		code = Usage
 	case errors.Is(err, syscall.EPIPE):
 	default:
 		s.Error(err)
 		if hinted, ok := errors.AsType[*HintError](err); ok {
-			s.Hintf("%s", hinted.Hint)
+			s.Hint(hinted.Hint)
 		}
 		code = Worst(code, Damaged)
 	}
