@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"github.com/fpuimg/fpuimg/codec/cpuid"
 )
 
 // block is one thread's; the assembly knows the offsets up to lastRet.
@@ -70,8 +72,6 @@ var epoch, stop uint64
 // counts is how often each signal was delivered to the threads' handler.
 var counts [65]uint64
 
-func cpuid(leaf, subleaf uint32) (eax, ebx, ecx, edx uint32)
-func xgetbv() uint64
 func handler()
 func restorer()
 func handlerPC() uintptr
@@ -108,8 +108,8 @@ func fill(area *[16384]byte, size int, mask, bv uint64, r *rand.Rand) {
 	clear(area[512:576])
 	binary.LittleEndian.PutUint64(area[512:], bv&mask)
 	if mask&(1<<9) != 0 {
-		_, at, _, _ := cpuid(0xd, 9)
-		binary.LittleEndian.PutUint32(area[at:], 0x55555554&^(3<<30)|uint32(r.IntN(4))<<30)
+		pkru, _ := cpuid.Native{}.CPUID(0xd, 9)
+		binary.LittleEndian.PutUint32(area[pkru.EBX:], 0x55555554&^(3<<30)|uint32(r.IntN(4))<<30)
 	}
 }
 
@@ -155,12 +155,14 @@ func serve(n int, mode string, seed uint64, churn int, churnFlags uint64, hogs i
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 2, uintptr(unsafe.Pointer(&mask)), uintptr(unsafe.Pointer(&oldMask)), 8, 0, 0)
 
 	xcr0, size := uint64(0), uint32(512)
-	if _, _, features, _ := cpuid(1, 0); features&(1<<27) == 0 { // OSXSAVE
+	if r, _ := (cpuid.Native{}).CPUID(1, 0); r.ECX&(1<<27) == 0 { // OSXSAVE
 		fx = true
 	}
 	if !fx {
-		xcr0 = xgetbv() & 0x2e7 // not the tiles, which need a permission, nor MPX, which changes what branches do
-		_, size, _, _ = cpuid(0xd, 0)
+		enabled, _ := cpuid.Native{}.XCR0()
+		xcr0 = uint64(enabled) & 0x2e7 // not the tiles, which need a permission, nor MPX, which changes what branches do
+		r, _ := cpuid.Native{}.CPUID(0xd, 0)
+		size = r.EBX
 	}
 	bvs := []uint64{^uint64(0), ^uint64(0), 7, 3, 1, 2, ^uint64(1)}
 	const threadFlags = 0x50f00 // VM FS FILES SIGHAND THREAD SYSVSEM
