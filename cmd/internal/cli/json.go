@@ -13,7 +13,8 @@ import (
 func (s *IO) WriteJSON(doc any) error {
 	b, err := EncodeJSON(doc, 0)
 	if err == nil {
-		_, err = s.Out.Write(append(b, '\n'))
+		s.Out.Write(b) // what fails shows in the next write, too
+		err = s.Out.WriteByte('\n')
 	}
 	return err
 }
