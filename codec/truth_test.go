@@ -170,7 +170,7 @@ func sameRegisters(t *testing.T, name string, area, img *xstate.State, except ma
 			continue // stripped
 		}
 		a, b := area.View(f), img.View(f)
-		for r := range f.Component().Registers() {
+		for _, r := range f.Component().Registers() {
 			if img.Compat && r.Name == "xmm8" {
 				break // the program could not see the others
 			}
@@ -244,7 +244,7 @@ func TestTruthFXSave(t *testing.T) {
 				}
 				s.Compat = core.State.Compat
 				for _, f := range []xstate.Feature{xstate.X87, xstate.SSE} {
-					for r := range f.Component().Registers() {
+					for _, r := range f.Component().Registers() {
 						if s.Compat && r.Name == "xmm8" {
 							break
 						}

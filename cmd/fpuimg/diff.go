@@ -234,7 +234,7 @@ func (p *pair) compare() diffThread {
 	}
 	for f := range (set & xstate.Known).All() {
 		va, vb := a.Value(f), b.Value(f)
-		for r := range f.Component().Registers() {
+		for _, r := range f.Component().Registers() {
 			if va == nil || vb == nil || !bytes.Equal(va[r.Off:][:r.Size], vb[r.Off:][:r.Size]) {
 				add(f.String(), r.Name, registerValue(va, r), registerValue(vb, r))
 			}

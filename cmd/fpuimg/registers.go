@@ -288,7 +288,7 @@ func (o *showOptions) printExtended(p *printer, st *xstate.State, f xstate.Featu
 		p.line("bndstatus", "%#x", binary.LittleEndian.Uint64(view[8:]))
 	default:
 		var rows []row
-		for r := range f.Component().Registers() {
+		for _, r := range f.Component().Registers() {
 			b := view[r.Off:][:r.Size]
 			rows = append(rows, newRow(r.Name, quads(number(b)), b))
 		}
@@ -364,7 +364,7 @@ func (o *showOptions) registersDoc(st *xstate.State) *registersDoc {
 		}
 		word := func(off int) string { return hex(binary.LittleEndian.Uint64(view[off:])) }
 		each := func() (out []string) {
-			for r := range f.Component().Registers() {
+			for _, r := range f.Component().Registers() {
 				out = append(out, number(view[r.Off:][:r.Size]))
 			}
 			return out

@@ -1,8 +1,8 @@
 package xstate
 
 import (
-	"iter"
 	"strconv"
+	"sync"
 )
 
 // Component describes one state component.
@@ -40,22 +40,25 @@ type bank struct {
 	off, stride, size int
 }
 
-// Registers yields the component's registers. They lie in the bytes that
-// [State.View] returns for it.
-func (c *Component) Registers() iter.Seq[Register] {
-	return func(yield func(Register) bool) {
-		for _, b := range c.banks {
-			if b.n == 0 && !yield(Register{b.name, b.off, b.size}) {
-				return
+// Registers returns the component's registers, shared: do not change them. They lie in
+// the bytes that [State.View] returns for it.
+func (c *Component) Registers() []Register { return registers()[c.Feature] }
+
+// registers are those of each component, whose names are made once.
+var registers = sync.OnceValue(func() [][]Register {
+	out := make([][]Register, numComponents)
+	for f := range components {
+		for _, b := range components[f].banks {
+			if b.n == 0 {
+				out[f] = append(out[f], Register{b.name, b.off, b.size})
 			}
 			for i := range b.n {
-				if !yield(Register{b.name + strconv.Itoa(b.first+i), b.off + i*b.stride, b.size}) {
-					return
-				}
+				out[f] = append(out[f], Register{b.name + strconv.Itoa(b.first+i), b.off + i*b.stride, b.size})
 			}
 		}
 	}
-}
+	return out
+})
 
 // paddingOnly reports whether every register in the component's data is zero. It
 // is for components with bytes that belong to no register; one whose registers the
@@ -64,7 +67,7 @@ func (c *Component) paddingOnly(data []byte) bool {
 	if len(c.banks) == 0 {
 		return false
 	}
-	for r := range c.Registers() {
+	for _, r := range c.Registers() {
 		for _, b := range data[min(r.Off, len(data)):min(r.Off+r.Size, len(data))] {
 			if b != 0 {
 				return false

@@ -35,7 +35,7 @@ func ExampleFeatures() {
 }
 
 func ExampleComponent_Registers() {
-	for r := range xstate.BNDCSR.Component().Registers() {
+	for _, r := range xstate.BNDCSR.Component().Registers() {
 		fmt.Println(r.Name, r.Off, r.Size)
 	}
 	// Output:

@@ -282,8 +282,9 @@ func (s *State) Used(f Feature) []string {
 		return nil
 	}
 	var names []string
-	for r := range f.Component().Registers() {
-		if !bytes.Equal(view[r.Off:][:r.Size], initView(f)[r.Off:][:r.Size]) {
+	initial := initView(f)
+	for _, r := range f.Component().Registers() {
+		if !bytes.Equal(view[r.Off:][:r.Size], initial[r.Off:][:r.Size]) {
 			names = append(names, r.Name)
 		}
 	}

@@ -38,7 +38,7 @@ func TestComponentTable(t *testing.T) {
 		}
 		end := 0
 		registers := map[string]bool{}
-		for r := range c.Registers() {
+		for _, r := range c.Registers() {
 			if r.Off < end || r.Size <= 0 || r.Off+r.Size > size {
 				t.Errorf("%s: %s at %d, %d bytes, overlaps the one before or leaves the %d bytes", c.Name, r.Name, r.Off, r.Size, size)
 			}
@@ -81,7 +81,7 @@ func TestComponentSizes(t *testing.T) {
 	for f, want := range map[Feature]string{SSE: "mxcsr xmm0 xmm15", Hi16ZMM: "zmm16 zmm17 zmm31", BNDCSR: "bndcfgu bndstatus bndstatus",
 		APX: "r16 r17 r31", X87: "fcw fsw st7", TileCfg: "tilecfg tilecfg tilecfg"} {
 		var names []string
-		for r := range f.Component().Registers() {
+		for _, r := range f.Component().Registers() {
 			names = append(names, r.Name)
 		}
 		if got := strings.Join([]string{names[0], names[min(1, len(names)-1)], names[len(names)-1]}, " "); got != want {

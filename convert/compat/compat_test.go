@@ -58,7 +58,7 @@ func use(f xstate.Feature, registers ...string) option {
 			zero(f)(s)
 			data = s.Data(f)
 		}
-		for r := range f.Component().Registers() {
+		for _, r := range f.Component().Registers() {
 			if slices.Contains(registers, r.Name) {
 				data[r.Off] ^= 0x21
 			}

@@ -42,7 +42,7 @@ func compare(set Set, want, got []byte, layout func() xstate.Layout) error {
 	used := xstate.Legacy | w.BV | g.BV
 	for f := range (used & xstate.Known).All() {
 		a, b := w.Value(f), g.Value(f)
-		for r := range f.Component().Registers() {
+		for _, r := range f.Component().Registers() {
 			if !bytes.Equal(a[r.Off:][:r.Size], b[r.Off:][:r.Size]) {
 				return &ReadbackError{r.Name}
 			}
