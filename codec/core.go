@@ -117,11 +117,7 @@ type Core struct {
 // leaves the rest readable, such as an array of the wrong length, is no error: the
 // state says so.
 func ParseCore(path string, b []byte) (*Core, error) {
-	img, err := newImage(path, b, magicCore)
-	if err != nil {
-		return nil, err
-	}
-	e, err := img.next()
+	img, e, err := newEntry(path, b, magicCore)
 	if err != nil {
 		return nil, err
 	}

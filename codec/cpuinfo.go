@@ -61,14 +61,11 @@ type CPUInfo struct {
 
 // ParseCPUInfo decodes a cpuinfo.img. The error is a [*FormatError].
 func ParseCPUInfo(path string, b []byte) (*CPUInfo, error) {
-	img, err := newImage(path, b, magicCPUInfo)
+	img, e, err := newEntry(path, b, magicCPUInfo)
 	if err != nil {
 		return nil, err
 	}
-	c := &CPUInfo{Path: path, img: img}
-	if c.entry, err = c.img.next(); err != nil {
-		return nil, err
-	}
+	c := &CPUInfo{Path: path, img: img, entry: e}
 	entries := 0
 	var words []byte
 	m := c.img.message(c.entry, "cpuinfo")

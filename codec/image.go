@@ -91,6 +91,16 @@ func newImage(path string, b []byte, want uint32) (image, error) {
 	return m, nil
 }
 
+// newEntry is [newImage] and the first entry, of an image that has one.
+func newEntry(path string, b []byte, want uint32) (image, entry, error) {
+	m, err := newImage(path, b, want)
+	if err != nil {
+		return m, entry{}, err
+	}
+	e, err := m.next()
+	return m, e, err
+}
+
 // cutMagic is a file that ends before there is a magic number.
 type cutMagic struct{ error }
 
@@ -125,11 +135,7 @@ const inventoryCompress = 15
 // ParseInventory decodes inventory.img. The error is a [*FormatError].
 func ParseInventory(path string, b []byte) (Inventory, error) {
 	var inv Inventory
-	img, err := newImage(path, b, magicInventory)
-	if err != nil {
-		return inv, err
-	}
-	e, err := img.next()
+	img, e, err := newEntry(path, b, magicInventory)
 	if err != nil {
 		return inv, err
 	}

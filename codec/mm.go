@@ -76,11 +76,7 @@ var (
 // ParseMM decodes mm-PID.img. The ranges that CRIU lists for guards in other mappings
 // are left out. The error is a [*FormatError].
 func ParseMM(path string, b []byte) (*MM, error) {
-	img, err := newImage(path, b, magicMM)
-	if err != nil {
-		return nil, err
-	}
-	e, err := img.next()
+	img, e, err := newEntry(path, b, magicMM)
 	if err != nil {
 		return nil, err
 	}
@@ -184,11 +180,7 @@ const (
 // ParsePagemap decodes pagemap-PID.img and pagemap-shmem-ID.img. The error is a
 // [*FormatError].
 func ParsePagemap(path string, b []byte) (*Pagemap, error) {
-	img, err := newImage(path, b, magicPagemap)
-	if err != nil {
-		return nil, err
-	}
-	e, err := img.next()
+	img, e, err := newEntry(path, b, magicPagemap)
 	if err != nil {
 		return nil, err
 	}
