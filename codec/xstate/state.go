@@ -136,11 +136,14 @@ func (s *State) SetOver(f Feature, n int) {
 	}
 }
 
-// SetData replaces the bytes of an extended component; nil removes them. The
+// SetData replaces the bytes of an extended component; none removes them. The
 // state keeps b. It panics if f is x87, SSE or not in the table.
 func (s *State) SetData(f Feature, b []byte) {
 	if Legacy.Has(f) {
 		panic("xstate: SetData of a legacy component")
+	}
+	if len(b) == 0 {
+		b = nil // an empty array says no more than none
 	}
 	s.data[f] = b
 	delete(s.over, f)

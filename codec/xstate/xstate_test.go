@@ -646,3 +646,12 @@ func TestKeep(t *testing.T) {
 	layout.Keep(make([]byte, MinArea), area(set, 2), set)
 	layout.Keep(area(set, 1), make([]byte, MinArea), set)
 }
+
+// TestSetDataEmpty: an empty array and none are the same state.
+func TestSetDataEmpty(t *testing.T) {
+	s := NewState(FormatXSave)
+	s.SetData(AVX, []byte{})
+	if s.Data(AVX) != nil {
+		t.Error("an empty array stays")
+	}
+}
