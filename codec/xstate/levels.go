@@ -6,7 +6,8 @@ import (
 )
 
 // level is a micro-architecture level of the x86-64 psABI. What a level does not
-// name it does not guarantee, so it counts as missing.
+// name it does not guarantee, so it counts as missing; but of a level with XSAVE
+// nothing is known of xsavec and xgetbv1, which no level names.
 type level struct {
 	name  string
 	flags string   // beyond the level before
@@ -52,5 +53,8 @@ func ByName(name string) (*CPU, bool) {
 		c.Flags = append(c.Flags, strings.Fields(l.flags)...)
 	}
 	slices.Sort(c.Flags)
+	if *c.XSave {
+		c.UnknownFlags = []string{"xgetbv1", "xsavec"}
+	}
 	return c, true
 }

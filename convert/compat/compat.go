@@ -42,12 +42,23 @@ const (
 	PKRUMissing            Rule = "pkru-missing"
 	ShadowStackMissing     Rule = "shadow-stack-missing"
 	MXCSRMask              Rule = "mxcsr-mask"
+	ComponentDead          Rule = "component-dead"
+	ThreadInCode           Rule = "thread-in-code"
+	FrameUnfit             Rule = "frame-unfit"
+	CodeMissing            Rule = "code-missing"
+	LazySave               Rule = "lazy-save"
+	OwnDispatch            Rule = "own-dispatch"
+	CompiledISA            Rule = "compiled-isa"
+	CachedCPUID            Rule = "cached-cpuid"
+	JITCode                Rule = "jit-code"
+	CodeUnknown            Rule = "code-unknown"
+	SourceInferred         Rule = "source-inferred"
 	ISAMissing             Rule = "isa-missing"
 	XSaveSizeDiffers       Rule = "xsave-size-differs"
 	VendorDiffers          Rule = "vendor-differs"
 )
 
-// Finding is one thing that a rule has to say about a thread, a file or a machine.
+// Finding is one thing that a rule has to say about a thread, a file, a task or a machine.
 type Finding struct {
 	Rule       Rule
 	Severity   Severity
@@ -69,8 +80,11 @@ func (f Finding) Redacted() Finding {
 
 // Integrity reports whether the finding is about the image alone, not about a
 // target.
-func (f *Finding) Integrity() bool {
-	return slices.ContainsFunc(rules[:], func(r rule) bool { return r.id == f.Rule && (r.scope == record || r.scope == file) })
+func (f *Finding) Integrity() bool { return f.Rule.about(record, file) }
+
+// about reports whether the rule is of one of the scopes.
+func (id Rule) about(scopes ...scope) bool {
+	return slices.ContainsFunc(rules[:], func(r rule) bool { return r.id == id && slices.Contains(scopes, r.scope) })
 }
 
 // Remedy is one thing to do about a finding.
@@ -95,6 +109,9 @@ const (
 	BindNow                        // start the program with LD_BIND_NOW=1, before the checkpoint
 	RecordCPU                      // have CRIU record the CPU at dump
 	KeepCPUInfo                    // leave cpuinfo.img as it is, by [Policy.KeepCPUInfo]
+	Level                          // rewrite the process for the host, memory and registers
+	TakeLater                      // take the checkpoint at another moment
+	GiveRoot                       // tell where the ELF files are that the tasks have mapped
 )
 
 // converts reports whether a conversion carries the remedy out.
@@ -110,11 +127,14 @@ const (
 	DowngradeLossless
 	// DowngradeLossy: register values would be lost.
 	DowngradeLossy
+	// CodeUnfit: the process dies of the code that it has chosen, whatever becomes
+	// of its registers.
+	CodeUnfit
 	// Damaged: the record itself is not whole.
 	Damaged
 )
 
-var verdicts = [...]string{"compatible", "downgrade-lossless", "downgrade-lossy", "damaged"}
+var verdicts = [...]string{"compatible", "downgrade-lossless", "downgrade-lossy", "code-unfit", "damaged"}
 
 func (v Verdict) String() string { return verdicts[v] }
 
@@ -173,6 +193,10 @@ type Report struct {
 	From, To  xstate.Format
 	Decisions []Decision
 	Lost      []Loss
+	// Dead is what would be lost too if the thread were not proved to have done with
+	// it, and Blocked the system call that it waits in.
+	Dead    []Loss
+	Blocked string
 	// Changed reports whether the record would differ after the conversion.
 	Changed bool
 	// Refused reports whether the policy forbids the conversion: the state is
@@ -217,6 +241,14 @@ func (r *Report) withoutForce() {
 		if f.Integrity() {
 			f.Remedies = []Remedy{{Kind: TakeAgain}}
 		}
+	}
+}
+
+// inVain takes out the advice to force, for a process that dies all the same.
+func (r *Report) inVain() {
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		f.Remedies = slices.DeleteFunc(slices.Clone(f.Remedies), func(m Remedy) bool { return m.Kind == Force })
 	}
 }
 

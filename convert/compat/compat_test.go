@@ -433,15 +433,18 @@ func source(set xstate.Features, vendor string, size uint32, flags ...string) *x
 	return c
 }
 
-// ruleCases has every rule with each of its severities.
-var ruleCases = []struct {
+// ruleCase is a finding that some state or code gives.
+type ruleCase struct {
 	rule       compat.Rule
 	severity   compat.Severity
 	findings   []compat.Finding
 	components string // that the finding names
 	features   string
 	reason     string // part of it
-}{
+}
+
+// ruleCases, and those of code_test.go, have every rule with each of its severities.
+var ruleCases = []ruleCase{
 	{compat.LegacyShort, compat.Fatal, findings(fxsave(func(s *xstate.State) { s.STLen, s.XMMLen = 124, 0 }), compat.Target{}),
 		"x87 SSE", "", "st_space has 31 of 32 words, xmm_space 0 of 64"},
 	{compat.ComponentShort, compat.Fatal, findings(xsave(sized(xstate.AVX, 252), sized(xstate.PKRU, 4)), compat.Target{}),
@@ -540,7 +543,7 @@ func erased(before, after *xstate.CPU) []compat.Finding {
 
 func TestRules(t *testing.T) {
 	seen := map[compat.Rule]bool{}
-	for _, tt := range ruleCases {
+	for _, tt := range append(ruleCases, codeCases...) {
 		seen[tt.rule] = true
 		t.Run(fmt.Sprintf("%s/%v", tt.rule, tt.severity), func(t *testing.T) {
 			i := slices.IndexFunc(tt.findings, func(f compat.Finding) bool {
@@ -567,8 +570,8 @@ func TestRules(t *testing.T) {
 			t.Errorf("rule %s has no case", rule)
 		}
 	}
-	if got := len(compat.Rules()); got != 19 {
-		t.Errorf("%d rules, want 19", got)
+	if got := len(compat.Rules()); got != 30 {
+		t.Errorf("%d rules, want 30", got)
 	}
 }
 
@@ -590,7 +593,7 @@ func TestIntegrity(t *testing.T) {
 func remedies(fs []compat.Finding) string {
 	names := map[compat.RemedyKind]string{compat.TakeAgain: "again", compat.Force: "force", compat.ClearBits: "clear", compat.AddRecord: "record",
 		compat.WriteInit: "init", compat.WithoutTiles: "tiles", compat.HostWith: "host", compat.HostSmaller: "smaller", compat.StartAnew: "anew",
-		compat.BindNow: "bind", compat.RecordCPU: "dump", compat.KeepCPUInfo: "keep"}
+		compat.BindNow: "bind", compat.RecordCPU: "dump", compat.KeepCPUInfo: "keep", compat.Level: "level", compat.TakeLater: "later", compat.GiveRoot: "root"}
 	var out []string
 	for _, f := range fs {
 		var kinds []string

@@ -4,17 +4,23 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
-// subject is what the rules look at: one thread's record, the file that it stands in,
-// or the two machines, and what the target asks for.
+// subject is what the rules look at: one thread's record and code, the file that it
+// stands in, a task's code, or the two machines, and what the target asks for.
 type subject struct {
 	state  *xstate.State   // with INIT in place of zeros that stand for it
 	zeroed xstate.Features // the components where they stood
 
 	file     string // the image
 	trailing int    // bytes after its entry
+
+	thread *facts.Thread   // what is known of its code; nil if nothing is
+	dead   xstate.Features // the components in use whose values it has done with
+	task   *facts.Process
+	tasks  []*facts.Process // all of them; nil if their code was not looked at
 
 	source *xstate.CPU // the machine of the checkpoint; nil if unknown
 	target Target
@@ -40,13 +46,17 @@ func (sub *subject) check(scopes ...scope) []Finding {
 
 // Decide compares one thread's state with a target. It changes nothing:
 // [Report.Apply] carries the report out.
-func Decide(s *xstate.State, t Target, p Policy) *Report {
-	sub := &subject{target: t, force: p.Force}
+func Decide(s *xstate.State, t Target, p Policy) *Report { return decide(s, t, p, nil, record, fit) }
+
+// decide is Decide with what is known of the thread's code, and the rules to ask.
+func decide(s *xstate.State, t Target, p Policy, code *facts.Thread, scopes ...scope) *Report {
+	sub := &subject{target: t, force: p.Force, thread: code}
 	sub.state, sub.zeroed = withInit(s)
 	s = sub.state
+	sub.dead = sub.proved()
 	sub.resolve()
 	r := &Report{From: s.Format, To: sub.to, bv: s.BV, fcw: s.FX.FCW(), mxcsr: s.FX.MXCSR(), shadowStack: s.ShadowStack != nil}
-	r.Findings = sub.check(record, fit)
+	r.Findings = sub.check(scopes...)
 	sub.decide(r)
 	if !r.OnlyLost() {
 		r.withoutForce()
@@ -98,8 +108,10 @@ func verdict(findings []Finding, loses bool) Verdict {
 		case f.Severity != Fatal:
 		case f.Integrity():
 			return Damaged
+		case f.Rule.about(thread, task):
+			v = max(v, CodeUnfit)
 		case loses:
-			v = DowngradeLossy
+			v = max(v, DowngradeLossy)
 		default:
 			v = max(v, DowngradeLossless)
 		}
@@ -171,6 +183,9 @@ func (sub *subject) decide(r *Report) {
 			add(f, Keep)
 		case status != xstate.InUse || f == xstate.PKRU && !sub.pkruMatters():
 			add(f, Drop)
+		case sub.dead.Has(f):
+			add(f, Drop)
+			r.Dead, r.Blocked = append(r.Dead, Loss{f, s.Used(f)}), sub.thread.Syscall
 		default:
 			lose(f, s.Used(f)...)
 		}

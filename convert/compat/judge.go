@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -25,21 +26,38 @@ type Judged struct {
 	*Report
 }
 
+// Task is a process and what the policy says of its code.
+type Task struct {
+	PID      int
+	Verdict  Verdict // the worst of its code and its threads
+	Unfit    int     // IFUNC slots that lead to code which the host cannot run
+	Findings []Finding
+}
+
 // Judgement is everything there is to say about one checkpoint and a target. It is
 // made by [Judge] and grows with what it is told.
 type Judgement struct {
 	// Findings are those about the machines and the files.
 	Findings []Finding
+	Tasks    []Task   // whose code was looked at
 	Threads  []Judged // in the order in which they were told
-	Verdict  Verdict  // the worst of the threads; Damaged if a file is
+	Verdict  Verdict  // the worst of the tasks and threads; Damaged if a file is
 	Foreign  bool     // set by the caller: this is no checkpoint of CRIU's
+	// Unchecked tells that nobody knows whether the code runs: a root was given, and a
+	// task's libc could not be proven in it.
+	Unchecked bool
 
 	target    Target
 	policy    Policy
 	source    *xstate.CPU
+	code      []*facts.Process
+	threads   map[[2]int]*facts.Thread // by PID and TID
+	taskOf    map[int]int              // the index of a PID in Tasks
+	judgeCode bool
 	predictor *predictor
 	refused   bool
 	beyond    bool // force lifts nothing
+	unfit     bool // force makes it run no longer
 }
 
 // Judge begins the judgement of a checkpoint.
@@ -51,18 +69,53 @@ func Judge(t Target, p Policy) *Judgement {
 	return j
 }
 
+// Proofs tells what is known of the threads' registers from the code that they run,
+// before the threads are told. The code itself is not judged.
+func (j *Judgement) Proofs(code []*facts.Process) {
+	j.threads = map[[2]int]*facts.Thread{}
+	for _, p := range code {
+		for i := range p.Threads {
+			j.threads[[2]int{p.PID, p.Threads[i].TID}] = &p.Threads[i]
+		}
+	}
+}
+
+// Code tells what is known of the tasks' code, before anything else is told.
+func (j *Judgement) Code(code []*facts.Process) {
+	j.Proofs(code)
+	j.code, j.judgeCode = code, j.target.Host != nil
+	if !j.judgeCode {
+		return
+	}
+	j.taskOf = map[int]int{}
+	for i, p := range code {
+		j.taskOf[p.PID] = i
+		sub := &subject{task: p, target: j.target}
+		t := Task{PID: p.PID, Findings: append([]Finding{}, sub.check(task)...), Unfit: sub.unfitSlots()}
+		t.Verdict = verdict(t.Findings, false)
+		j.Tasks = append(j.Tasks, t)
+		j.Verdict = max(j.Verdict, t.Verdict)
+		j.unfit = j.unfit || t.Verdict == CodeUnfit
+		j.Unchecked = j.Unchecked || slices.ContainsFunc(t.Findings, func(f Finding) bool { return f.Rule == CodeUnknown && f.Severity == Risky })
+	}
+}
+
 // Taken tells the machine that the checkpoint was taken on, nil if it is unknown, and
 // compares it with the target's host.
 func (j *Judgement) Taken(source *xstate.CPU) {
 	j.source = source
 	if j.target.Host != nil {
-		j.Findings = append(j.Findings, (&subject{source: source, target: j.target}).check(machines)...)
+		j.Findings = append(j.Findings, (&subject{source: source, tasks: j.code, target: j.target}).check(machines)...)
 	}
 }
 
 // Thread tells of a thread, and returns the decision about it.
 func (j *Judgement) Thread(th Thread) *Report {
-	r := Decide(th.State, j.target, j.policy)
+	scopes := []scope{record, fit}
+	if j.judgeCode {
+		scopes = append(scopes, thread)
+	}
+	r := decide(th.State, j.target, j.policy, j.threads[[2]int{th.PID, th.TID}], scopes...)
 	j.Add(Judged{th.PID, th.TID, th.File, r})
 	j.Findings = append(j.Findings, (&subject{file: th.File, trailing: th.Trailing}).check(file)...)
 	if j.predictor != nil {
@@ -78,11 +131,23 @@ func (j *Judgement) Add(t Judged) {
 	j.Threads = append(j.Threads, t)
 	j.Verdict = max(j.Verdict, t.Verdict)
 	j.refused = j.refused || t.Refused
+	if i, ok := j.taskOf[t.PID]; ok {
+		j.Tasks[i].Verdict = max(j.Tasks[i].Verdict, t.Verdict)
+	}
 	switch {
 	case j.beyond:
 		t.withoutForce()
 	case !t.OnlyLost():
 		j.beyondForce()
+	}
+	switch {
+	case t.Verdict == CodeUnfit && !j.unfit:
+		j.unfit = true
+		for _, t := range j.Threads {
+			t.inVain()
+		}
+	case j.unfit:
+		t.inVain()
 	}
 }
 
@@ -139,8 +204,7 @@ func (j *Judgement) Predict(cap Cap) Prediction {
 func (j *Judgement) Chief() *Finding {
 	var best *Finding
 	consider := func(f *Finding) {
-		if f.Severity > Note && (best == nil || f.Severity > best.Severity ||
-			f.Severity == best.Severity && f.Integrity() && !best.Integrity()) {
+		if f.Severity > Note && (best == nil || f.weight() > best.weight()) {
 			best = f
 		}
 	}
@@ -151,10 +215,28 @@ func (j *Judgement) Chief() *Finding {
 			}
 		}
 	}
+	for _, t := range j.Tasks {
+		for i := range t.Findings {
+			consider(&t.Findings[i])
+		}
+	}
 	for i := range j.Findings {
 		consider(&j.Findings[i])
 	}
 	return best
+}
+
+// weight ranks findings: of the same severity, those about the image before those about
+// its code, and the rest last.
+func (f *Finding) weight() int {
+	w := 4 * int(f.Severity)
+	switch {
+	case f.Integrity():
+		w += 2
+	case f.Rule.about(thread, task):
+		w++
+	}
+	return w
 }
 
 // LostNames names the registers whose values are lost, or would be, over all

@@ -14,11 +14,11 @@ func hostName(host *xstate.CPU) string {
 	return "the host"
 }
 
-// What a program does with the instructions that it found at start is in no image, so
-// none of the rules about the machines finds what is fatal. The source is nil where the
-// checkpoint does not record it, as most do not.
+// What a program does with the instructions that it found at start only its memory tells
+// (code.go), so none of the rules about the machines finds what is fatal. The source is
+// nil where the checkpoint does not record it, as most do not, and no memory does.
 func (sub *subject) isaMissing() {
-	source, host := sub.source, sub.target.Host
+	source, host := sub.machine(), sub.target.Host
 	switch {
 	case source == nil || source.Flags == nil:
 		sub.find(0, "instruction sets not checked: the checkpoint does not record the CPU that it was taken on").as(Note).
@@ -90,6 +90,9 @@ func bufferEnd(c *xstate.CPU) (end int, known bool) {
 // buffer suffices; with plain XSAVE the host's CPU writes up to the end of its
 // highest component and overruns it.
 func (sub *subject) xsaveSizeDiffers() {
+	if answered(sub.tasks) {
+		return // lazySave speaks of the buffer itself
+	}
 	source, host := sub.source, sub.target.Host
 	note := func(format string, args ...any) { sub.find(0, format, args...).as(Note) }
 	if source == nil || source.XSave == nil {
@@ -136,7 +139,7 @@ func (sub *subject) xsaveSizeDiffers() {
 }
 
 func (sub *subject) vendorDiffers() {
-	source, host := sub.source, sub.target.Host
+	source, host := sub.machine(), sub.target.Host
 	if source == nil || source.Vendor == "" || host.Vendor == "" || source.Vendor == host.Vendor ||
 		source.Vendor == "amd" && host.Vendor == "hygon" { // CRIU stores Hygon as AMD
 		return

@@ -25,6 +25,8 @@ const (
 	record   scope = iota // a thread's record, whatever the target
 	file                  // the file that it stands in
 	fit                   // a thread's record and the target
+	thread                // a thread's code and the target's host
+	task                  // a task's code and the target's host
 	machines              // the two machines
 )
 
@@ -46,6 +48,17 @@ var rules = [...]rule{
 	{PKRUMissing, Fatal, fit, (*subject).pkruMissing},
 	{ShadowStackMissing, Fatal, fit, (*subject).shadowStackMissing},
 	{MXCSRMask, Fatal, fit, (*subject).mxcsrMask},
+	{ComponentDead, Note, fit, (*subject).componentDead},
+	{ThreadInCode, Fatal, thread, (*subject).threadInCode},
+	{FrameUnfit, Risky, thread, (*subject).frameUnfit},
+	{CodeMissing, Fatal, task, (*subject).codeMissing},
+	{LazySave, Fatal, task, (*subject).lazySave},
+	{OwnDispatch, Risky, task, (*subject).ownDispatch},
+	{CompiledISA, Risky, task, (*subject).compiledISA},
+	{CachedCPUID, Risky, task, (*subject).cachedCPUID},
+	{JITCode, Risky, task, (*subject).jitCode},
+	{CodeUnknown, Risky, task, (*subject).codeUnknown},
+	{SourceInferred, Note, machines, (*subject).sourceInferred},
 	{ISAMissing, Risky, machines, (*subject).isaMissing},
 	{XSaveSizeDiffers, Risky, machines, (*subject).xsaveSizeDiffers},
 	{VendorDiffers, Note, machines, (*subject).vendorDiffers},
@@ -196,11 +209,11 @@ func (sub *subject) noFPURecord() {
 }
 
 // missing returns the present components that the target lacks, without PKRU,
-// which has a rule of its own.
+// which has a rule of its own. Dead ones count as not in use.
 func (sub *subject) missing(inUse bool) xstate.Features {
 	var set xstate.Features
 	for f, status := range sub.state.Present() {
-		if !sub.allowed.Has(f) && f != xstate.PKRU && status != xstate.Lost && (status == xstate.InUse) == inUse {
+		if !sub.allowed.Has(f) && f != xstate.PKRU && status != xstate.Lost && (status == xstate.InUse && !sub.dead.Has(f)) == inUse {
 			set |= f.Mask()
 		}
 	}
@@ -267,7 +280,7 @@ func (sub *subject) componentMissing() {
 }
 
 func (sub *subject) componentUnusedMissing() {
-	set := sub.missing(false)
+	set := sub.missing(false) &^ sub.dead
 	if sub.to == xstate.FormatNone {
 		set &^= xstate.Legacy
 	}
