@@ -30,7 +30,7 @@ var edges = []struct {
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
 	{"convert", "codec codec/checkpoint convert/compat sys"},
-	{"convert/compat", "codec/xstate"},
+	{"convert/compat", "codec/facts codec/xstate"},
 	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
 	{"codec/program", "codec/cpuid codec/facts"},
 	{"codec/elfcore", "codec codec/xstate"},

@@ -27,6 +27,7 @@ const (
 	cellRisk
 	cellDrop
 	cellLoss
+	cellDies
 	cellBad
 )
 
@@ -38,6 +39,7 @@ var cellKinds = [...]struct {
 	cellRisk: {"risk", "?", "it fits, but the program may break", []color.Attribute{color.FgYellow}},
 	cellDrop: {"drop", "~", "unused state has to go, no value is lost", []color.Attribute{color.FgYellow}},
 	cellLoss: {"LOSS", "!", "register values are lost", []color.Attribute{color.FgRed, color.Bold}},
+	cellDies: {"DIES", "#", "the code of its processes cannot run there", []color.Attribute{color.FgRed, color.Bold}},
 	cellBad:  {"BAD", "x", "damaged", []color.Attribute{color.FgRed, color.Bold}},
 }
 
@@ -51,7 +53,7 @@ type cell struct {
 // cell sums a result up.
 func (r *result) cell() cell {
 	f := r.Chief()
-	c := cell{kind: map[compat.Verdict]cellKind{compat.DowngradeLossless: cellDrop, compat.DowngradeLossy: cellLoss, compat.Damaged: cellBad}[r.Verdict]}
+	c := cell{kind: map[compat.Verdict]cellKind{compat.DowngradeLossless: cellDrop, compat.DowngradeLossy: cellLoss, compat.CodeUnfit: cellDies, compat.Damaged: cellBad}[r.Verdict]}
 	switch {
 	case r.Verdict == compat.Damaged && (f == nil || f.Severity < compat.Fatal || !f.Integrity()):
 		return unreadable
@@ -94,7 +96,7 @@ func tagOf(f *compat.Finding) string {
 	switch tag := tags[f.Rule]; {
 	case tag != "":
 		return tag
-	case f.Rule == compat.ISAMissing:
+	case byFlags(f):
 		return strings.TrimSuffix(strings.TrimSuffix(rootFlags(f.Features)[0], "f"), "_tile")
 	case len(f.Components) == 0:
 		return string(f.Rule)
@@ -107,9 +109,12 @@ func tagOf(f *compat.Finding) string {
 	return f.Components[0]
 }
 
+// byFlags reports whether a finding is about CPU features, not about state.
+func byFlags(f *compat.Finding) bool { return len(f.Components) == 0 && len(f.Features) > 0 }
+
 // reasonNames names what a finding is about, the most telling first.
 func reasonNames(f *compat.Finding) []string {
-	if f.Rule == compat.ISAMissing {
+	if byFlags(f) {
 		return rootFlags(f.Features)
 	}
 	return append(slices.Clone(f.Components), f.Features...)
