@@ -152,6 +152,9 @@ type Thread struct {
 	// function returns, calls not followed.
 	Needs      []string
 	Incomplete string // as in [Target]
+	// Certain are the features of those of them that no branch avoids: what the thread
+	// executes next.
+	Certain []string
 
 	Frames []Frame // signal frames, the innermost first
 }

@@ -96,12 +96,16 @@ func (sub *subject) threadInCode() {
 	if len(missing) == 0 {
 		return
 	}
+	fate, severity := "it dies of SIGILL if it goes that way", Risky
+	if certain, _ := lacks(host, th.Certain); len(certain) > 0 {
+		fate, severity = "it dies of SIGILL there", Fatal
+	}
 	where := base(th.Object)
 	if th.Symbol != "" {
 		where = th.Symbol + " of " + where
 	}
-	f := sub.find(0, "the thread is in %s, at %#x, and on its way out of there is code that needs %s, which %s lacks: it dies of SIGILL there",
-		where, th.IP, strings.Join(missing, " "), hostName(host)).about(missing...).mend(Remedy{HostWith, missing}, Remedy{Kind: TakeLater})
+	f := sub.find(0, "the thread is in %s, at %#x, and on its way out of there is code that needs %s, which %s lacks: %s",
+		where, th.IP, strings.Join(missing, " "), hostName(host), fate).as(severity).about(missing...).mend(Remedy{HostWith, missing}, Remedy{Kind: TakeLater})
 	f.redact(strings.Replace(f.Reason, fmt.Sprintf(", at %#x,", th.IP), ",", 1))
 }
 
@@ -109,16 +113,16 @@ func (sub *subject) threadInCode() {
 // for a process that has not asked for tiles (arch/x86/kernel/fpu/xstate.c:
 // fpu_user_cfg.default_size).
 func userSize(host *xstate.CPU) (size int, known bool) {
-	if host.XFeatures == nil || !host.XFeatures.Has(xstate.TileData) {
-		if host.XSaveSize == nil {
-			return 0, false
-		}
+	if host.XFeatures == nil {
+		return 0, false
+	}
+	if host.XSaveSize != nil && !host.XFeatures.Has(xstate.TileData) {
 		return int(*host.XSaveSize), true
 	}
-	if l := host.Layouts(); len(l) == 1 {
-		return l[0].End(*host.XFeatures &^ (1 << xstate.TileData)), true
+	for _, l := range host.Layouts() {
+		size = max(size, l.End(*host.XFeatures&^(1<<xstate.TileData)))
 	}
-	return 0, false
+	return size, size > 0
 }
 
 // At sigreturn the kernel takes nothing but the legacy area from a frame that is larger

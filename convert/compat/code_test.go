@@ -118,8 +118,12 @@ var codeCases = []ruleCase{
 	{compat.CodeMissing, compat.Fatal, of(v3, evex),
 		"", "avx512bw avx512f avx512vl", "34 of 36 IFUNC slots hold functions that need avx512bw avx512f avx512vl, which target lacks: 33 in libc.so.6 and 1 in libm.so.6. " +
 			"It dies of SIGILL at its next call of memset, strlen and sin"},
-	{compat.ThreadInCode, compat.Fatal, with(fxsave(), v3, facts.Thread{IP: 0x2040, Object: libc, Symbol: "__strlen_evex", Needs: names("avx512vl")}),
+	{compat.ThreadInCode, compat.Fatal, with(fxsave(), v3, facts.Thread{IP: 0x2040, Object: libc, Symbol: "__strlen_evex", Needs: names("avx512vl"), Certain: names("avx512vl")}),
 		"", "avx512vl", "__strlen_evex of libc.so.6, at 0x2040"},
+	{compat.ThreadInCode, compat.Risky, with(fxsave(), v3, facts.Thread{IP: 0x2040, Object: libc, Needs: names("avx512vl"), Certain: names("avx2")}),
+		"", "avx512vl", "if it goes that way"},
+	{compat.FrameUnfit, compat.Risky, with(fxsave(), machine(0x7, "avx", "xsave"), frame(0x7, 2432)),
+		"AVX", "", "the kernel's on target 832"},
 	{compat.ComponentDead, compat.Note, with(xsave(use(xstate.Opmask, "k1")), v3, facts.Thread{Syscall: "clock_nanosleep", Dead: xstate.AVX512}),
 		"opmask", "", "waits in clock_nanosleep"},
 	{compat.FrameUnfit, compat.Risky, with(fxsave(), v3, frame(0x7, 2432)),
@@ -237,7 +241,7 @@ func TestCodeVerdict(t *testing.T) {
 		remedies  string // of the chief finding
 	}{
 		{"unfit", judged(v3, k1, program(evex)), compat.CodeUnfit, compat.CodeUnfit, 34, compat.CodeMissing, "code-missing=host avx512bw,avx512f,avx512vl|anew|level"},
-		{"unfit by a thread", judged(v3, k1, program(running(facts.Thread{Needs: names("avx512f")}))), compat.CodeUnfit, compat.CodeUnfit, 0, compat.ThreadInCode, "thread-in-code=host avx512f|later"},
+		{"unfit by a thread", judged(v3, k1, program(running(facts.Thread{Needs: names("avx512f"), Certain: names("avx512f")}))), compat.CodeUnfit, compat.CodeUnfit, 0, compat.ThreadInCode, "thread-in-code=host avx512f|later"},
 		{"damaged is worse", judged(v3, xsave(sized(xstate.AVX, 8)), program(evex)), compat.Damaged, compat.Damaged, 34, compat.ComponentShort, "component-short=again"},
 		{"lossy", judged(v3, k1, program()), compat.DowngradeLossy, compat.DowngradeLossy, 0, compat.ComponentMissing, "component-missing=host avx512f|force"},
 		{"dead", judged(v3, k1, program(running(blocked))), compat.Compatible, compat.Compatible, 0, compat.ISAMissing, "isa-missing=host avx512bw,avx512f,avx512vl,sha_ni,xsavec|anew"},
@@ -274,7 +278,7 @@ func TestForceInVain(t *testing.T) {
 	within := compat.Thread{PID: 7, TID: 7, State: fxsave()}
 	for _, order := range [][]compat.Thread{{lossy, within}, {within, lossy}} {
 		j := compat.Judge(onHost(v3), compat.Policy{})
-		j.Code([]*facts.Process{program(running(facts.Thread{Needs: names("avx512f")}))})
+		j.Code([]*facts.Process{program(running(facts.Thread{Needs: names("avx512f"), Certain: names("avx512f")}))})
 		for _, th := range order {
 			j.Thread(th)
 		}
@@ -289,7 +293,7 @@ func TestForceInVain(t *testing.T) {
 func TestProofs(t *testing.T) {
 	for _, target := range []compat.Target{onHost(v3), to(xstate.FormatFXSave)} {
 		j := compat.Judge(target, compat.Policy{Force: true})
-		p := program(evex, running(facts.Thread{Syscall: "pause", Dead: xstate.AVX512, Needs: names("avx512f")}))
+		p := program(evex, running(facts.Thread{Syscall: "pause", Dead: xstate.AVX512, Needs: names("avx512f"), Certain: names("avx512f")}))
 		j.Proofs([]*facts.Process{p})
 		j.Taken(nil)
 		s := xsave(use(xstate.Opmask, "k1"), use(xstate.AVX, "ymm3"))
