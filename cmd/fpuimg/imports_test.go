@@ -32,7 +32,7 @@ var edges = []struct {
 	{"convert", "codec codec/checkpoint convert/compat sys"},
 	{"convert/compat", "codec/facts codec/xstate"},
 	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
-	{"codec/program", "codec/cpuid codec/facts"},
+	{"codec/program", "codec codec/cpuid codec/facts codec/isa codec/memory codec/xstate"},
 	{"codec/elfcore", "codec codec/xstate"},
 	{"codec/memory", "codec"},
 	{"codec", "codec/xstate protobuf"},

@@ -328,7 +328,7 @@ func (o *object) relocations(yield func(relocation) bool) {
 	for _, b := range tables {
 		for ; len(b) >= relaSize; b = b[relaSize:] {
 			info := le64(b[8:])
-			r := relocation{le64(b), elf.R_X86_64(info), uint32(info >> 32), le64(b[16:])}
+			r := relocation{le64(b), elf.R_X86_64(elf.R_TYPE64(info)), elf.R_SYM64(info), le64(b[16:])}
 			if r.kind != elf.R_X86_64_RELATIVE && !yield(r) {
 				return
 			}

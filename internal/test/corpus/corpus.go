@@ -256,6 +256,7 @@ type Process struct {
 	PID        int               `json:"pid"`
 	Exe        string            `json:"exe"`
 	Auxv       map[string]string `json:"auxv"`
+	AuxvHex    string            `json:"auxv_hex"` // all of it
 	Threads    []Thread          `json:"threads"`
 	Slots      []Slot            `json:"slots"`
 	Trampoline []Trampoline      `json:"trampoline"`

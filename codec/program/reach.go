@@ -1,0 +1,135 @@
+package program
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/fpuimg/fpuimg/codec/isa"
+)
+
+// reach is what can be reached from an address before the function returns, calls not
+// followed.
+type reach struct {
+	features   isa.Features
+	incomplete string // why features may lack some; "" if they are all
+}
+
+// maxReach bounds the instructions of a walk. glibc's largest functions have some
+// thousand.
+const maxReach = 1 << 16
+
+// reach walks forward from an address as linked. needs says what an instruction needs.
+//
+// Where the FDE of a function ends, the walk goes on into the FDE that begins there, as
+// some of glibc's functions do, unless the last instruction was a call, which then does
+// not return. At a jump through a register or memory all of the FDE counts.
+func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) (r reach) {
+	seen := map[uint64]bool{}
+	todo := []uint64{entry}
+	whole := map[function]bool{}
+	var buf [4096]byte
+	var have, n uint64 // of buf: the address, and the bytes
+	incomplete := func(at uint64, why string) {
+		if r.incomplete == "" {
+			r.incomplete = fmt.Sprintf("%s at %#x", why, at)
+		}
+	}
+	for len(todo) > 0 {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		fn, known := f.obj.functions().find(at)
+		for !seen[at] {
+			if len(seen) == maxReach {
+				incomplete(at, "more code than any function has")
+				return r
+			}
+			seen[at] = true
+			if known && at >= fn.end {
+				if fn, known = f.obj.functions().find(at); !known {
+					incomplete(at, "no function")
+					break
+				}
+			}
+			if at < have || at+16 > have+n {
+				have, n = at, uint64(f.obj.readAt(buf[:], at))
+			}
+			i, ok := isa.Decode(buf[min(at-have, n):n])
+			if !ok {
+				incomplete(at, "an unknown instruction")
+				break
+			}
+			r.features = r.features.Or(needs(&i))
+			next := at + uint64(i.Len)
+			switch i.Flow() {
+			case isa.Branch:
+				todo = append(todo, i.Target(at))
+			case isa.Jump:
+				next = i.Target(at)
+				if known && (next < fn.start || next >= fn.end) {
+					fn, known = f.obj.functions().find(next)
+				}
+			case isa.Call, isa.IndirectCall:
+				if known && next >= fn.end {
+					next = at // it does not return
+				}
+			case isa.Indirect:
+				if next = at; !known {
+					incomplete(at, "a jump that cannot be followed")
+				} else if !whole[fn] {
+					whole[fn] = true
+					todo = append(todo, f.linear(fn)...)
+				}
+			case isa.Return, isa.Stop:
+				next = at
+			}
+			at = next
+		}
+	}
+	return r
+}
+
+// next is what the instructions need that a thread executes before it can branch.
+func (f *file) next(at uint64) (features isa.Features) {
+	var b [16]byte
+	for range 64 {
+		i, ok := isa.Decode(b[:f.obj.readAt(b[:], at)])
+		if !ok {
+			break
+		}
+		features = features.Or(i.Faults())
+		switch i.Flow() {
+		case isa.Next:
+			at += uint64(i.Len)
+		case isa.Jump:
+			at = i.Target(at)
+		default:
+			return features
+		}
+	}
+	return features
+}
+
+// linear lists the instructions of a function one after the other, as far as they can be
+// decoded.
+func (f *file) linear(fn function) (list []uint64) {
+	var b [16]byte
+	for at := fn.start; at < fn.end && len(list) < maxReach; {
+		i, ok := isa.Decode(b[:f.obj.readAt(b[:], at)])
+		if !ok {
+			break
+		}
+		list = append(list, at)
+		at += uint64(i.Len)
+	}
+	return list
+}
+
+// flagNames are the names of features, sorted.
+func flagNames(set isa.Features) []string {
+	names := []string{}
+	for f := range set.All() {
+		names = append(names, f.String())
+	}
+	slices.Sort(names)
+	return names
+}

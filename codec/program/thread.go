@@ -1,0 +1,214 @@
+package program
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/isa"
+	"github.com/fpuimg/fpuimg/codec/memory"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Indexes of struct user_regs_struct (arch/x86/include/asm/user_64.h).
+const (
+	regOrigAX = 15
+	regIP     = 16
+	regSP     = 19
+)
+
+// thread is what is known of a thread.
+func (p *process) thread(th codec.Thread) facts.Thread {
+	f := facts.Thread{TID: th.TID}
+	if th.GPRegs == nil || th.State == nil {
+		return f
+	}
+	if th.State.Compat {
+		p.unknown(facts.Proof, nil, "32-bit code is not decoded")
+		return f
+	}
+	f.IP = th.GPRegs[regIP]
+	m := p.moduleAt(f.IP)
+	if m != nil {
+		f.Object = m.fact
+	}
+	f.Frames = p.frames(th.GPRegs[regSP])
+	if m == nil || m.obj == nil {
+		return f
+	}
+	r := m.reach(f.IP-m.bias, (*isa.Inst).Faults)
+	f.Needs, f.Incomplete = flagNames(r.features), r.incomplete
+	f.Certain = flagNames(m.next(f.IP - m.bias))
+	if n := th.GPRegs[regOrigAX]; int64(n) >= 0 && p.atSyscall(f.IP) {
+		f.Syscall = syscallName(n)
+		f.Dead, f.Live = p.dead(f.IP)
+	}
+	return f
+}
+
+// waits names the system calls that threads mostly wait in
+// (arch/x86/entry/syscalls/syscall_64.tbl).
+var waits = map[uint64]string{0: "read", 7: "poll", 23: "select", 34: "pause", 35: "nanosleep", 43: "accept", 45: "recvfrom", 47: "recvmsg",
+	61: "wait4", 128: "rt_sigtimedwait", 130: "rt_sigsuspend", 202: "futex", 219: "restart_syscall", 230: "clock_nanosleep", 232: "epoll_wait",
+	247: "waitid", 270: "pselect6", 271: "ppoll", 281: "epoll_pwait", 288: "accept4", 426: "io_uring_enter", 441: "epoll_pwait2"}
+
+func syscallName(n uint64) string {
+	if name, ok := waits[n]; ok {
+		return name
+	}
+	return fmt.Sprintf("system call %d", n)
+}
+
+// atSyscall reports whether a SYSCALL stands at the address, as CRIU leaves a call that
+// is to be restarted, or ends there.
+func (p *process) atSyscall(ip uint64) bool {
+	var b [4]byte
+	n, _ := p.read(b[:], ip-2)
+	return n >= 2 && b[0] == 0x0f && b[1] == 0x05 || n == 4 && b[2] == 0x0f && b[3] == 0x05
+}
+
+// maxProof bounds the instructions of a proof. Cancellation points need some hundred.
+const maxProof = 1 << 14
+
+// kinds are the components by the registers whose upper state they hold.
+var kinds = []struct {
+	upper isa.Upper
+	set   xstate.Features
+}{
+	{isa.HiYMM, 1<<xstate.AVX | 1<<xstate.ZMMHi256},
+	{isa.ZMM16, 1 << xstate.Hi16ZMM},
+	{isa.Mask, 1 << xstate.Opmask},
+}
+
+// dead proves which components the code from the address on does not read before it has
+// overwritten them. Calls are followed and nothing behind them: a call that has returned
+// has clobbered every vector register, by the System V ABI, and so has a return to the
+// caller. live says what ended the proof of the others.
+func (p *process) dead(entry uint64) (dead xstate.Features, live string) {
+	type place struct {
+		at      uint64
+		written isa.Upper
+	}
+	seen := map[uint64]isa.Upper{}
+	todo := []place{{entry, 0}}
+	var read isa.Upper
+	end := func(at uint64, why string) (xstate.Features, string) {
+		return 0, fmt.Sprintf("%s at %#x", why, at)
+	}
+	var b [16]byte
+	for n := 0; len(todo) > 0; {
+		at, written := todo[len(todo)-1].at, todo[len(todo)-1].written
+		todo = todo[:len(todo)-1]
+		for {
+			before, again := seen[at]
+			if again && before&^written == 0 {
+				break
+			}
+			if again {
+				written &= before
+			}
+			seen[at] = written
+			if n++; n > maxProof {
+				return end(at, "more code than a proof takes")
+			}
+			m := p.moduleAt(at)
+			if m == nil || m.obj == nil {
+				return end(at, "code of no proven file")
+			}
+			i, ok := isa.Decode(b[:m.obj.readAt(b[:], at-m.bias)])
+			if !ok {
+				return end(at, "an unknown instruction")
+			}
+			r, w := i.Upper()
+			if r &^= written; r != 0 && live == "" {
+				live = fmt.Sprintf("read at %#x", at)
+			}
+			read |= r
+			written |= w
+			next := at + uint64(i.Len)
+			stop := false
+			switch i.Flow() {
+			case isa.Branch:
+				todo = append(todo, place{i.Target(at), written})
+			case isa.Jump, isa.Call:
+				next = i.Target(at)
+			case isa.Indirect, isa.IndirectCall:
+				// jmp *slot(%rip): what the PLT does
+				if i.Prefix&isa.HasModRM == 0 || i.ModRM&0xc7 != 0x05 {
+					return end(at, "a jump that cannot be followed")
+				}
+				if next, ok = p.word(next + uint64(int64(i.Disp))); !ok {
+					return end(at, "a jump through memory that is not there")
+				}
+			case isa.Return, isa.Stop:
+				stop = true
+			}
+			if stop {
+				break
+			}
+			at = next
+		}
+	}
+	for _, k := range kinds {
+		if read&k.upper == 0 {
+			dead |= k.set
+		}
+	}
+	return dead, live
+}
+
+// The software bytes of an XSAVE area in a signal frame
+// (arch/x86/include/uapi/asm/sigcontext.h, struct _fpx_sw_bytes).
+const (
+	swMagic1   = 464
+	swFeatures = 472
+	swSize     = 480
+	magic1     = 0x46505853
+	magic2     = 0x46505845
+
+	frameFPState = 8 + 40 + 184 // of struct rt_sigframe: the pointer uc_mcontext.fpstate
+	frameIP      = 8 + 40 + 128
+
+	maxStack = 1 << 20 // that is searched
+	maxFrame = 16 << 10
+)
+
+// restorer is what the handler returns to: mov $15, %rax; syscall.
+var restorer = []byte{0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05}
+
+// frames finds the signal frames on a stack.
+func (p *process) frames(sp uint64) (list []facts.Frame) {
+	v, ok := p.mem.VMA(sp)
+	if !ok || v.Prot&memory.Exec != 0 {
+		return nil
+	}
+	stack := make([]byte, min(v.End-sp, maxStack))
+	n, _ := p.mem.ReadAt(stack, sp)
+	stack = stack[:n]
+	for at := -sp & 63; at+xstate.MinArea <= uint64(len(stack)); at += 64 {
+		b := stack[at:]
+		size := uint64(le32(b[swSize:]))
+		if le32(b[swMagic1:]) != magic1 || size < xstate.MinArea || size > maxFrame || size+4 > uint64(len(b)) || le32(b[size:]) != magic2 {
+			continue
+		}
+		f := facts.Frame{Address: sp + at, Features: xstate.Features(le64(b[swFeatures:])), BV: xstate.AreaBV(b), Size: int(size)}
+		for w := uint64(frameFPState); w+8 <= at; w += 8 {
+			frame := stack[w-frameFPState:]
+			if le64(stack[w:]) == f.Address && p.isRestorer(le64(frame)) {
+				f.Live = true
+				if ip := le64(frame[frameIP:]); p.atSyscall(ip) {
+					f.Dead, _ = p.dead(ip)
+				}
+			}
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+func (p *process) isRestorer(addr uint64) bool {
+	b := make([]byte, len(restorer))
+	p.read(b, addr)
+	return slices.Equal(b, restorer)
+}
