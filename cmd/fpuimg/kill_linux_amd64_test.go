@@ -97,8 +97,8 @@ func newWork(t *testing.T, k *killCase) string {
 	return work
 }
 
-// program returns a command that is fpuimg convert.
-func program(t *testing.T, work string, args []string) *exec.Cmd {
+// converter returns a command that is fpuimg convert.
+func converter(t *testing.T, work string, args []string) *exec.Cmd {
 	cmd := exec.Command(testcmd.Build(t, "../fpuimg", runtime.GOARCH), append([]string{"convert"}, args...)...)
 	cmd.Dir = work
 	return cmd
@@ -123,7 +123,7 @@ func mustRun(t *testing.T, want int, work string, args ...string) (stderr string
 // cutOff kills a conversion before the first call that is wanted.
 func cutOff(t *testing.T, work string, args []string, wanted func(sysfault.Call) bool) {
 	t.Helper()
-	res, err := sysfault.Run(t.Context(), program(t, work, args), sysfault.Options{Under: work}, func(c sysfault.Call) sysfault.Action {
+	res, err := sysfault.Run(t.Context(), converter(t, work, args), sysfault.Options{Under: work}, func(c sysfault.Call) sysfault.Action {
 		return sysfault.Action{Kill: wanted(c)}
 	})
 	if err != nil || res.Hit == nil {
@@ -235,7 +235,7 @@ func TestAllOrNothing(t *testing.T) {
 			t.Parallel()
 			work := newWork(t, k)
 			old := tree(t, work)
-			res, err := sysfault.Trace(t.Context(), program(t, work, k.args), sysfault.Options{Under: work})
+			res, err := sysfault.Trace(t.Context(), converter(t, work, k.args), sysfault.Options{Under: work})
 			if err != nil || res.ExitCode != 0 {
 				t.Fatalf("exit status %d, %v: %s", res.ExitCode, err, res.Stderr)
 			}
@@ -255,7 +255,7 @@ func TestAllOrNothing(t *testing.T) {
 				}
 				for n := 1; n <= calls; n++ {
 					work := newWork(t, k)
-					res, err := sysfault.Run(t.Context(), program(t, work, k.args), sysfault.Options{Under: work}, f.decide(n))
+					res, err := sysfault.Run(t.Context(), converter(t, work, k.args), sysfault.Options{Under: work}, f.decide(n))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -350,7 +350,7 @@ func TestDurableOrder(t *testing.T) {
 			continue
 		}
 		work := newWork(t, k)
-		res, err := sysfault.Trace(t.Context(), program(t, work, k.args), sysfault.Options{Under: work})
+		res, err := sysfault.Trace(t.Context(), converter(t, work, k.args), sysfault.Options{Under: work})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -417,7 +417,7 @@ func swap(t *testing.T, args []string, name string, n int, errno syscall.Errno) 
 	}
 	before := tree(t, victim)
 	path := filepath.Join(work, name)
-	cmd := program(t, work, nil)
+	cmd := converter(t, work, nil)
 	cmd.Args = append(cmd.Args[:1], args...)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
