@@ -15,6 +15,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -24,6 +25,8 @@ type checkOptions struct {
 	hostArgs []string
 	json     bool
 	area     bool
+	code     codeOptions
+	noMemory bool
 
 	hosts []*host
 }
@@ -32,6 +35,8 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o checkOptions
 	fs.StringArrayVar(&o.hostArgs, "host", nil, "check against this machine or `PROFILE`: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3; may be repeated")
 	fs.Lookup("host").NoOptDefVal = liveHost
+	o.code.flags(fs, "judge the code too, by the programs' files below `DIR`: /, or a container's root file system; may be repeated")
+	fs.BoolVar(&o.noMemory, "no-memory", false, "look at registers alone, not at the dumped memory")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
@@ -44,6 +49,13 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 		if err := readOnce(o.hostArgs, args); err != nil {
 			return 0, err
 		}
+		if o.noMemory && len(o.code.dirs) > 0 {
+			return 0, &cli.UsageError{Err: errors.New("--root is for the dumped memory, and --no-memory leaves it out")}
+		}
+		if err := o.code.open(); err != nil {
+			return 0, err
+		}
+		defer o.code.close()
 		for _, arg := range o.hostArgs {
 			h, err := loadHost(s, arg)
 			if err != nil {
@@ -60,6 +72,7 @@ type checked struct {
 	path    string
 	kind    checkpoint.Kind
 	errs    []error
+	code    []*facts.Process // nil if it was not looked at
 	results []*result
 }
 
@@ -100,7 +113,7 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 				fmt.Fprintln(s.Out)
 			}
 			printed = true
-			img.text(s)
+			o.text(s, img)
 		}
 	}
 	switch {
@@ -178,7 +191,6 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 			r.advice.Convert = view.Path(ckpt.Path)
 			r.advice.Force = "fpuimg convert " + view.Quote(h.option) + " --force " + r.advice.Convert
 		}
-		r.Taken(source)
 		img.results = append(img.results, r)
 	}
 	damage := func(err error) {
@@ -190,23 +202,47 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 	for _, err := range ckpt.Problems {
 		damage(err)
 	}
+	var threads []codec.Thread
 	for th, err := range ckpt.Threads() {
 		if err != nil {
 			damage(err)
 			continue
 		}
-		for _, r := range img.results {
+		threads = append(threads, th)
+	}
+	if !o.noMemory {
+		img.code = o.code.look(ckpt, threads)
+	}
+	for _, r := range img.results {
+		if img.code != nil {
+			r.Code(img.code)
+		}
+		r.Taken(source)
+		for _, th := range threads {
 			r.Thread(convert.Subject(ckpt, th))
 		}
 	}
 	return img
 }
 
-// text prints the verdict on one host: the threads, why, and what CRIU will do.
-func (img *checked) text(s *cli.IO) {
+// unchecked is what the headline adds where nobody knows whether the code runs.
+func unchecked(r *result) string {
+	if r.Unchecked {
+		return ", code not checked"
+	}
+	return ""
+}
+
+// text prints the verdict on one host: the tasks, the threads, why, and what CRIU will
+// do.
+func (o *checkOptions) text(s *cli.IO, img *checked) {
 	r := img.results[0]
 	fmt.Fprintf(s.Out, "%s on %s: %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(img.path)), cli.Printable(r.host.Name),
-		view.VerdictStyle(s, r.Verdict).Sprint(r.Verdict))
+		view.VerdictStyle(s, r.Verdict).Sprint(r.Verdict)+unchecked(r))
+	if o.code.roots != nil && img.code != nil {
+		view.Table(s, []string{"TASKS", "LIBC", "VERDICT", "FUNCTIONS", "LAZY BINDING"}, taskRows(img.code, r.Tasks))
+		view.Table(s, []string{"OBJECTS", "FILE", "FUNCTIONS"}, objectRows(img.code, r.host.CPU))
+	}
 	var rows [][]string
 	for _, group := range view.Fold(r.Threads, func(t compat.Judged) string { return fmt.Sprint(t.From, t.Verdict, view.ActionLines(t.Report)) }) {
 		t := group[0]
@@ -224,7 +260,7 @@ func (img *checked) text(s *cli.IO) {
 	if len(rows) > 0 {
 		view.Table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows)
 	}
-	view.Findings(s, r.Threads, r.Findings, r.advice)
+	view.Findings(s, r.Tasks, r.Threads, r.Findings, r.advice)
 	if img.criu() {
 		r.predictions(s)
 	}
@@ -283,6 +319,7 @@ type checkImage struct {
 	Path    string        `json:"path"`
 	Kind    string        `json:"kind"`
 	Error   *errorDoc     `json:"error"`
+	Code    *codeDoc      `json:"code"`
 	Results []checkResult `json:"results"`
 }
 
@@ -291,6 +328,7 @@ type checkResult struct {
 	Verdict  compat.Verdict    `json:"verdict"`
 	Findings []view.FindingDoc `json:"findings"`
 	CRIU     criuDoc           `json:"criu"`
+	Tasks    []taskResult      `json:"tasks"`
 	Threads  []checkThread     `json:"threads"`
 }
 
@@ -310,15 +348,18 @@ type checkThread struct {
 }
 
 func (img *checked) document() checkImage {
-	d := checkImage{Path: img.path, Kind: string(img.kind), Results: []checkResult{}}
+	d := checkImage{Path: img.path, Kind: string(img.kind), Code: newCodeDoc(img.code), Results: []checkResult{}}
 	if len(img.errs) > 0 {
 		d.Error = newErrorDoc(img.path, img.errs[0])
 	}
 	for i, r := range img.results {
-		rd := checkResult{Host: i, Verdict: r.Verdict, Findings: r.advice.FindingDocs(r.Findings), Threads: []checkThread{},
+		rd := checkResult{Host: i, Verdict: r.Verdict, Findings: r.advice.FindingDocs(r.Findings), Threads: []checkThread{}, Tasks: []taskResult{},
 			CRIU: criuDoc{r.Predict(compat.CapDefault), r.Predict(compat.CapNone), r.Predict(compat.CapFPU), r.Predict(compat.CapINS), r.Predict(compat.CapCPU)}}
+		for _, t := range r.Tasks {
+			rd.Tasks = append(rd.Tasks, taskResult{t.PID, t.Verdict, t.Unfit, r.advice.FindingDocs(t.Findings)})
+		}
 		for _, t := range r.Threads {
-			rd.Threads = append(rd.Threads, checkThread{t.TID, t.Verdict, r.advice.FindingDocs(t.Findings), view.LossDocs(t.Lost)})
+			rd.Threads = append(rd.Threads, checkThread{t.TID, t.Verdict, r.advice.FindingDocs(t.Findings), view.LossDocs(t.Report)})
 		}
 		d.Results = append(d.Results, rd)
 	}

@@ -46,6 +46,29 @@ type (
 	lossContract struct {
 		Component *string   `json:"component"`
 		Registers *[]string `json:"registers"`
+		Dead      *string   `json:"dead" null:"ok"` // left out where the values are lost
+	}
+	codeContract struct {
+		Source  *profileContract `json:"source" null:"ok"`
+		Objects *[]struct {
+			Path    *string `json:"path"`
+			BuildID *string `json:"build_id"`
+			Status  *string `json:"status"`
+		} `json:"objects"`
+		Tasks *[]struct {
+			PID   *int    `json:"pid"`
+			Libc  *string `json:"libc" null:"ok"`
+			IFUNC *struct {
+				Slots *int      `json:"slots"`
+				Needs *[]string `json:"needs"`
+			} `json:"ifunc" null:"ok"`
+			Save *struct {
+				Kind *string `json:"kind"`
+				Size *int    `json:"size"`
+				Lazy *int    `json:"lazy"`
+			} `json:"save" null:"ok"`
+		} `json:"tasks"`
+		Unknown *[]string `json:"unknown"`
 	}
 	predictionContract struct {
 		Outcome *string   `json:"outcome"`
@@ -86,6 +109,7 @@ type (
 			Path    *string        `json:"path"`
 			Kind    *string        `json:"kind"`
 			Error   *errorContract `json:"error" null:"ok"`
+			Code    *codeContract  `json:"code" null:"ok"`
 			Results *[]struct {
 				Host     *int               `json:"host"`
 				Verdict  *string            `json:"verdict"`
@@ -97,6 +121,12 @@ type (
 					INS     *predictionContract `json:"ins"`
 					CPU     *predictionContract `json:"cpu"`
 				} `json:"criu"`
+				Tasks *[]struct {
+					PID      *int               `json:"pid"`
+					Verdict  *string            `json:"verdict"`
+					Unfit    *int               `json:"unfit"`
+					Findings *[]findingContract `json:"findings"`
+				} `json:"tasks"`
 				Threads *[]struct {
 					TID      *int               `json:"tid"`
 					Verdict  *string            `json:"verdict"`

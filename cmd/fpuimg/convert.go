@@ -366,7 +366,7 @@ func (o *convertOptions) report(s *cli.IO, plan *convert.Plan) {
 	fmt.Fprintf(s.Out, "%s: %s, %s\n", s.OutStyle(color.Bold).Sprint(cli.Printable(plan.Checkpoint.Path)),
 		view.Count(len(plan.Threads), "thread"), view.VerdictStyle(s, plan.Verdict).Sprint(plan.Verdict))
 	view.Actions(s, plan.Threads)
-	view.Findings(s, plan.Threads, plan.Findings, o.advice(plan))
+	view.Findings(s, nil, plan.Threads, plan.Findings, o.advice(plan))
 	for _, c := range plan.CPUInfo {
 		fmt.Fprintf(s.Out, "cpuinfo.img %s: %s -> %s\n", c.Field, cmp.Or(c.From, "absent"), cmp.Or(c.To, "absent"))
 	}
@@ -411,7 +411,7 @@ func (img *convertImage) fill(plan *convert.Plan, a view.Advice) {
 		img.CPUInfo = append(img.CPUInfo, fieldDoc{c.Field, orNull(c.From), orNull(c.To)})
 	}
 	for _, t := range plan.Threads {
-		d := convertThread{TID: t.TID, From: t.From.String(), To: t.To.String(), Actions: view.ActionDocs(t.Report), Lost: view.LossDocs(t.Lost)}
+		d := convertThread{TID: t.TID, From: t.From.String(), To: t.To.String(), Actions: view.ActionDocs(t.Report), Lost: view.LossDocs(t.Report)}
 		img.Threads = append(img.Threads, d)
 	}
 }

@@ -167,12 +167,21 @@ reason only.
   compatible           it fits
   downgrade-lossless   the machine lacks what the record has; no value would go
   downgrade-lossy      register values would be lost; they are named
+  code-unfit           its processes die there of SIGILL, whatever their registers are
   damaged              the record itself is not whole
 
 Findings say why. Fatal ones decide the verdict; if a conversion lifts them, the
-hint ends in its command. Risky ones never do: they are about code, which no image
-shows, such as instruction sets that the source had and the machine lacks. They
-need the source's cpuinfo.img, which criu dump --cpu-cap=cpu writes.
+hint ends in its command. Risky ones never do: the process may break, and no image
+can tell.
+
+A program chooses code when it starts, by the CPU that it finds, and dies where that
+code cannot run. With --root check reads in the dumped memory what was chosen, and in
+the ELF files below DIR what it needs: / where the programs ran on this machine, or
+the root file system of their container (podman image mount NAME). A file serves only
+if its build-id is the dumped one; what could not be looked at is named. --root may be
+given several times. Without it only the images are read: the CPU as glibc recorded
+it, signal frames, generated code; nothing of that is fatal. --no-memory looks at
+registers alone. The pages of an archive are not read.
 
 Last comes what CRIU 4.2 will do for each value of its --cpu-cap option.
 
@@ -188,6 +197,7 @@ fpuimg show --host=PROFILE --elf-core=FILE makes a core of it that says so.
 
     fpuimg check ckpt
     fpuimg check --host=haswell.json ckpt
+    fpuimg check --host=haswell.json --root=/ ckpt
     ssh node cat /proc/cpuinfo | fpuimg check --host=- ckpt
     fpuimg check --host=x86-64-v2 --host=x86-64-v3 --host=zen4.json a b c
 `,

@@ -287,7 +287,7 @@ func (o *showOptions) text(s *cli.IO, img *shown) error {
 		o.table(s, img)
 	}
 	if img.Judgement != nil {
-		view.Findings(s, img.Threads, o.findings(img.Findings), showAdvice)
+		view.Findings(s, nil, img.Threads, o.findings(img.Findings), showAdvice)
 	}
 	if !o.regs || img.ckpt == nil {
 		return nil

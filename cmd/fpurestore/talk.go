@@ -100,7 +100,7 @@ func (j *job) document(code cli.Exit, err error) *restoreDoc {
 	}
 	for _, p := range j.plan {
 		d.Threads = append(d.Threads, threadDoc{ImageTID: p.image.tid, TID: p.live.tid, From: p.From.String(), To: p.To.String(),
-			Actions: view.ActionDocs(p.Report), Lost: view.LossDocs(p.Lost)})
+			Actions: view.ActionDocs(p.Report), Lost: view.LossDocs(p.Report)})
 	}
 	if !j.o.restore && j.kept {
 		for i := range j.saved {
@@ -159,7 +159,7 @@ func (j *job) tables() {
 		advice.Force = j.o.forced()
 	}
 	view.Actions(j.io, j.judged.Threads)
-	view.Findings(j.io, j.judged.Threads, nil, advice)
+	view.Findings(j.io, nil, j.judged.Threads, nil, advice)
 }
 
 // talk reports an error and what to do about it.

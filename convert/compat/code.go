@@ -26,6 +26,12 @@ func lacks(host *xstate.CPU, needs []string) (missing, unknown []string) {
 	return missing, unknown
 }
 
+// Unfit reports whether the host is known to lack any of the features.
+func Unfit(host *xstate.CPU, needs []string) bool {
+	missing, _ := lacks(host, needs)
+	return len(missing) > 0
+}
+
 // lacksISA is lacks for features that a CPU is said to have: those that are no
 // instruction set do not count.
 func lacksISA(host *xstate.CPU, flags []string) []string {
@@ -380,7 +386,7 @@ func (sub *subject) codeUnknown() {
 	var parts []string
 	severity, remedies := Note, []Remedy(nil)
 	if !p.Rooted {
-		parts, remedies = append(parts, "which instruction sets its code needs was not checked: the ELF files were not looked at"), []Remedy{{Kind: GiveRoot}}
+		parts, remedies = append(parts, "the code was not checked, for want of its ELF files"), []Remedy{{Kind: GiveRoot}}
 	} else {
 		parts = sub.unproven(parts)
 	}

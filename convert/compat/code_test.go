@@ -167,7 +167,7 @@ var codeCases = []ruleCase{
 	{compat.JITCode, compat.Risky, of(v3, func(p *facts.Process) { p.Areas = []facts.Area{{Start: 0x10000, End: 0x30000, Writable: true}} }),
 		"", "avx512bw avx512f avx512vl sha_ni xsavec", "128 KiB of anonymous executable memory"},
 	{compat.CodeUnknown, compat.Note, of(zen4, unrooted),
-		"", "", "the ELF files were not looked at"},
+		"", "", "for want of its ELF files"},
 	{compat.CodeUnknown, compat.Note, of(zen4, object(facts.Object{Path: "/lib/libssl.so.3", Status: facts.Differs}), object(facts.Object{Path: "/lib/libx.so", Status: facts.Missing})),
 		"", "", "libx.so: not found below the roots; libssl.so.3: not the file that was mapped"},
 	{compat.CodeUnknown, compat.Risky, of(zen4, unknown(facts.Unknown{Topic: facts.Libc, Object: libc, Reason: "its build-id differs"})),

@@ -23,6 +23,8 @@ var ways = map[compat.RemedyKind]string{
 	compat.BindNow:      "start the program with LD_BIND_NOW=1 before the checkpoint",
 	compat.RecordCPU:    "criu dump --cpu-cap=cpu records it",
 	compat.KeepCPUInfo:  "--keep-cpuinfo leaves the file alone",
+	compat.TakeLater:    "take the checkpoint at another moment",
+	compat.GiveRoot:     "check --root=/ where it ran on this machine, or --root=DIR with its container (podman image mount NAME)",
 }
 
 // hint makes text of the remedies of a finding: words, and the command that they end in.

@@ -17,13 +17,20 @@ import (
 type LossDoc struct {
 	Component string   `json:"component"`
 	Registers []string `json:"registers"`
+	// Dead is the system call that a thread waits in which has done with the values;
+	// then they are no loss.
+	Dead string `json:"dead,omitempty"`
 }
 
-// LossDocs returns the losses for JSON; never nil.
-func LossDocs(lost []compat.Loss) []LossDoc {
+// LossDocs returns the losses for JSON, those that are none for a proof among them;
+// never nil.
+func LossDocs(r *compat.Report) []LossDoc {
 	out := []LossDoc{}
-	for _, l := range lost {
-		out = append(out, LossDoc{l.Component.String(), append([]string{}, l.Registers...)})
+	for _, l := range r.Lost {
+		out = append(out, LossDoc{l.Component.String(), append([]string{}, l.Registers...), ""})
+	}
+	for _, l := range r.Dead {
+		out = append(out, LossDoc{l.Component.String(), append([]string{}, l.Registers...), r.Blocked})
 	}
 	return out
 }
@@ -82,29 +89,36 @@ func Count(n int, noun string) string { return fmt.Sprint(n) + " " + Noun(n, nou
 // checkpoint has others for each of its threads.
 const maxTold = 10
 
-// Findings prints the findings of all threads, equal ones once, then those
+// Findings prints the findings of all tasks and threads, equal ones once, then those
 // of the checkpoint. Those of a rule after the tenth are counted.
-func Findings(s *cli.IO, ts []compat.Judged, checkpoint []compat.Finding, a Advice) {
+func Findings(s *cli.IO, tasks []compat.Task, ts []compat.Judged, checkpoint []compat.Finding, a Advice) {
 	type placed struct {
 		finding    *compat.Finding
-		tids       []int
+		noun       string
+		ids        []int
 		hint, line string
 	}
 	var all []*placed
 	byKey := map[string]*placed{}
-	for _, t := range ts {
-		for i := range t.Findings {
-			f := &t.Findings[i]
+	place := func(noun string, id int, findings []compat.Finding) {
+		for i := range findings {
+			f := &findings[i]
 			key := string(f.Rule) + f.Reason
 			p := byKey[key]
 			if p == nil {
-				p = &placed{finding: f}
+				p = &placed{finding: f, noun: noun}
 				p.hint, p.line = a.hint(f)
 				byKey[key] = p
 				all = append(all, p)
 			}
-			p.tids = append(p.tids, t.TID)
+			p.ids = append(p.ids, id)
 		}
+	}
+	for _, t := range tasks {
+		place("task", t.PID, t.Findings)
+	}
+	for _, t := range ts {
+		place("thread", t.TID, t.Findings)
 	}
 	slices.SortStableFunc(all, func(a, b *placed) int { return int(b.finding.Severity) - int(a.finding.Severity) })
 	told := map[compat.Rule]int{}
@@ -117,9 +131,9 @@ func Findings(s *cli.IO, ts []compat.Judged, checkpoint []compat.Finding, a Advi
 		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.hint == p.hint && o.line == p.line }) {
 			p.hint, p.line = "", "" // said once, below
 		}
-		where := Noun(len(p.tids), "thread") + " " + Range(p.tids)
-		if Range(p.tids) == "?" { // a core image whose name does not tell
-			where = "this thread"
+		where := Noun(len(p.ids), p.noun) + " " + Range(p.ids)
+		if Range(p.ids) == "?" { // a core image whose name does not tell
+			where = "this " + p.noun
 		}
 		printFinding(s, where, p.finding, p.hint, p.line)
 	}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/program"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	"github.com/fpuimg/fpuimg/convert/compat"
+)
+
+// codeOptions say where the code of a checkpoint's processes is looked for.
+type codeOptions struct {
+	dirs  []string
+	roots *program.Roots // nil: only in the images
+}
+
+func (o *codeOptions) flags(fs *pflag.FlagSet, usage string) {
+	fs.StringArrayVar(&o.dirs, "root", nil, usage)
+}
+
+// open opens the roots.
+func (o *codeOptions) open() error {
+	if len(o.dirs) == 0 {
+		return nil
+	}
+	roots, err := program.OpenRoots(o.dirs...)
+	if err != nil {
+		return &cli.UsageError{Err: err, Hint: "--root=DIR is where the programs' files are: / where they ran on this machine, or a container's root file system"}
+	}
+	o.roots = roots
+	return nil
+}
+
+func (o *codeOptions) close() {
+	if o.roots != nil {
+		o.roots.Close()
+	}
+}
+
+// look finds out about the code of a checkpoint's tasks. It is nil for what has no memory:
+// an ELF core, a lone core image, or, without a root, a checkpoint of which only the core
+// images were kept.
+func (o *codeOptions) look(ckpt *checkpoint.Checkpoint, threads []codec.Thread) []*facts.Process {
+	if ckpt.Files == nil || ckpt.Image != "" {
+		return nil
+	}
+	looker := program.NewLooker(ckpt.Files, o.roots)
+	defer looker.Close()
+	var code []*facts.Process
+	none := true
+	for len(threads) > 0 {
+		pid := threads[0].PID
+		n := slices.IndexFunc(threads, func(th codec.Thread) bool { return th.PID != pid })
+		if n < 0 {
+			n = len(threads)
+		}
+		p, err := looker.Look(pid, threads[:n])
+		if err != nil {
+			p = &facts.Process{PID: pid, Rooted: o.roots != nil, Unknowns: []facts.Unknown{{Topic: facts.Libc, Reason: err.Error()}}}
+		}
+		none = none && errors.Is(err, fs.ErrNotExist)
+		code, threads = append(code, p), threads[n:]
+	}
+	if none && o.roots == nil {
+		return nil
+	}
+	return code
+}
+
+// sourceOf returns the CPU that glibc recorded in the first task that has such a record.
+func sourceOf(code []*facts.Process) *facts.Source {
+	for _, p := range code {
+		if p.Source != nil {
+			return p.Source
+		}
+	}
+	return nil
+}
+
+// taskRows are the table of tasks; those of which the same is said share a row.
+func taskRows(code []*facts.Process, tasks []compat.Task) [][]string {
+	var rows [][]string
+	var pids [][]int
+	for i, p := range code {
+		slots, save := "-", "-"
+		if p.Targets != nil {
+			total := 0
+			for _, t := range p.Targets {
+				total += t.Slots
+			}
+			slots = fmt.Sprintf("%d of %d cannot run", tasks[i].Unfit, total)
+		}
+		if p.Save != nil {
+			save = fmt.Sprintf("%s, %d to bind", p.Save.Kind, p.Save.Lazy)
+		}
+		row := []string{"", cmp.Or(cli.Printable(p.Libc), "-"), tasks[i].Verdict.String(), slots, save}
+		at := slices.IndexFunc(rows, func(r []string) bool { return slices.Equal(r, row) })
+		if at < 0 {
+			at = len(rows)
+			rows, pids = append(rows, row), append(pids, nil)
+		}
+		pids[at] = append(pids[at], p.PID)
+	}
+	for i, list := range pids {
+		rows[i][0] = view.Range(list)
+	}
+	return rows
+}
+
+// objectRows are the table of the ELF files that the tasks map, with the functions of
+// theirs that slots hold.
+func objectRows(code []*facts.Process, host *xstate.CPU) [][]string {
+	var objects []*facts.Object
+	slots, unfit := map[*facts.Object]int{}, map[*facts.Object]int{}
+	for _, p := range code {
+		for _, o := range p.Objects {
+			if !slices.Contains(objects, o) {
+				objects = append(objects, o)
+			}
+		}
+		for _, t := range p.Targets {
+			slots[t.Object] += t.Slots
+			if compat.Unfit(host, t.Needs) {
+				unfit[t.Object] += t.Slots
+			}
+		}
+	}
+	var rows [][]string
+	for _, o := range objects {
+		functions := "-"
+		if slots[o] > 0 {
+			functions = fmt.Sprintf("%d of %d cannot run", unfit[o], slots[o])
+		}
+		rows = append(rows, []string{cli.Printable(o.Path), string(o.Status), functions})
+	}
+	return rows
+}
+
+// codeDoc is the code of an image in JSON.
+type codeDoc struct {
+	Source  *cpuid.Profile `json:"source"`
+	Objects []objectDoc    `json:"objects"`
+	Tasks   []taskDoc      `json:"tasks"`
+	Unknown []string       `json:"unknown"`
+}
+
+type objectDoc struct {
+	Path    string       `json:"path"`
+	BuildID string       `json:"build_id"`
+	Status  facts.Status `json:"status"`
+}
+
+type taskDoc struct {
+	PID   int       `json:"pid"`
+	Libc  *string   `json:"libc"`
+	IFUNC *ifuncDoc `json:"ifunc"`
+	Save  *saveDoc  `json:"save"`
+}
+
+type ifuncDoc struct {
+	Slots int      `json:"slots"`
+	Needs []string `json:"needs"`
+}
+
+type saveDoc struct {
+	Kind facts.SaveKind `json:"kind"`
+	Size int            `json:"size"`
+	Lazy int            `json:"lazy"`
+}
+
+func newCodeDoc(code []*facts.Process) *codeDoc {
+	if code == nil {
+		return nil
+	}
+	d := &codeDoc{Objects: []objectDoc{}, Tasks: []taskDoc{}, Unknown: []string{}}
+	if s := sourceOf(code); s != nil && s.CPU != nil {
+		d.Source = cpuid.NewProfile(s.CPU)
+	}
+	seen := map[objectDoc]bool{}
+	for _, p := range code {
+		for _, o := range p.Objects {
+			if doc := (objectDoc{o.Path, o.BuildID, o.Status}); !seen[doc] {
+				seen[doc] = true
+				d.Objects = append(d.Objects, doc)
+			}
+		}
+		t := taskDoc{PID: p.PID}
+		if p.Libc != "" {
+			t.Libc = &p.Libc
+		}
+		if p.Targets != nil {
+			t.IFUNC = &ifuncDoc{Needs: []string{}}
+			for _, target := range p.Targets {
+				t.IFUNC.Slots += target.Slots
+				t.IFUNC.Needs = append(t.IFUNC.Needs, target.Needs...)
+			}
+			slices.Sort(t.IFUNC.Needs)
+			t.IFUNC.Needs = slices.Compact(t.IFUNC.Needs)
+		}
+		if p.Save != nil {
+			t.Save = &saveDoc{p.Save.Kind, p.Save.Size, p.Save.Lazy}
+		}
+		d.Tasks = append(d.Tasks, t)
+		for _, u := range p.Unknowns {
+			text := u.Reason
+			if u.Object != nil {
+				text = path.Base(u.Object.Path) + ": " + text
+			}
+			if !slices.Contains(d.Unknown, text) {
+				d.Unknown = append(d.Unknown, text)
+			}
+		}
+	}
+	return d
+}
+
+// taskResult is what is said of a task's code on one host, in JSON.
+type taskResult struct {
+	PID      int               `json:"pid"`
+	Verdict  compat.Verdict    `json:"verdict"`
+	Unfit    int               `json:"unfit"`
+	Findings []view.FindingDoc `json:"findings"`
+}
