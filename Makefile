@@ -122,6 +122,9 @@ vmtest: ## compare what check predicts with what CRIU does in guests of unlike C
 	@cat $(basename $(FPU_VM_TABLE)).txt
 
 .PHONY: install
+outcomes: ## hold check --root against every recorded restore, where the recordings lie beside the project
+	FPU_OUTCOMES=all $(GO) test -count=1 -v -run '^TestOutcomes$$' ./cmd/fpuimg
+
 install: build ## install programs, man pages, completions and licence; PREFIX=/usr/local DESTDIR=
 	install -d $(addprefix $(ROOT)/,bin share/man/man1 share/doc/fpuimg $(COMPLETIONS))
 	for p in $(PROGRAMS); do \

@@ -25,7 +25,7 @@ _fpuimg() {
         case ${COMP_WORDS[1]} in
         show) if [[ $cur == -* ]]; then words='--regs --json --redact --xsave-area --host --help --as= --component= --tid= --host= --elf-core= --color='; else paths=default; fi ;;
         check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --color='; else paths=default; fi ;;
-        convert) if [[ $cur == -* ]]; then words='--host --force --dry-run --in-place --keep-cpuinfo --json --help --to= --features= --host= --output= --compress= --color='; else paths=default; fi ;;
+        convert) if [[ $cur == -* ]]; then words='--host --force --dry-run --in-place --keep-cpuinfo --json --help --to= --features= --host= --output= --compress= --root= --color='; else paths=default; fi ;;
         profile) if [[ $cur == -* ]]; then words='--common --help --output= --format= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default; fi ;;
         diff) if [[ $cur == -* ]]; then words='--json --xsave-area --host --help --host= --color='; else paths=default; fi ;;
         completion) if [[ $cur == -* ]]; then words='--help --color='; else words='bash zsh fish'; fi ;;

@@ -35,6 +35,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from convert' -s o -l output -d 'w
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l in-place -d 'change the checkpoint itself and keep the originals as NAME.orig'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l keep-cpuinfo -d 'leave cpuinfo.img as it is'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l compress -d 'compress a converted archive by METHOD: none, gzip or zstd; as it was if not given' -a 'none gzip zstd' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l root -d 'prove by the programs\' files below DIR which registers the threads have done with; may be repeated' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l json -d 'print one JSON document'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l help -d 'print the manual'

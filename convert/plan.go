@@ -11,6 +11,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
@@ -18,6 +19,8 @@ import (
 type Options struct {
 	Target compat.Target
 	Policy compat.Policy
+	// Code is what is known of the threads' registers from the code that they run.
+	Code []*facts.Process
 }
 
 // Plan is a conversion of one checkpoint, worked out but not carried out.
@@ -72,6 +75,7 @@ func (e *ReadOnlyError) Error() string { return e.Path + ": cannot be converted 
 // [*codec.FormatError], or from the file system; or it is a [*KindError].
 func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 	p := &Plan{Checkpoint: c, Judgement: compat.Judge(o.Target, o.Policy), files: map[string]change{}, read: map[string]uint64{}}
+	p.Proofs(o.Code)
 	errs := append([]error(nil), c.Problems...)
 	if c.Kind != checkpoint.KindCRIU && c.Kind != checkpoint.KindArchive {
 		return nil, &KindError{c.Path, c.Kind}

@@ -241,7 +241,7 @@ func (o *checkOptions) text(s *cli.IO, img *checked) {
 		view.VerdictStyle(s, r.Verdict).Sprint(r.Verdict)+unchecked(r))
 	if o.code.roots != nil && img.code != nil {
 		view.Table(s, []string{"TASKS", "LIBC", "VERDICT", "FUNCTIONS", "LAZY BINDING"}, taskRows(img.code, r.Tasks))
-		view.Table(s, []string{"OBJECTS", "FILE", "FUNCTIONS"}, objectRows(img.code, r.host.CPU))
+		view.Table(s, []string{"FUNCTIONS", "FILE", "OBJECT"}, objectRows(img.code, r.host.CPU))
 	}
 	var rows [][]string
 	for _, group := range view.Fold(r.Threads, func(t compat.Judged) string { return fmt.Sprint(t.From, t.Verdict, view.ActionLines(t.Report)) }) {

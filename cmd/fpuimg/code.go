@@ -144,7 +144,7 @@ func objectRows(code []*facts.Process, host *xstate.CPU) [][]string {
 		if slots[o] > 0 {
 			functions = fmt.Sprintf("%d of %d cannot run", unfit[o], slots[o])
 		}
-		rows = append(rows, []string{cli.Printable(o.Path), string(o.Status), functions})
+		rows = append(rows, []string{functions, string(o.Status), cli.Printable(o.Path)})
 	}
 	return rows
 }

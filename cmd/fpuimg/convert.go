@@ -33,6 +33,7 @@ type convertOptions struct {
 	keepCPUInfo bool
 	json        bool
 	compress    string
+	code        codeOptions
 
 	target compat.Target
 	named  *host
@@ -53,12 +54,17 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.inPlace, "in-place", false, "change the checkpoint itself and keep the originals as NAME.orig")
 	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")
 	fs.StringVar(&o.compress, "compress", "", "compress a converted archive by `METHOD`: none, gzip or zstd; as it was if not given")
+	o.code.flags(fs, "prove by the programs' files below `DIR` which registers the threads have done with; may be repeated")
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		args = paths(args)
 		if err := o.complete(s, args); err != nil {
 			return 0, err
 		}
+		if err := o.code.open(); err != nil {
+			return 0, err
+		}
+		defer o.code.close()
 		return o.run(s, args)
 	}
 }
@@ -218,7 +224,17 @@ func newConvertImage(path string) convertImage {
 
 // plan works out the conversion of one checkpoint.
 func (o *convertOptions) plan(ckpt *checkpoint.Checkpoint) (*convert.Plan, error) {
-	return convert.NewPlan(ckpt, convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force, KeepCPUInfo: o.keepCPUInfo}})
+	options := convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force, KeepCPUInfo: o.keepCPUInfo}}
+	if o.code.roots != nil {
+		var threads []codec.Thread
+		for th, err := range ckpt.Threads() {
+			if err == nil { // else the plan tells
+				threads = append(threads, th)
+			}
+		}
+		options.Code = o.code.look(ckpt, threads)
+	}
+	return convert.NewPlan(ckpt, options)
 }
 
 // one converts one checkpoint that is not in an archive.

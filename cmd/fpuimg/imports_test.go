@@ -29,7 +29,7 @@ var edges = []struct {
 	{"cmd/fpurestore/internal/ptrace", "codec/cpuid codec/xstate sys"},
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
-	{"convert", "codec codec/checkpoint convert/compat sys"},
+	{"convert", "codec codec/checkpoint codec/facts convert/compat sys"},
 	{"convert/compat", "codec/facts codec/xstate"},
 	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
 	{"codec/program", "codec codec/cpuid codec/facts codec/isa codec/memory codec/xstate"},

@@ -123,6 +123,9 @@ The machine is this one, or PROFILE: a file that describes it, as fpuimg help
 profile lists them, - for standard input, or one of the levels x86-64, x86-64-v2,
 x86-64-v3, x86-64-v4.
 
+What a thread in a system call overwrites before it reads it is no loss; --root proves
+it, as fpuimg help check says. Code is not judged: check does that.
+
 Only FPU records and the length words around them change; all other bytes of
 every image stay. A new directory ckpt.fxsave, or core-7.fxsave.img for a single
 image, appears beside the input, by one rename; with --host alone it has the

@@ -81,6 +81,7 @@ func (l *Looker) look(pid int, threads []codec.Thread) (*process, error) {
 	p.findAreas()
 	if l.roots != nil {
 		p.findTargets()
+		p.proveLibc()
 	}
 	for _, th := range threads {
 		p.Threads = append(p.Threads, p.thread(th))
@@ -385,6 +386,18 @@ func (p *process) findSource() {
 		p.Libc = "glibc"
 	case isMusl(m.fact.Path):
 		p.Libc = "musl"
+	}
+}
+
+// proveLibc notes whose file could not be proven of those that choose and hold the
+// functions: the loader, or a static program, and the libc.
+func (p *process) proveLibc() {
+	loader := p.loader()
+	for _, m := range p.modules {
+		name := path.Base(m.fact.Path)
+		if m.fact.Status != facts.OK && (m == loader || name == "libc.so.6" || strings.HasPrefix(name, "libc-2.")) {
+			p.unknown(facts.Libc, m.fact, "%s", m.fact.Reason)
+		}
 	}
 }
 

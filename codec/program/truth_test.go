@@ -2,7 +2,10 @@ package program
 
 import (
 	"fmt"
+	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,6 +86,48 @@ func TestTruthSlots(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A file that is not the dumped one, or is not there, proves nothing, and is said to.
+func TestLibcUnproven(t *testing.T) {
+	const name = "lp-1"
+	pid := corpus.Load(t, name).Processes[0].PID
+	other := t.TempDir()
+	if err := os.CopyFS(other, os.DirFS(corpus.Root(t, name))); err != nil {
+		t.Fatal(err)
+	}
+	lib := filepath.Join(other, "usr/lib/x86_64-linux-gnu")
+	b, err := os.ReadFile(filepath.Join(lib, "libm.so.6"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(lib, "libc.so.6"), b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]facts.Status{t.TempDir(): facts.Missing, other: facts.Differs, corpus.Root(t, name): facts.OK} {
+		roots, err := OpenRoots(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := NewLooker(codec.Dir(corpus.Images(t, name)), roots)
+		p, err := l.Look(pid, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := slices.ContainsFunc(p.Unknowns, func(u facts.Unknown) bool {
+			return u.Topic == facts.Libc && path.Base(u.Object.Path) == "libc.so.6" && u.Object.Status == want
+		})
+		if said != (want != facts.OK) {
+			t.Errorf("%s: unknown %v", want, p.Unknowns)
+		}
+		for _, target := range p.Targets {
+			if want != facts.OK && path.Base(target.Object.Path) == "libc.so.6" {
+				t.Errorf("%s: judged all the same: %v", want, target)
+			}
+		}
+		l.Close()
+		roots.Close()
 	}
 }
 

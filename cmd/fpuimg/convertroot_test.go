@@ -1,0 +1,19 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/internal/test/corpus"
+)
+
+// TestConvertRoot: a thread that waits in the libc has done with its masks, one that
+// holds them across a system call of its own has not.
+func TestConvertRoot(t *testing.T) {
+	for name, want := range map[string]string{"py-1": "compatible", "blk-9": "compatible", "inlm-zmm": "downgrade-lossy", "spin-zmm": "downgrade-lossy"} {
+		_, out, _ := fpuimg(t, "convert", "--dry-run", "--json", "--host=x86-64-v3", "--root="+corpus.Root(t, name), corpus.Images(t, name))
+		if !strings.Contains(out, `"verdict": "`+want+`"`) || strings.Contains(out, "code-unfit") {
+			t.Errorf("%s: want %s:\n%.600s", name, want, out)
+		}
+	}
+}
