@@ -121,10 +121,11 @@ vmtest: ## compare what check predicts with what CRIU does in guests of unlike C
 	FPU_VM=1 FPU_VM_INSTALL=1 FPU_VM_TABLE=$(abspath $(FPU_VM_TABLE)) $(GO) test -count=1 -p 1 -timeout 60m -run 'VM$$' ./vmtest/...
 	@cat $(basename $(FPU_VM_TABLE)).txt
 
-.PHONY: install
+.PHONY: outcomes
 outcomes: ## hold check --root against every recorded restore, where the recordings lie beside the project
 	FPU_OUTCOMES=all $(GO) test -count=1 -v -run '^TestOutcomes$$' ./cmd/fpuimg
 
+.PHONY: install
 install: build ## install programs, man pages, completions and licence; PREFIX=/usr/local DESTDIR=
 	install -d $(addprefix $(ROOT)/,bin share/man/man1 share/doc/fpuimg $(COMPLETIONS))
 	for p in $(PROGRAMS); do \

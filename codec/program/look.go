@@ -51,6 +51,7 @@ type file struct {
 
 	exports *exports // nil before they are asked for
 	reaches map[uint64]reach
+	swept   bool
 }
 
 // module is a file at the place where a process maps it.
@@ -85,6 +86,9 @@ func (l *Looker) look(pid int, threads []codec.Thread) (*process, error) {
 	}
 	for _, th := range threads {
 		p.Threads = append(p.Threads, p.thread(th))
+	}
+	if l.roots != nil {
+		p.findOwn()
 	}
 	return p, nil
 }
