@@ -1,16 +1,20 @@
 package main
 
 import (
+	"debug/elf"
 	"encoding/csv"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/isa"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
@@ -18,8 +22,9 @@ import (
 
 // outcome is a row of outcomes.tsv: what became of a checkpoint on a CPU model.
 type outcome struct {
-	entry, cpu, outcome, symbol string
-	errors                      bool // it lived, and lost registers
+	entry, cpu, outcome string
+	errors              bool // it lived, and lost registers
+	at, symbol          string
 }
 
 func outcomes(t *testing.T) (rows []outcome) {
@@ -30,7 +35,7 @@ func outcomes(t *testing.T) (rows []outcome) {
 		t.Fatal(err)
 	}
 	for _, row := range all[1:] {
-		o := outcome{row[0], row[1], row[5], row[11], strings.Trim(row[6], "0") != ""}
+		o := outcome{row[0], row[1], row[5], strings.Trim(row[6], "0") != "", row[10], row[11]}
 		if o.outcome != "refused" && !slices.Contains(rows, o) {
 			rows = append(rows, o)
 		}
@@ -86,6 +91,7 @@ const (
 // lazy-save or frame-unfit where they died of SIGSEGV or lost registers; never code-unfit
 // where they lived. FPU_OUTCOMES=all takes all entries.
 func TestOutcomes(t *testing.T) {
+	compared := 0
 	table := map[string]int{}
 	judged := map[string]*checked{}
 	hosts := map[string]*host{}
@@ -120,6 +126,13 @@ func TestOutcomes(t *testing.T) {
 			agrees = r.Verdict != compat.CodeUnfit
 		case strings.HasPrefix(row.outcome, "sigill"):
 			agrees = said.word != "-" && said.word != string(compat.FrameUnfit)
+			if died := needed(t, row); agrees && len(died) > 0 {
+				compared++
+				missing := slices.DeleteFunc(died, func(name string) bool { return !slices.Contains(said.features, name) })
+				if len(missing) == 0 {
+					t.Errorf("%s: %s at %s, and check names %v", key, what, row.at, said.features)
+				}
+			}
 		default:
 			agrees = slices.Contains(said.rules, compat.LazySave) || slices.Contains(said.rules, compat.FrameUnfit)
 		}
@@ -131,6 +144,10 @@ func TestOutcomes(t *testing.T) {
 			t.Errorf("%s agrees, and is listed for %s", key, cause)
 		}
 	}
+	if compared == 0 {
+		t.Error("no instruction was compared with a finding")
+	}
+	t.Logf("of %d the instruction that they died at needs a feature that check names", compared)
 	var lines []string
 	for line, n := range table {
 		lines = append(lines, fmt.Sprintf("%4d  %s", n, line))
@@ -141,8 +158,49 @@ func TestOutcomes(t *testing.T) {
 
 // verdictOn is what a judgement says of code.
 type verdictOn struct {
-	word  string // code-unfit, the chief risky rule, or "-"
-	rules []compat.Rule
+	word     string // code-unfit, the chief risky rule, or "-"
+	rules    []compat.Rule
+	features []string // that they name
+}
+
+// needed returns the features of the instruction that a process died at; none where the
+// file of it is not among the recordings, or it lies in no file.
+func needed(t *testing.T, row outcome) []string {
+	t.Helper()
+	name, offset, ok := strings.Cut(row.at, "+")
+	addr, err := strconv.ParseUint(offset, 0, 64)
+	if !ok || err != nil {
+		return nil
+	}
+	var found string
+	filepath.WalkDir(corpus.Root(t, row.entry), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == name {
+			found = path
+		}
+		return nil
+	})
+	f, err := elf.Open(found)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	for _, seg := range f.Progs {
+		if seg.Type != elf.PT_LOAD || addr < seg.Vaddr || addr >= seg.Vaddr+seg.Filesz {
+			continue
+		}
+		b := make([]byte, 16)
+		n, _ := seg.ReadAt(b, int64(addr-seg.Vaddr))
+		i, ok := isa.Decode(b[:n])
+		if !ok {
+			t.Errorf("%s: %s: % x is not decoded", row.entry, row.at, b)
+		}
+		var names []string
+		for f := range i.Features().All() {
+			names = append(names, f.String())
+		}
+		return names
+	}
+	return nil
 }
 
 // said gathers the rules about code that found something worse than a note.
@@ -153,7 +211,7 @@ func said(r *result) verdictOn {
 			switch f.Rule {
 			case compat.CodeMissing, compat.ThreadInCode, compat.LazySave, compat.FrameUnfit, compat.OwnDispatch, compat.CompiledISA, compat.CachedCPUID, compat.JITCode:
 				if f.Severity > compat.Note {
-					v.rules = append(v.rules, f.Rule)
+					v.rules, v.features = append(v.rules, f.Rule), append(v.features, f.Features...)
 				}
 			}
 		}
