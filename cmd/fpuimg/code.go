@@ -80,6 +80,25 @@ func (o *codeOptions) look(ckpt *checkpoint.Checkpoint, threads []codec.Thread) 
 	return code
 }
 
+// maxAsked is how many tasks are asked for the CPU that they started on.
+const maxAsked = 8
+
+// glibcCPU returns the CPU that a checkpoint was taken on, as glibc recorded it in the
+// memory of a task; nil if none of the first ones has such a record.
+func glibcCPU(ckpt *checkpoint.Checkpoint, pids []int) *xstate.CPU {
+	if ckpt.Files == nil || ckpt.Image != "" {
+		return nil
+	}
+	looker := program.NewLooker(ckpt.Files, nil)
+	defer looker.Close()
+	for _, pid := range pids[:min(len(pids), maxAsked)] {
+		if p, err := looker.Look(pid, nil); err == nil && p.Source != nil {
+			return p.Source.CPU
+		}
+	}
+	return nil
+}
+
 // sourceOf returns the CPU that glibc recorded in the first task that has such a record.
 func sourceOf(code []*facts.Process) *facts.Source {
 	for _, p := range code {

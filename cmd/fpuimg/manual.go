@@ -184,7 +184,7 @@ the root file system of their container (podman image mount NAME). A file serves
 if its build-id is the dumped one; what could not be looked at is named. --root may be
 given several times. Without it only the images are read: the CPU as glibc recorded
 it, signal frames, generated code; nothing of that is fatal. --no-memory looks at
-registers alone. The pages of an archive are not read.
+registers alone. Of a compressed archive the memory is not read: unpack it.
 
 Last comes what CRIU 4.2 will do for each value of its --cpu-cap option.
 

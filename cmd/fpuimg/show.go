@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -229,6 +230,9 @@ func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) err
 			img.groups = append(img.groups, g)
 		}
 		img.tids[g] = append(img.tids[g], th.TID)
+	}
+	if img.cpu == nil {
+		img.cpu = glibcCPU(img.ckpt, slices.Sorted(maps.Keys(img.tasks)))
 	}
 	return nil
 }

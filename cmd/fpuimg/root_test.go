@@ -17,3 +17,14 @@ func TestConvertRoot(t *testing.T) {
 		}
 	}
 }
+
+// TestShowSource: without a cpuinfo.img, the memory of a glibc program tells what it was
+// dumped on; a musl program's does not.
+func TestShowSource(t *testing.T) {
+	for name, want := range map[string]bool{"py-1": true, "lpmusl-1": false} {
+		_, out, _ := fpuimg(t, "show", corpus.Images(t, name))
+		if got := strings.Contains(out, "dumped on an unnamed CPU (amd 25/17/1)"); got != want {
+			t.Errorf("%s: %.300s", name, out)
+		}
+	}
+}
