@@ -68,23 +68,7 @@ var crossSection = []string{"blk-9", "gh-lp1", "gh-lpnow1", "inlm-ymm", "inlm-zm
 
 // disagreements are rows where the verdict and what happened differ, and why. The test
 // fails if one of them starts to agree.
-var disagreements = map[string]string{
-	"go-1 on EPYC":              noBuildID,
-	"go-1 on EPYC-Milan":        noBuildID,
-	"go-1 on Haswell":           noBuildID,
-	"go-1 on Nehalem":           noBuildID,
-	"go-1 on SandyBridge":       noBuildID,
-	"go-1 on max":               noBuildID,
-	"go-1 on qemu64,-xsave":     noBuildID,
-	"go-1-cap on EPYC-Milan":    noBuildID,
-	"go-1-cap on Haswell":       noBuildID,
-	"go-1-cap on Nehalem":       noBuildID,
-	"go-1-cap on qemu64,-xsave": noBuildID,
-}
-
-const (
-	noBuildID = "Go files have no build-id, so nothing proves them: code-unknown"
-)
+var disagreements = map[string]string{}
 
 // TestOutcomes holds check --root against what became of real checkpoints on other CPU
 // models: code-unfit, or a risky finding about code, where they died of SIGILL;

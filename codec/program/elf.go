@@ -91,6 +91,9 @@ func readObject(file io.ReaderAt, size int64) (o *object, err error) {
 	for _, s := range f.Sections {
 		if s.Offset <= uint64(size) && s.FileSize <= uint64(size)-s.Offset {
 			o.sections = append(o.sections, s.SectionHeader)
+			if s.Type == elf.SHT_NOTE && len(notes) < maxPhdrs { // Go's linker leaves the build-id out of its segment
+				notes = append(notes, elf.ProgHeader{Off: s.Offset, Filesz: s.FileSize, Align: s.Addralign})
+			}
 		}
 	}
 	for _, p := range notes {

@@ -51,6 +51,7 @@ type file struct {
 
 	exports *exports // nil before they are asked for
 	reaches map[uint64]reach
+	walked  int // instructions
 	swept   bool
 }
 

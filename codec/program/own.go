@@ -29,7 +29,8 @@ func (p *process) findOwn() {
 }
 
 // A stretch of instructions outside all functions is code where so many of so many are
-// vector instructions: read-only data decodes to one by chance.
+// vector instructions: read-only data decodes to one by chance. Of a file that describes
+// no functions, as Go's, all counts.
 const (
 	window = 32
 	dense  = 8
@@ -56,7 +57,7 @@ func (f *file) sweep() {
 				fn = functions[i]
 			}
 			if fn.start > at {
-				s.code(code[at-sec.Addr:fn.start-sec.Addr], false)
+				s.code(code[at-sec.Addr:fn.start-sec.Addr], len(functions) == 0)
 				at = fn.start
 			}
 			if to := min(fn.end, end); to > at {

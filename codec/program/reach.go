@@ -14,9 +14,12 @@ type reach struct {
 	incomplete string // why features may lack some; "" if they are all
 }
 
-// maxReach bounds the instructions of a walk. glibc's largest functions have some
-// thousand.
-const maxReach = 1 << 16
+// maxReach bounds the instructions of a walk, maxWalked those of all walks in a file.
+// glibc's largest functions have some thousand, all its implementations some 100,000.
+const (
+	maxReach  = 1 << 16
+	maxWalked = 1 << 25
+)
 
 // reach walks forward from an address as linked. needs says what an instruction needs.
 //
@@ -34,12 +37,17 @@ func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) (r reach)
 			r.incomplete = fmt.Sprintf("%s at %#x", why, at)
 		}
 	}
+	if f.walked > maxWalked {
+		incomplete(entry, "more code than any file has")
+		return r
+	}
+	defer func() { f.walked += len(seen) }()
 	for len(todo) > 0 {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		fn, known := f.obj.functions().find(at)
 		for !seen[at] {
-			if len(seen) == maxReach {
+			if len(seen) == maxReach || len(todo) > 2*maxReach {
 				incomplete(at, "more code than any function has")
 				return r
 			}

@@ -170,8 +170,9 @@ const (
 	frameFPState = 8 + 40 + 184 // of struct rt_sigframe: the pointer uc_mcontext.fpstate
 	frameIP      = 8 + 40 + 128
 
-	maxStack = 1 << 20 // that is searched
-	maxFrame = 16 << 10
+	maxStack  = 1 << 20 // that is searched
+	maxFrame  = 16 << 10
+	maxFrames = 16 // handlers that interrupted each other, and what is left of earlier ones
 )
 
 // restorer is what the handler returns to: mov $15, %rax; syscall.
@@ -186,7 +187,7 @@ func (p *process) frames(sp uint64) (list []facts.Frame) {
 	stack := make([]byte, min(v.End-sp, maxStack))
 	n, _ := p.mem.ReadAt(stack, sp)
 	stack = stack[:n]
-	for at := -sp & 63; at+xstate.MinArea <= uint64(len(stack)); at += 64 {
+	for at := -sp & 63; at+xstate.MinArea <= uint64(len(stack)) && len(list) < maxFrames; at += 64 {
 		b := stack[at:]
 		size := uint64(le32(b[swSize:]))
 		if le32(b[swMagic1:]) != magic1 || size < xstate.MinArea || size > maxFrame || size+4 > uint64(len(b)) || le32(b[size:]) != magic2 {
