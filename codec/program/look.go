@@ -81,6 +81,7 @@ func (l *Looker) look(pid int, threads []codec.Thread) (*process, error) {
 	p.mapModules(l)
 	p.findSource()
 	p.findAreas()
+	p.findCaches()
 	if l.roots != nil {
 		p.findTargets()
 		p.proveLibc()

@@ -289,13 +289,18 @@ func (sub *subject) lazySave() {
 	}
 }
 
-// owns finds the objects with code of their own that the host cannot run.
+// owns finds the objects with code of their own that the host cannot run. What asks CPUID
+// has chosen nothing that the source lacked.
 func (sub *subject) owns(asksCPUID bool, format string) {
 	for _, o := range sub.task.Objects {
 		if o.Own == nil || o.Own.AsksCPUID != asksCPUID {
 			continue
 		}
-		if missing, _ := lacks(sub.target.Host, o.Own.Needs); len(missing) > 0 {
+		missing, _ := lacks(sub.target.Host, o.Own.Needs)
+		if src := sub.task.Source; asksCPUID && src != nil && src.CPU != nil {
+			missing = slices.DeleteFunc(missing, func(name string) bool { return !slices.Contains(src.CPU.Flags, name) })
+		}
+		if len(missing) > 0 {
 			sub.find(0, format, base(o), strings.Join(missing, " "), hostName(sub.target.Host)).about(missing...).
 				mend(Remedy{HostWith, missing}, Remedy{Kind: StartAnew})
 		}

@@ -213,6 +213,7 @@ func TestCodeFits(t *testing.T) {
 		{"not dead", with(k1, v3, facts.Thread{Syscall: "pause", Dead: 1 << xstate.AVX}), compat.ComponentDead},
 		{"an object of the level that the host has", of(v3, object(facts.Object{Path: "/lib/glibc-hwcaps/x86-64-v2/libz.so.1"})), compat.CompiledISA},
 		{"own code that the host runs", of(v3, object(facts.Object{Own: &facts.Own{Needs: names("avx2"), AsksCPUID: true}})), compat.OwnDispatch},
+		{"own code that the source could not run either", of(v3, object(facts.Object{Own: &facts.Own{Needs: names("amx_tile"), AsksCPUID: true}})), compat.OwnDispatch},
 		{"hints in a cache", of(v3, func(p *facts.Process) { p.Caches = []facts.Cache{{Object: app, Flags: names("avx2 erms")}} }), compat.CachedCPUID},
 		{"code made for no more than the host has", of(zen4, func(p *facts.Process) { p.Areas = []facts.Area{{End: 4096}} }), compat.JITCode},
 		{"everything was looked at", of(zen4, evex), compat.CodeUnknown},
