@@ -9,6 +9,15 @@ import (
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
 )
 
+// The files tell the version of the libc.
+func TestLibcVersion(t *testing.T) {
+	for name, want := range map[string]string{"lp-1": "glibc 2.36", "lp-bullseye-1": "glibc 2.31", "lp-trixie-1": "glibc 2.41", "lpst-1": "glibc", "lpmusl-1": "musl"} {
+		if got := lookAt(t, name, corpus.Load(t, name).Processes[0].PID).Libc; got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 // OpenSSL, its copy in node, and HotSpot keep CPUID's words; programs of the libc alone
 // do not.
 func TestCaches(t *testing.T) {

@@ -2,12 +2,14 @@ package program
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -85,6 +87,7 @@ func (l *Looker) look(pid int, threads []codec.Thread) (*process, error) {
 	if l.roots != nil {
 		p.findTargets()
 		p.proveLibc()
+		p.nameLibc()
 	}
 	for _, th := range threads {
 		p.Threads = append(p.Threads, p.thread(th))
@@ -403,6 +406,33 @@ func (p *process) proveLibc() {
 		name := path.Base(m.fact.Path)
 		if m.fact.Status != facts.OK && (m == loader || name == "libc.so.6" || strings.HasPrefix(name, "libc-2.")) {
 			p.unknown(facts.Libc, m.fact, "%s", m.fact.Reason)
+		}
+	}
+}
+
+// maxRodata is how much of a file is searched for the version of glibc.
+const maxRodata = 4 << 20
+
+// glibcVersion is in ld.so from 2.33 on, and in every libc.
+var glibcVersion = regexp.MustCompile(`release version (2\.[0-9]{1,3})[.\n]`)
+
+// nameLibc adds the version to the name of a glibc, where a proven file tells it.
+func (p *process) nameLibc() {
+	if p.Libc != "glibc" {
+		return
+	}
+	for _, m := range p.modules {
+		if m.obj == nil || m != p.loader() && !strings.HasPrefix(path.Base(m.fact.Path), "libc") {
+			continue
+		}
+		for _, seg := range m.obj.loads {
+			if seg.Flags&(elf.PF_X|elf.PF_W) != 0 || seg.Filesz > maxRodata {
+				continue
+			}
+			if v := glibcVersion.FindSubmatch(m.obj.table(seg.Vaddr, seg.Filesz)); v != nil {
+				p.Libc = "glibc " + string(v[1])
+				return
+			}
 		}
 	}
 }
