@@ -15,7 +15,7 @@ _fpuimg() {
     --host=) words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default ;;
     --elf-core= | --elf-core) paths=default ;;
     --color= | --color) words='auto always never' ;;
-    --root= | --root) : ;;
+    --root= | --root) paths=default ;;
     --to= | --to) words='none fxsave xsave' ;;
     --features= | --features) words='x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' ;;
     --output= | --output | -o) paths=default ;;

@@ -20,7 +20,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from show' -l elf-core -d 'write t
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l host -d 'check against this machine or PROFILE: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3; may be repeated' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
-complete -c fpuimg -n '__fish_seen_subcommand_from check' -l root -d 'judge the code too, by the programs\' files below DIR: /, or a container\'s root file system; may be repeated' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l root -d 'judge the code too, by the programs\' files below DIR: /, or a container\'s root file system; may be repeated' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l no-memory -d 'look at registers alone, not at the dumped memory'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l json -d 'print one JSON document'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l xsave-area -d 'read each input as a bare XSAVE area, of standard or compacted format'
@@ -35,7 +35,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from convert' -s o -l output -d 'w
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l in-place -d 'change the checkpoint itself and keep the originals as NAME.orig'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l keep-cpuinfo -d 'leave cpuinfo.img as it is'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l compress -d 'compress a converted archive by METHOD: none, gzip or zstd; as it was if not given' -a 'none gzip zstd' -f -r
-complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l root -d 'prove by the programs\' files below DIR which registers the threads have done with; may be repeated' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l root -d 'prove by the programs\' files below DIR which registers the threads have done with; may be repeated' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l json -d 'print one JSON document'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l help -d 'print the manual'

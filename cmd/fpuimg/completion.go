@@ -53,6 +53,7 @@ func flagValues() map[string]cli.Values {
 		"format":    {Words: profileFormats},
 		"host":      {Words: xstate.LevelNames(), Files: true},
 		"output":    {Files: true},
+		"root":      {Files: true},
 		"tid":       {},
 		"to":        {Words: xstate.FormatNames()},
 	}
