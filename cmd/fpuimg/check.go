@@ -202,27 +202,44 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 	for _, err := range ckpt.Problems {
 		damage(err)
 	}
-	var threads []codec.Thread
-	for th, err := range ckpt.Threads() {
-		if err != nil {
-			damage(err)
-			continue
+	judge := func(th codec.Thread) {
+		for _, r := range img.results {
+			r.Thread(convert.Subject(ckpt, th))
 		}
-		threads = append(threads, th)
 	}
-	if !o.noMemory {
+	look := !o.noMemory && (o.code.roots != nil || hasMemory(ckpt))
+	if !look {
+		img.taken(source)
+	}
+	var threads []codec.Thread // the code is judged before them
+	for th, err := range ckpt.Threads() {
+		switch {
+		case err != nil:
+			damage(err)
+		case look:
+			threads = append(threads, th)
+		default:
+			judge(th)
+		}
+	}
+	if look {
 		img.code = o.code.look(ckpt, threads)
+		img.taken(source)
 	}
+	for _, th := range threads {
+		judge(th)
+	}
+	return img
+}
+
+// taken tells the judgements what is known of the code, and the machine.
+func (img *checked) taken(source *xstate.CPU) {
 	for _, r := range img.results {
 		if img.code != nil {
 			r.Code(img.code)
 		}
 		r.Taken(source)
-		for _, th := range threads {
-			r.Thread(convert.Subject(ckpt, th))
-		}
 	}
-	return img
 }
 
 // unchecked is what the headline adds where nobody knows whether the code runs.

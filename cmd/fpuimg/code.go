@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -78,6 +79,15 @@ func (o *codeOptions) look(ckpt *checkpoint.Checkpoint, threads []codec.Thread) 
 		return nil
 	}
 	return code
+}
+
+// hasMemory reports whether a checkpoint has images of the memory of any task.
+func hasMemory(ckpt *checkpoint.Checkpoint) bool {
+	if ckpt.Files == nil || ckpt.Image != "" {
+		return false
+	}
+	names, err := ckpt.Files.Names()
+	return err == nil && slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "mm-") })
 }
 
 // maxAsked is how many tasks are asked for the CPU that they started on.
