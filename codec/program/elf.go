@@ -32,13 +32,12 @@ type object struct {
 
 // dynamic is what DT_* of the dynamic section say; addresses as linked.
 type dynamic struct {
-	soname                       uint64
-	symtab, strtab, strsz        uint64
-	rela, relasz, relacount      uint64
-	jmprel, pltrelsz             uint64
-	pltgot                       uint64
-	versym, verdef, verdefnum    uint64
-	bindNow, dynamic, glibcParts bool
+	soname                  uint64
+	symtab, strtab, strsz   uint64
+	rela, relasz, relacount uint64
+	jmprel, pltrelsz        uint64
+	pltgot                  uint64
+	bindNow, dynamic        bool
 }
 
 // Limits on the tables of an ELF file, far above those of the largest that are known.
@@ -49,10 +48,7 @@ const (
 	maxPhdrs   = 1 << 10
 )
 
-var (
-	errNoBuildID = errors.New("no GNU build-id")
-	errMachine   = errors.New("not for x86-64")
-)
+var errMachine = errors.New("not for x86-64")
 
 // readObject reads the headers of an ELF file. What the file has of tables is read when
 // it is asked for. The error says why it is no program or library for x86-64.

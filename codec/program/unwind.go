@@ -205,15 +205,17 @@ func parseCIE(b []byte) cie {
 		}
 		b = b[2:]
 	}
-	uleb := func() (ok bool) {
+	uleb := func() (ok bool) { // an SLEB128 is as long
 		_, n := binary.Uvarint(b)
 		if n > 0 {
 			b = b[n:]
 		}
 		return n > 0
 	}
-	if !uleb() || !uleb() { // code and data alignment: signed or not, as long
-		return cie{}
+	for range 2 { // code and data alignment
+		if !uleb() {
+			return cie{}
+		}
 	}
 	if version == 1 { // the return address column
 		if len(b) < 1 {
