@@ -63,7 +63,10 @@ type (
 		Verdict  string                `json:"verdict"`
 		Findings []finding             `json:"findings"`
 		CRIU     map[string]prediction `json:"criu"`
-		Threads  []struct {
+		Tasks    []struct {
+			Findings []finding `json:"findings"`
+		} `json:"tasks"`
+		Threads []struct {
 			Findings []finding `json:"findings"`
 		} `json:"threads"`
 	}
@@ -119,9 +122,12 @@ func decode(t *testing.T, text string, doc any) {
 	}
 }
 
-// all returns the findings about the machine and about every thread.
+// all returns the findings about the machine, every task and every thread.
 func (r *checkResult) all() []finding {
 	out := slices.Clone(r.Findings)
+	for _, task := range r.Tasks {
+		out = append(out, task.Findings...)
+	}
 	for _, th := range r.Threads {
 		out = append(out, th.Findings...)
 	}

@@ -361,7 +361,7 @@ func (m *matrix) plan() {
 // and predicts every cell from that.
 func (m *matrix) checkAll() {
 	m.t.Helper()
-	args := []string{"check", "--json", "--no-memory"} // registers and machines alone foretell these
+	args := []string{"check", "--json"}
 	for _, on := range m.machines {
 		args = append(args, "--host="+on.profile)
 	}
@@ -409,7 +409,7 @@ func (c *cell) predict() outcome {
 		o.dies = slices.DeleteFunc(c.needs(c.program.on), func(name string) bool { return !dumped.warned(name) })
 	}
 	// The first function that is called would use XSAVE, the others what is missing.
-	if c.buffer && dumped.risks("xsave-size-differs") && !slices.Contains(o.dies, "xsave") {
+	if c.buffer && dumped.risks("lazy-save") && !slices.Contains(o.dies, "xsave") {
 		o.dies, o.overrun = nil, true
 	}
 	var err error
