@@ -90,7 +90,6 @@ type Own struct {
 type Target struct {
 	Object    *Object // that it is part of
 	Address   uint64
-	Symbol    string   // "" if the file has no name for it
 	Functions []string // what programs call: memset, strlen; sorted, may be empty
 	Slots     int      // that hold it, in all objects; at least 1
 	// Needs are the features of all instructions that can be reached from its entry
@@ -110,19 +109,21 @@ const (
 	XSaveC SaveKind = "xsavec"
 )
 
+// SaveOffset is where the XSAVE area begins in the buffer of lazy binding, in bytes
+// (glibc, sysdeps/x86/cpu-features.h: STATE_SAVE_OFFSET).
+const SaveOffset = 64
+
 // Save is the trampoline of lazy binding.
 type Save struct {
-	Kind   SaveKind
-	Size   int // of the buffer, in bytes: the word that the trampoline reads; 0 for FXSave
-	Offset int // of the XSAVE area in the buffer
-	Lazy   int // slots that are still to be bound through it
+	Kind SaveKind
+	Size int // of the buffer, in bytes: the word that the trampoline reads; 0 for FXSave
+	Lazy int // slots that are still to be bound through it
 }
 
-// Cache is CPUID words that an object keeps.
+// Cache is a CPUID word that an object keeps.
 type Cache struct {
 	Object  *Object
-	Address uint64   // of the first
-	Words   int      // how many
+	Address uint64
 	Flags   []string // that they say the CPU has
 }
 

@@ -66,7 +66,7 @@ func (p *process) findCaches() {
 				left -= min(left, uint64(len(buf)))
 				for j := 0; j+4 <= n; j += 4 {
 					if names, ok := flags[binary.LittleEndian.Uint32(buf[j:])]; ok {
-						p.Caches = append(p.Caches, facts.Cache{Object: r.module.fact, Address: at + uint64(j), Words: 1, Flags: names})
+						p.Caches = append(p.Caches, facts.Cache{Object: r.module.fact, Address: at + uint64(j), Flags: names})
 						if len(p.Caches) == maxCaches {
 							return
 						}

@@ -209,10 +209,7 @@ func (p *process) findSave(lazy int) {
 		default:
 			return
 		}
-		p.Save.Size, p.Save.Offset = int(p.Source.SaveSize), saveOffset
+		p.Save.Size = int(p.Source.SaveSize)
 		return
 	}
 }
-
-// saveOffset is where the trampoline saves (sysdeps/x86/cpu-features.h, STATE_SAVE_OFFSET).
-const saveOffset = 64

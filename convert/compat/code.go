@@ -221,10 +221,6 @@ func known(function string) int {
 	return len(wellKnown)
 }
 
-// resolveOffset is where the XSAVE area begins in the buffer of glibc's lazy binding
-// (sysdeps/x86/cpu-features.h, STATE_SAVE_OFFSET).
-const resolveOffset = 64
-
 // saves returns what lazy binding saves registers with. sure is false if only glibc's
 // record of the CPU tells it; then nobody knows whether anything is bound lazily.
 func saves(p *facts.Process) (save *facts.Save, sure bool) {
@@ -234,7 +230,7 @@ func saves(p *facts.Process) (save *facts.Save, sure bool) {
 	case p.Source == nil || p.Targets != nil:
 		return nil, false
 	}
-	save = &facts.Save{Kind: facts.FXSave, Size: int(p.Source.SaveSize), Offset: resolveOffset}
+	save = &facts.Save{Kind: facts.FXSave, Size: int(p.Source.SaveSize)}
 	if save.Size != 0 {
 		save.Kind = facts.XSave
 		if slices.Contains(p.Source.Active, "xsavec") {
@@ -266,7 +262,8 @@ func (sub *subject) lazySave() {
 	}
 	instruction := strings.ToUpper(string(save.Kind))
 	end, ok := componentsEnd(host)
-	over := end - (save.Size - save.Offset)
+	room := save.Size - facts.SaveOffset
+	over := end - room
 	switch {
 	case known && !has && sure && save.Lazy > 0:
 		sub.find(0, "lazy binding saves registers with %s, which %s lacks: the program dies of SIGILL at %s", instruction, hostName(host), left).
@@ -277,14 +274,14 @@ func (sub *subject) lazySave() {
 	case !known:
 		sub.find(0, "lazy binding saves registers with %s, and nothing is recorded of whether %s has it", instruction, hostName(host)).as(Note)
 	case !ok:
-		sub.find(0, "lazy binding saves registers into %d bytes; how much %s writes there is not recorded", save.Size-save.Offset, hostName(host)).as(Note)
+		sub.find(0, "lazy binding saves registers into %d bytes; how much %s writes there is not recorded", room, hostName(host)).as(Note)
 	case over <= 0:
 	case save.Kind == facts.XSaveC:
 		sub.find(0, "lazy binding has a buffer of %d bytes, and the components of %s end at %d: harmless, since XSAVEC writes only what is in use, "+
-			"and what the source lacks stays in INIT", save.Size-save.Offset, hostName(host), end).as(Note)
+			"and what the source lacks stays in INIT", room, hostName(host), end).as(Note)
 	default:
 		sub.find(0, "lazy binding saves registers with XSAVE into a buffer of %d bytes that was sized when the program started, and %s writes %d: "+
-			"%s overruns it by %d bytes and corrupts the stack", save.Size-save.Offset, hostName(host), end, left, over).as(Risky).
+			"%s overruns it by %d bytes and corrupts the stack", room, hostName(host), end, left, over).as(Risky).
 			mend(Remedy{Kind: HostSmaller}, Remedy{Kind: BindNow}, Remedy{Kind: Level})
 	}
 }

@@ -58,7 +58,7 @@ func evex(p *facts.Process) {
 }
 
 func save(kind facts.SaveKind, size, lazy int) func(*facts.Process) {
-	return func(p *facts.Process) { p.Save = &facts.Save{Kind: kind, Size: size, Offset: 64, Lazy: lazy} }
+	return func(p *facts.Process) { p.Save = &facts.Save{Kind: kind, Size: size, Lazy: lazy} }
 }
 
 // unrooted takes away what only ELF files tell.
@@ -120,7 +120,7 @@ var codeCases = []ruleCase{
 			"It dies of SIGILL at its next call of memset, strlen and sin"},
 	{compat.ThreadInCode, compat.Fatal, with(fxsave(), v3, facts.Thread{IP: 0x2040, Object: libc, Symbol: "__strlen_evex", Needs: names("avx512vl"), Certain: names("avx512vl")}),
 		"", "avx512vl", "__strlen_evex of libc.so.6, at 0x2040"},
-	{compat.ThreadInCode, compat.Risky, with(fxsave(), v3, facts.Thread{IP: 0x2040, Object: libc, Needs: names("avx512vl"), Certain: names("avx2")}),
+	{compat.ThreadInCode, compat.Risky, with(fxsave(), v3, facts.Thread{IP: 0x2040, Object: libc, Symbol: "__strlen_evex", Needs: names("avx512vl"), Certain: names("avx2")}),
 		"", "avx512vl", "if it goes that way"},
 	{compat.FrameUnfit, compat.Risky, with(fxsave(), machine(0x7, "avx", "xsave"), frame(0x7, 2432)),
 		"AVX", "", "the kernel's on target 832"},
@@ -162,7 +162,7 @@ var codeCases = []ruleCase{
 		p.Targets = append(p.Targets, facts.Target{Object: libm, Functions: names("_ZGVeN8v_sin"), Slots: 1, Needs: names("avx512f")})
 	}), "", "avx512f", "_ZGVeN8v_sin"},
 	{compat.CachedCPUID, compat.Risky, of(v3, func(p *facts.Process) {
-		p.Caches = []facts.Cache{{Object: app, Address: 0x9000, Words: 1, Flags: names("avx2 avx512f erms")}, {Object: app, Words: 1, Flags: names("sha_ni")}}
+		p.Caches = []facts.Cache{{Object: app, Address: 0x9000, Flags: names("avx2 avx512f erms")}, {Object: app, Flags: names("sha_ni")}}
 	}), "", "avx512f sha_ni", "app keeps what CPUID said"},
 	{compat.JITCode, compat.Risky, of(v3, func(p *facts.Process) { p.Areas = []facts.Area{{Start: 0x10000, End: 0x30000, Writable: true}} }),
 		"", "avx512bw avx512f avx512vl sha_ni xsavec", "128 KiB of anonymous executable memory"},
