@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/facts"
@@ -414,7 +415,7 @@ func (p *process) proveLibc() {
 const maxRodata = 4 << 20
 
 // glibcVersion is in ld.so from 2.33 on, and in every libc.
-var glibcVersion = regexp.MustCompile(`release version (2\.[0-9]{1,3})[.\n]`)
+var glibcVersion = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`release version (2\.[0-9]{1,3})[.\n]`) })
 
 // nameLibc adds the version to the name of a glibc, where a proven file tells it.
 func (p *process) nameLibc() {
@@ -429,7 +430,7 @@ func (p *process) nameLibc() {
 			if seg.Flags&(elf.PF_X|elf.PF_W) != 0 || seg.Filesz > maxRodata {
 				continue
 			}
-			if v := glibcVersion.FindSubmatch(m.obj.table(seg.Vaddr, seg.Filesz)); v != nil {
+			if v := glibcVersion().FindSubmatch(m.obj.table(seg.Vaddr, seg.Filesz)); v != nil {
 				p.Libc = "glibc " + string(v[1])
 				return
 			}

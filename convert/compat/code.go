@@ -3,7 +3,6 @@ package compat
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -308,21 +307,24 @@ func (sub *subject) ownDispatch() {
 	sub.owns(true, "%s asks CPUID itself and holds code that needs %s, which %s lacks: what it chose when it started, it may run on")
 }
 
-// hwcaps is the place of libraries that are compiled for a level
-// (glibc, elf/dl-hwcaps.c).
-var hwcaps = regexp.MustCompile(`/glibc-hwcaps/(x86-64-v[234])/`)
+// hwcaps returns the level that a library is compiled for, by the place where glibc looks
+// for such (elf/dl-hwcaps.c).
+func hwcaps(file string) (*xstate.CPU, bool) {
+	_, below, _ := strings.Cut(file, "/glibc-hwcaps/")
+	level, _, _ := strings.Cut(below, "/")
+	return xstate.ByName(level)
+}
 
 func (sub *subject) compiledISA() {
 	host := sub.target.Host
 	sub.owns(false, "%s holds code that needs %s, which %s lacks, and never asks CPUID: it is compiled for such CPUs, or its callers choose")
 	for _, o := range sub.task.Objects {
-		m := hwcaps.FindStringSubmatch(o.Path)
-		if m == nil {
+		level, ok := hwcaps(o.Path)
+		if !ok {
 			continue
 		}
-		level, _ := xstate.ByName(m[1])
 		if missing, _ := lacks(host, level.Flags); len(missing) > 0 {
-			sub.find(0, "%s is the build for %s, and %s lacks %s", o.Path, m[1], hostName(host), strings.Join(missing, " ")).about(missing...).
+			sub.find(0, "%s is the build for %s, and %s lacks %s", o.Path, level.Name, hostName(host), strings.Join(missing, " ")).about(missing...).
 				mend(Remedy{HostWith, missing}, Remedy{Kind: StartAnew})
 		}
 	}
