@@ -282,6 +282,22 @@ func (o *object) name(at uint32) string {
 	return string(b)
 }
 
+// functionName returns the name of the function that an address as linked lies in, "" if
+// the dynamic symbols have none.
+func (o *object) functionName(addr uint64) string {
+	var names []string
+	for i := range o.symbolCount() {
+		s, _ := o.symbol(i)
+		if s.kind == elf.STT_FUNC && s.index != elf.SHN_UNDEF && addr-s.value < s.size {
+			names = append(names, o.name(s.name))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return publicNames(names)[0]
+}
+
 func (o *object) soname() string {
 	o.readSymbols()
 	if o.dynamic.soname == 0 || o.dynamic.soname > math.MaxUint32 {

@@ -6,17 +6,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
+
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // libraries are the parts of this machine's glibc.
 func libraries(t testing.TB) []string {
 	t.Helper()
-	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		t.Skip("no x86-64 libraries on this machine")
-	}
 	var out []string
 	for _, dir := range []string{"/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"} {
 		for _, name := range []string{"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"} {
@@ -29,7 +27,7 @@ func libraries(t testing.TB) []string {
 			return out
 		}
 	}
-	t.Skip("no glibc on this machine")
+	testcmd.Lack(t, "no glibc for x86-64 on this machine")
 	return nil
 }
 
@@ -72,6 +70,16 @@ func TestObject(t *testing.T) {
 		symbols, err := f.DynamicSymbols()
 		if err != nil {
 			t.Fatal(err)
+		}
+		for i, s := range symbols {
+			if i%16 != 0 || elf.ST_TYPE(s.Info) != elf.STT_FUNC || s.Section == elf.SHN_UNDEF || s.Size == 0 {
+				continue
+			}
+			last := s.Value + s.Size - 1
+			got := o.functionName(last)
+			if !slices.ContainsFunc(symbols, func(s elf.Symbol) bool { return s.Name == got && last-s.Value < s.Size }) {
+				t.Errorf("%s: %#x, the end of %s, is in %q", path, last, s.Name, got)
+			}
 		}
 		for i, want := range symbols {
 			got, ok := o.symbol(uint32(i + 1))
@@ -158,8 +166,6 @@ func TestUnwind(t *testing.T) {
 			}
 			if _, ok := u.find(s.value); ok {
 				known++
-			} else if known > 1000 {
-				t.Logf("%s: %s has no FDE", path, o.name(s.name))
 			}
 		}
 		if known < 20 {

@@ -15,7 +15,7 @@ import (
 func TestOpenInFIFO(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o644); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	if err := os.Symlink("/fifo", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)

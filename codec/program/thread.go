@@ -37,6 +37,7 @@ func (p *process) thread(th codec.Thread) facts.Thread {
 	if m == nil || m.obj == nil {
 		return f
 	}
+	f.Symbol = m.obj.functionName(f.IP - m.bias)
 	r := m.reach(f.IP-m.bias, (*isa.Inst).Faults)
 	f.Needs, f.Incomplete = flagNames(r.features), r.incomplete
 	f.Certain = flagNames(m.next(f.IP - m.bias))
