@@ -69,6 +69,9 @@ const (
 	maxSaveSize  = 16 << 10
 	maxFullSize  = 32 << 10
 	maxCacheSize = 1 << 40
+	// Of the L1 data cache: below any preferred flag, which is never 0, in its upper half,
+	// where the layout with one entry less has it.
+	maxDataCache = 1 << 32
 
 	// CPUID 1, EAX: bits that are 0 on every CPU.
 	signatureZero = 0xf000c000
@@ -158,8 +161,8 @@ func (r *record) holds() bool {
 			return false
 		}
 	}
-	for i := range 3 {
-		if v := r.u64(s.cache + 8*i); v > maxCacheSize || v == 0 && s.filled {
+	for i, highest := range [...]uint64{maxDataCache - 1, maxCacheSize, maxCacheSize} {
+		if v := r.u64(s.cache + 8*i); v > highest || v == 0 && s.filled {
 			return false
 		}
 	}
