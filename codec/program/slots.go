@@ -57,6 +57,7 @@ type slot struct {
 	kind   elf.R_X86_64
 	module *module // that has it
 	value  uint64
+	addend uint64   // of its relocation
 	names  []string // of the IFUNC that chose it; none if it has no name
 }
 
@@ -72,7 +73,7 @@ func (p *process) slots() (slots []slot, lazy int) {
 			continue
 		}
 		for r := range m.obj.relocations {
-			s := slot{addr: m.bias + r.at, kind: r.kind, module: m}
+			s := slot{addr: m.bias + r.at, kind: r.kind, module: m, addend: r.addend}
 			switch r.kind {
 			case elf.R_X86_64_IRELATIVE:
 				s.names = m.ifuncs().resolvers[r.addend]
