@@ -196,6 +196,13 @@ func (d *decoder) legacy(i *Inst) bool {
 	case 'c': // a register, whatever mod says (SDM vol. 2, MOV to control registers)
 		i.Prefix |= HasModRM
 		i.ModRM = d.byte() | 0xc0
+		have := 0x11d // CR0, CR2, CR3, CR4, CR8
+		if i.Op&1 != 0 {
+			have = 0xff // DR0 to DR7
+		}
+		if have>>i.reg()&1 == 0 {
+			return false
+		}
 	}
 	group := i.ModRM >> 3 & 7
 	memory := i.Prefix&HasModRM != 0 && i.ModRM < 0xc0
@@ -238,6 +245,7 @@ func (d *decoder) legacy(i *Inst) bool {
 		if x := &x87[i.Op&7]; memory && x.mem>>group&1 != 0 || !memory && x.reg>>(i.ModRM&63)&1 != 0 {
 			return false
 		}
+		i.find(i.want(0))
 	case 'r', 'n':
 		if i.Map == Map0F && i.Op == 0x01 && !memory && group != 4 && group != 6 {
 			i.Map, i.Op = Map0F01, i.ModRM
@@ -349,11 +357,11 @@ func (d *decoder) vector(i *Inst, m Map, p uint8) bool {
 	switch {
 	case i.vvvv != 0 && r.use>>inV&0xff == 0 && r.attr&gv == 0:
 		return false
-	case r.attr&vsib != 0 && !i.HasSIB():
+	case r.attr&sib != 0 && !i.HasSIB():
 		return false
 	}
 	d.immediate(i, 4)
-	return i.distinct(r)
+	return i.registers(r)
 }
 
 // evex reads what follows 62 (SDM vol. 2, 2.7.1).
@@ -400,11 +408,11 @@ func (d *decoder) evex(i *Inst) bool {
 		k && r.attr&(mk|mz|mq) == 0,
 		!k && r.attr&mq != 0,
 		z && (!k || r.attr&mz == 0 || memory && r.use>>inM&write != 0),
-		r.attr&vsib != 0 && !i.HasSIB():
+		r.attr&sib != 0 && !i.HasSIB():
 		return false
 	}
 	d.immediate(i, 4)
-	return i.distinct(r)
+	return i.registers(r)
 }
 
 // apx reads what follows the opcode in EVEX map 4, which has legacy instructions
@@ -430,17 +438,25 @@ func (d *decoder) apx(i *Inst, pp uint8) {
 	}
 }
 
-// distinct reports whether registers that must differ do.
-func (i *Inst) distinct(r *row) bool {
-	if r.attr&(uniq|uniqD) == 0 {
-		return true
-	}
-	reg := i.ModRM>>3&7 | i.REX&4<<1 | i.evex&16
-	rm := i.ModRM&7 | i.REX&1<<3
+// reg returns the register that ModRM.reg names.
+func (i *Inst) reg() uint8 { return i.ModRM>>3&7 | i.REX&4<<1 | i.evex&16 }
+
+// registers reports whether the registers of an instruction exist, and those that must
+// differ do.
+func (i *Inst) registers(r *row) bool {
+	reg, rm := i.reg(), i.ModRM&7|i.REX&1<<3
+	tile := r.need >= AMXTile && r.need <= AMXComplex
+	isMask := func(field int) bool { u := r.use >> field & 0xff; return u != 0 && u&3 == kreg }
 	switch {
+	case (tile || isMask(inR)) && reg > 7,
+		(tile || isMask(inV)) && i.vvvv > 7,
+		tile && i.ModRM >= 0xc0 && rm > 7:
+		return false
 	case r.attr&uniqD != 0:
 		return reg != i.vvvv && (i.ModRM < 0xc0 || reg != rm|i.REX&2<<3)
-	case r.attr&vsib == 0: // AMX
+	case r.attr&uniq == 0:
+		return true
+	case tile:
 		return reg != i.vvvv && reg != rm && rm != i.vvvv
 	}
 	index := i.SIB>>3&7 | i.REX&2<<2

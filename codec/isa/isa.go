@@ -214,18 +214,20 @@ func (i *Inst) Upper() (reads, writes Upper) {
 	if k != 0 && r.attr&(mz|mk|mq) != 0 {
 		reads |= maskReg(k)
 	}
+	if r.attr&xmm0 != 0 {
+		writes = 1
+	}
 	use := r.use
 	if use == 0 {
 		return reads, 0
 	}
-	reg := i.ModRM>>3&7 | i.REX&4<<1 | i.evex&16
 	rm := i.ModRM&7 | i.REX&1<<3
-	merges := k != 0 && i.evex&128 == 0
+	merges := k != 0 && i.evex&128 == 0 && r.attr&blend == 0
 	if i.ModRM >= 0xc0 {
 		if i.Map >= EVEX1 && i.Map <= EVEX6 {
 			rm |= i.REX & 2 << 3
 		}
-		if r.attr&idiom != 0 && rm == i.vvvv && k == 0 {
+		if r.attr&idiom != 0 && rm == i.vvvv {
 			use &^= (read << inV) | (read << inM)
 		}
 	} else if r.attr&vsib != 0 {
@@ -233,25 +235,29 @@ func (i *Inst) Upper() (reads, writes Upper) {
 	} else {
 		use &^= 0xff << inM
 	}
-	for field, n := range [...]uint8{reg, i.vvvv, rm, uint8(i.Imm) >> 4} {
+	for field, n := range [...]uint8{i.reg(), i.vvvv, rm, uint8(i.Imm) >> 4} {
 		u := use >> (8 * field) & 0xff
 		if u == 0 {
 			continue
 		}
 		width := uint8(u & 3)
 		set := Upper(1) << (n & 31)
-		if width == kreg {
+		switch {
+		case width == kreg && r.attr&pair != 0:
+			set = maskReg(n&^1) | maskReg(n|1)
+		case width == kreg:
 			set = maskReg(n)
-			if r.attr&pair != 0 {
-				set = maskReg(n&^1) | maskReg(n|1)
-			}
+		case field == inV/8 && r.attr&four != 0:
+			set = 15 << (n & 28)
 		}
-		if merge := merges && width != kreg; u&write != 0 && !merge {
+		above := width == kreg || n >= 16 || i.ll >= width // the operand is more than XMM0 to XMM15
+		if merges && above && width != kreg && u&write != 0 {
+			u = read
+		}
+		if u&write != 0 {
 			writes |= set
-		} else if u&write != 0 {
-			u |= read
 		}
-		if u&read != 0 && (width == kreg || n >= 16 || i.ll >= width) {
+		if u&read != 0 && above {
 			reads |= set
 		}
 	}

@@ -90,7 +90,6 @@ const (
 	l256 on = 1 << 9 // or L = 1
 	l512 on = 1 << 10
 	lv      = l128 | l256 | l512
-	lset    = lv | 1<<11
 
 	mem  on = 1 << 12
 	reg  on = 1 << 13
@@ -168,16 +167,20 @@ const (
 	vl                       // AVX512VL below 512 bits
 	wide2                    // AVX2 at 256 bits, where AVX serves at 128
 	mk                       // may have an opmask,
-	mz                       // and clear by it;
+	mz                       // and clear by it,
+	blend                    // or choose a source by it;
 	mq                       // must have an opmask
 	bc                       // memory may be broadcast
 	rc                       // rounding control,
 	sae                      // or no exceptions, with registers
-	vsib                     // ModRM.rm is the base of a VSIB
+	sib                      // memory has a SIB,
+	vsib                     // whose index is a vector
 	uniq                     // destination, index and mask are different registers
 	uniqD                    // the destination is not a source
 	idiom                    // a register with itself gives a constant
 	pair                     // writes two masks
+	four                     // VEX.vvvv is four registers
+	xmm0                     // writes XMM0
 	rm0                      // ModRM.rm is 0
 	special                  // as Inst.Upper says
 )
@@ -197,7 +200,7 @@ func index() {
 	var opcodes [int(numMaps) * 256][]uint16
 	for m, rows := range maps {
 		for _, r := range rows {
-			for _, group := range [...]on{pany, lset, mods, regs} {
+			for _, group := range [...]on{pany, lv, mods, regs} {
 				if r.on&group == 0 {
 					r.on |= group
 				}
@@ -246,6 +249,7 @@ var maps = [numMaps][]row{
 		{r0, 0, 0, immz, "c7"},
 		{reg | r7, RTM, 0, imm8 | rm0, "c6"}, // xabort
 		{reg | r7, RTM, 0, immz | rm0, "c7"}, // xbegin
+		{mem | r1, SSE3, 0, 0, "db dd df"},   // fisttp
 		{r0 | r1, 0, 0, 0, "fe"},
 		{r0 | r1 | r2 | r4 | r6, 0, 0, 0, "ff"},
 		{mem | r3 | r5, 0, 0, 0, "ff"},
@@ -292,8 +296,8 @@ var maps = [numMaps][]row{
 		{pf3, POPCNT, 0, 0, "b8"},
 		{r4 | r5 | r6 | r7, 0, 0, imm8, "ba"},
 		{pf3, BMI1, 0, 0, "bc"},
-		{0, 0, 0, 0, "bc bd"},
 		{pf3, LZCNT, 0, 0, "bd"},
+		{0, 0, 0, 0, "bc bd"},
 		{p0 | mem, 0, 0, 0, "c3"},
 		{p0 | p66, 0, 0, imm8, "c4 c6"},
 		{p0 | p66 | reg, 0, 0, imm8, "c5"},
@@ -325,7 +329,7 @@ var maps = [numMaps][]row{
 		{p66, GFNI, 0, 0, "cf"},
 		{p66, AES, 0, 0, "db dc dd de df"},
 		{pf2, SSE42, 0, 0, "f0 f1"},
-		{p0 | p66 | pf3 | mem, MOVBE, 0, 0, "f0 f1"},
+		{p0 | p66 | mem, MOVBE, 0, 0, "f0 f1"},
 		{p66 | mem, SHSTK, 0, 0, "f5"},
 		{p0 | mem, SHSTK, 0, 0, "f6"},
 		{p66 | pf3, ADX, 0, 0, "f6"},

@@ -100,8 +100,8 @@ var vex2 = []row{
 	{p66 | l128 | l256, AVX2, wR | rV | rM, 0, "45 47"},                                                                         // vpsrlvd/vpsrlvq
 	{p66&w0 | l128 | l256, AVX2, wR | rV | rM, 0, "46"},                                                                         // vpsravd
 	{p0&w0 | p66&w0 | l128 | mem | r0, AMXTile, 0, 0, "49"},                                                                     // ldtilecfg/sttilecfg
-	{pf2&w0 | l128, AMXTile, 0, 0, "49"},                                                                                        // tilezero
-	{p66&w0 | pf3&w0 | pf2&w0 | l128 | mem, AMXTile, 0, 0, "4b"},                                                                // tileloadd/tileloaddt1/tilestored
+	{pf2&w0 | l128 | reg, AMXTile, 0, rm0, "49"},                                                                                // tilezero
+	{p66&w0 | pf3&w0 | pf2&w0 | l128 | mem, AMXTile, 0, sib, "4b"},                                                              // tileloadd/tileloaddt1/tilestored
 	{p0&w0 | pf3&w0 | pf2&w0 | l128 | l256, AVXVNNIInt8, mR | rV | rM, 0, "50 51"},                                              // vpdpbssd/vpdpbsud/vpdpbuud
 	{p66&w0 | l128 | l256, AVXVNNI, mR | rV | rM, 0, "50 51 52 53"},                                                             // vpdpbusd
 	{p66&w0 | l128 | l256, AVX2, wR | rMx, 0, "58 59 78 79"},                                                                    // vpbroadcastd
@@ -113,10 +113,10 @@ var vex2 = []row{
 	{pf3&w0 | l128 | l256, AVXNEConvert, wRx | rM, 0, "72"},                                                                     // vcvtneps2bf16
 	{p66 | l128 | l256 | mem, AVX2, wR | rV, 0, "8c"},                                                                           // vpmaskmovd/vpmaskmovq
 	{p66 | l128 | l256 | mem, AVX2, rR | rV, 0, "8e"},                                                                           // vpmaskmovd/vpmaskmovq
-	{p66&w0 | l128 | l256 | mem, AVX2, mR | mV | rM, vsib | uniq, "90 92"},                                                      // vpgatherdd
-	{p66&w1 | l128 | l256 | mem, AVX2, mR | mV | rMx, vsib | uniq, "90 92"},                                                     // vpgatherdq
-	{p66&w0 | l128 | l256 | mem, AVX2, mRx | mVx | rM, vsib | uniq, "91 93"},                                                    // vpgatherqd
-	{p66&w1 | l128 | l256 | mem, AVX2, mR | mV | rM, vsib | uniq, "91 93"},                                                      // vpgatherqq
+	{p66&w0 | l128 | l256 | mem, AVX2, mR | mV | rM, sib | vsib | uniq, "90 92"},                                                // vpgatherdd
+	{p66&w1 | l128 | l256 | mem, AVX2, mR | mV | rMx, sib | vsib | uniq, "90 92"},                                               // vpgatherdq
+	{p66&w0 | l128 | l256 | mem, AVX2, mRx | mVx | rM, sib | vsib | uniq, "91 93"},                                              // vpgatherqd
+	{p66&w1 | l128 | l256 | mem, AVX2, mR | mV | rM, sib | vsib | uniq, "91 93"},                                                // vpgatherqq
 	{p66 | l128 | l256, FMA, mR | rV | rM, 0, "96 97 98 9a 9c 9e a6 a7 a8 aa ac ae b6 b7 b8 ba bc be"},                          // vfmaddsub132pd/vfmaddsub132ps
 	{p66, FMA, mRx | rVx | rMx, 0, "99 9b 9d 9f a9 ab ad af b9 bb bd bf"},                                                       // vfmadd132sd/vfmadd132ss
 	{w0 | l128 | l256 | mem, AVXNEConvert, wR, 0, "b0"},                                                                         // vcvtneebf162ps/vcvtneeph2ps/vcvtneobf162ps/vcvtneoph2ps
@@ -168,7 +168,8 @@ var vex3 = []row{
 	{p66&w0 | l128 | l256, AVX, wR | rV | rM | rI, is4, "4a 4b"},                             // vblendvps
 	{p66&w0 | l128 | l256, AVX, wR | rV | rM | rI, wide2 | is4, "4c"},                        // vpblendvb
 	{p66 | l128 | l256, FMA4, wR | rV | rM | rI, is4, "5c 5d 5e 5f 68 69 6c 6d 78 79 7c 7d"}, // vfmaddsubps
-	{p66 | l128, AVX, rRx | rMx, imm8, "60 61 62 63"},                                        // vpcmpestrm/vpcmpestrm64
+	{p66 | l128, AVX, rRx | rMx, imm8 | xmm0, "60 62"},                                       // vpcmpestrm/vpcmpistrm
+	{p66 | l128, AVX, rRx | rMx, imm8, "61 63"},                                              // vpcmpestri/vpcmpistri
 	{p66, FMA4, wRx | rVx | rMx | rIx, is4, "6a 6b 6e 6f 7a 7b 7e 7f"},                       // vfmaddss
 	{p66&w1 | l128 | l256, GFNI | AVX<<8, wR | rV | rM, imm8, "ce cf"},                       // vgf2p8affineqb
 	{p66&w0 | l128, SM3 | AVX<<8, mRx | rVx | rMx, imm8, "de"},                               // vsm3rnds2
@@ -262,7 +263,7 @@ var evex1 = []row{
 }
 
 var evex2 = []row{
-	{p66 | lv, AVX512BW, wR | rV | rM, vl | mz, "00 04 0b 38 3a 3c 3e 66"},                                        // vpshufb
+	{p66 | lv, AVX512BW, wR | rV | rM, vl | mz, "00 04 0b 38 3a 3c 3e"},                                           // vpshufb
 	{p66&w0 | lv, AVX512F, wR | rV | rM, vl | bc | mz, "0c 40"},                                                   // vpermilps
 	{p66&w1 | lv, AVX512F, wR | rV | rM, vl | bc | mz, "0d 28"},                                                   // vpermilpd
 	{p66&w1 | lv, AVX512BW, wR | rV | rM, vl | mz, "10 11 12 8d"},                                                 // vpsrlvw
@@ -270,7 +271,7 @@ var evex2 = []row{
 	{pf3&w0 | lv, AVX512F, rR | wMx, vl | mz, "11 12 14 21 22 24 31 32 34"},                                       // vpmovusdb
 	{p66&w0 | lv, AVX512F, wR | rMh, vl | sae | mz, "13"},                                                         // vcvtph2ps
 	{pf3&w0 | lv, AVX512F, rR | wMh, vl | mz, "13 15 23 25 33 35"},                                                // vpmovusdw
-	{p66 | lv, AVX512F, wR | rV | rM, vl | bc | mz, "14 15 39 3b 3d 3f 45 46 47 64 65"},                           // vprorvd/vprorvq
+	{p66 | lv, AVX512F, wR | rV | rM, vl | bc | mz, "14 15 39 3b 3d 3f 45 46 47"},                                 // vprorvd/vprorvq
 	{p66 | l256 | l512, AVX512F, wR | rV | rM, vl | bc | mz, "16 36"},                                             // vpermpd/vpermps
 	{p66&w0 | lv, AVX512F, wR | rMx, vl | mz, "18 58"},                                                            // vbroadcastss
 	{p66&w0 | l256 | l512, AVX512DQ, wR | rMx, vl | mz, "19"},                                                     // vbroadcastf32x2
@@ -306,7 +307,7 @@ var evex2 = []row{
 	{p66 | lv, AVX512F, wR | rM, vl | bc | mz, "4c 4e"},                                                           // vrcp14pd/vrcp14ps
 	{p66, AVX512F, wRx | rVx | rMx, mz, "4d 4f"},                                                                  // vrcp14sd/vrcp14ss
 	{p66&w0 | lv, AVX512VNNI, mR | rV | rM, vl | bc | mz, "50 51 52 53"},                                          // vpdpbusd
-	{pf2&w0 | l512 | mem, AVX5124VNNIW, mR | rV, mz, "52 53"},                                                     // vp4dpwssd
+	{pf2&w0 | l512 | mem, AVX5124VNNIW, mR | rV, mz | four, "52 53"},                                              // vp4dpwssd
 	{pf3&w0 | lv, AVX512BF16 | AVX512F<<8, mR | rV | rM, vl | bc | mz, "52"},                                      // vdpbf16ps
 	{p66 | lv, AVX512BITALG, wR | rM, vl | mz, "54"},                                                              // vpopcntb/vpopcntw
 	{p66 | lv, AVX512VPOPCNTDQ, wR | rM, vl | bc | mz, "55"},                                                      // vpopcntd/vpopcntq
@@ -315,6 +316,8 @@ var evex2 = []row{
 	{p66 | lv, AVX512VBMI2, wR | rM, vl | mz, "62"},                                                               // vpexpandb/vpexpandw
 	{p66 | lv, AVX512VBMI2, rR | wM, vl | mz, "63"},                                                               // vpcompressb/vpcompressw
 	{pf2 | lv, AVX512VP2INTERSECT | AVX512F<<8, wRk | rV | rM, vl | bc | pair, "68"},                              // vp2intersectd/vp2intersectq
+	{p66 | lv, AVX512F, wR | rV | rM, vl | bc | mz | blend, "64 65"},                                              // vpblendmd/vblendmpd
+	{p66 | lv, AVX512BW, wR | rV | rM, vl | mz | blend, "66"},                                                     // vpblendmb/vpblendmw
 	{p66&w1 | lv, AVX512VBMI2, mR | rV | rM, vl | mz, "70 72"},                                                    // vpshldvw
 	{p66 | lv, AVX512VBMI2, mR | rV | rM, vl | bc | mz, "71 73"},                                                  // vpshldvd/vpshldvq
 	{pf2&w0 | lv, AVX512BF16 | AVX512F<<8, wR | rV | rM, vl | bc | mz, "72"},                                      // vcvtne2ps2bf16
@@ -330,26 +333,26 @@ var evex2 = []row{
 	{p66 | lv, AVX512F, rR | wM, vl | mz, "8a 8b"},                                                                // vcompresspd/vcompressps
 	{p66&w0 | lv, AVX512VBMI, wR | rV | rM, vl | mz, "8d"},                                                        // vpermb
 	{p66&w0 | lv, AVX512BITALG, wRk | rV | rM, vl | mk, "8f"},                                                     // vpshufbitqmb
-	{p66&w0 | lv | mem, AVX512F, wR | rM, vsib | vl | mq | uniq, "90"},                                            // vpgatherdd
-	{p66&w1 | lv | mem, AVX512F, wR | rMh, vsib | vl | mq | uniq, "90"},                                           // vpgatherdq
-	{p66&w0 | lv | mem, AVX512F, wRh | rM, vsib | vl | mq | uniq, "91"},                                           // vpgatherqd
-	{p66&w1 | lv | mem, AVX512F, wR | rM, vsib | vl | mq | uniq, "91"},                                            // vpgatherqq
-	{p66&w0 | lv | mem, AVX512F, mR | rM, vsib | vl | mq | uniq, "92"},                                            // vgatherdps
-	{p66&w1 | lv | mem, AVX512F, mR | rMh, vsib | vl | mq | uniq, "92"},                                           // vgatherdpd
-	{p66&w0 | lv | mem, AVX512F, mRh | rM, vsib | vl | mq | uniq, "93"},                                           // vgatherqps
-	{p66&w1 | lv | mem, AVX512F, mR | rM, vsib | vl | mq | uniq, "93"},                                            // vgatherqpd
+	{p66&w0 | lv | mem, AVX512F, wR | rM, sib | vsib | vl | mq | uniq, "90"},                                      // vpgatherdd
+	{p66&w1 | lv | mem, AVX512F, wR | rMh, sib | vsib | vl | mq | uniq, "90"},                                     // vpgatherdq
+	{p66&w0 | lv | mem, AVX512F, wRh | rM, sib | vsib | vl | mq | uniq, "91"},                                     // vpgatherqd
+	{p66&w1 | lv | mem, AVX512F, wR | rM, sib | vsib | vl | mq | uniq, "91"},                                      // vpgatherqq
+	{p66&w0 | lv | mem, AVX512F, mR | rM, sib | vsib | vl | mq | uniq, "92"},                                      // vgatherdps
+	{p66&w1 | lv | mem, AVX512F, mR | rMh, sib | vsib | vl | mq | uniq, "92"},                                     // vgatherdpd
+	{p66&w0 | lv | mem, AVX512F, mRh | rM, sib | vsib | vl | mq | uniq, "93"},                                     // vgatherqps
+	{p66&w1 | lv | mem, AVX512F, mR | rM, sib | vsib | vl | mq | uniq, "93"},                                      // vgatherqpd
 	{p66 | lv, AVX512F, mR | rV | rM, vl | bc | rc | mz, "96 97 98 9a 9c 9e a6 a7 a8 aa ac ae b6 b7 b8 ba bc be"}, // vfmaddsub132pd/vfmaddsub132ps
 	{p66, AVX512F, mRx | rVx | rMx, rc | mz, "99 9b 9d 9f a9 ab ad af b9 bb bd bf"},                               // vfmadd132sd/vfmadd132ss
-	{pf2&w0 | l512 | mem, AVX5124FMAPS, mR | rV, mz, "9a aa"},                                                     // v4fmaddps
-	{pf2&w0 | mem, AVX5124FMAPS, mRx | rVx, mz, "9b ab"},                                                          // v4fmaddss
-	{p66&w0 | lv | mem, AVX512F, rR | rM, vsib | vl | mq, "a0 a2"},                                                // vpscatterdd
-	{p66&w1 | lv | mem, AVX512F, rR | rMh, vsib | vl | mq, "a0 a2"},                                               // vpscatterdq
-	{p66&w0 | lv | mem, AVX512F, rRh | rM, vsib | vl | mq, "a1 a3"},                                               // vpscatterqd
-	{p66&w1 | lv | mem, AVX512F, rR | rM, vsib | vl | mq, "a1 a3"},                                                // vpscatterqq
+	{pf2&w0 | l512 | mem, AVX5124FMAPS, mR | rV, mz | four, "9a aa"},                                              // v4fmaddps
+	{pf2&w0 | mem, AVX5124FMAPS, mRx | rVx, mz | four, "9b ab"},                                                   // v4fmaddss
+	{p66&w0 | lv | mem, AVX512F, rR | rM, sib | vsib | vl | mq, "a0 a2"},                                          // vpscatterdd
+	{p66&w1 | lv | mem, AVX512F, rR | rMh, sib | vsib | vl | mq, "a0 a2"},                                         // vpscatterdq
+	{p66&w0 | lv | mem, AVX512F, rRh | rM, sib | vsib | vl | mq, "a1 a3"},                                         // vpscatterqd
+	{p66&w1 | lv | mem, AVX512F, rR | rM, sib | vsib | vl | mq, "a1 a3"},                                          // vpscatterqq
 	{p66&w1 | lv, AVX512IFMA, mR | rV | rM, vl | bc | mz, "b4 b5"},                                                // vpmadd52luq
-	{p66&w0 | l512 | mem | r1 | r2 | r5 | r6, AVX512PF, rM, vsib | mq, "c6"},                                      // vgatherpf0dps/vgatherpf1dps/vscatterpf0dps/vscatterpf1dps
-	{p66&w1 | l512 | mem | r1 | r2 | r5 | r6, AVX512PF, rMh, vsib | mq, "c6"},                                     // vgatherpf0dpd/vgatherpf1dpd/vscatterpf0dpd/vscatterpf1dpd
-	{p66 | l512 | mem | r1 | r2 | r5 | r6, AVX512PF, rM, vsib | mq, "c7"},                                         // vgatherpf0qpd/vgatherpf0qps/vgatherpf1qpd/vgatherpf1qps/vscatterpf0qpd/vscatterpf0qps/vscatterpf1qpd/vscatterpf1qps
+	{p66&w0 | l512 | mem | r1 | r2 | r5 | r6, AVX512PF, rM, sib | vsib | mq, "c6"},                                // vgatherpf0dps/vgatherpf1dps/vscatterpf0dps/vscatterpf1dps
+	{p66&w1 | l512 | mem | r1 | r2 | r5 | r6, AVX512PF, rMh, sib | vsib | mq, "c6"},                               // vgatherpf0dpd/vgatherpf1dpd/vscatterpf0dpd/vscatterpf1dpd
+	{p66 | l512 | mem | r1 | r2 | r5 | r6, AVX512PF, rM, sib | vsib | mq, "c7"},                                   // vgatherpf0qpd/vgatherpf0qps/vgatherpf1qpd/vgatherpf1qps/vscatterpf0qpd/vscatterpf0qps/vscatterpf1qpd/vscatterpf1qps
 	{p66 | l512, AVX512ER, wR | rM, bc | sae | mz, "c8 ca cc"},                                                    // vexp2pd/vexp2ps
 	{p66, AVX512ER, wRx | rVx | rMx, sae | mz, "cb cd"},                                                           // vrcp28sd/vrcp28ss
 	{p66&w0 | lv, GFNI | AVX512F<<8, wR | rV | rM, vl | mz, "cf"},                                                 // vgf2p8mulb
