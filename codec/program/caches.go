@@ -1,8 +1,9 @@
 package program
 
 import (
-	"encoding/binary"
+	"maps"
 	"math/bits"
+	"slices"
 
 	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/memory"
@@ -11,7 +12,7 @@ import (
 
 // words are the CPUID words that programs keep, by leaf and register (as in
 // [facts.Leaf]), and a flag of each, whose place in the flag table is the word's.
-var words = []struct {
+var words = [4]struct {
 	leaf     uint32
 	register int
 	flag     string
@@ -46,6 +47,12 @@ func (p *process) findCaches() {
 	if len(flags) == 0 {
 		return
 	}
+	wanted := [len(words)]uint32{}
+	for i, v := range slices.Sorted(maps.Keys(flags)) {
+		for ; i < len(wanted); i++ { // fewer than there is room for: the last stands again
+			wanted[i] = v
+		}
+	}
 	loader := p.loader()
 	left := uint64(maxScan / 8)
 	buf := make([]byte, 64<<10)
@@ -54,8 +61,8 @@ func (p *process) findCaches() {
 			continue
 		}
 		end := r.End
-		if v, ok := p.mem.VMA(end); ok && v.Anonymous() && (i+1 == len(p.ranges) || p.ranges[i+1].Start > end) { // .bss
-			end = min(v.End, end+maxScan/8)
+		if v, ok := p.mem.VMA(end); ok && v.Anonymous() && (i+1 == len(p.ranges) || p.ranges[i+1].Start > end) {
+			end = min(v.End, max(end, r.module.bss(end)))
 		}
 		for run := range p.mem.Ranges(r.Start, end) {
 			if run.State != memory.Dumped {
@@ -64,12 +71,10 @@ func (p *process) findCaches() {
 			for at := run.Start; at < run.End && left > 0; at += uint64(len(buf)) {
 				n, _ := p.mem.ReadAt(buf[:min(uint64(len(buf)), run.End-at, left)], at)
 				left -= min(left, uint64(len(buf)))
-				for j := 0; j+4 <= n; j += 4 {
-					if names, ok := flags[binary.LittleEndian.Uint32(buf[j:])]; ok {
-						p.Caches = append(p.Caches, facts.Cache{Object: r.module.fact, Address: at + uint64(j), Flags: names})
-						if len(p.Caches) == maxCaches {
-							return
-						}
+				for j := nextWord(buf[:n], 0, &wanted); j < n; j = nextWord(buf[:n], j+4, &wanted) {
+					p.Caches = append(p.Caches, facts.Cache{Object: r.module.fact, Address: at + uint64(j), Flags: flags[le32(buf[j:])]})
+					if len(p.Caches) == maxCaches {
+						return
 					}
 				}
 			}
@@ -79,3 +84,28 @@ func (p *process) findCaches() {
 
 // maxCaches bounds what is found: HotSpot keeps six words.
 const maxCaches = 256
+
+// nextWord returns the offset of the next aligned word of b from at on that is wanted,
+// len(b) if there is none.
+func nextWord(b []byte, at int, wanted *[len(words)]uint32) int {
+	w0, w1, w2, w3 := wanted[0], wanted[1], wanted[2], wanted[3] // a loop takes three times as long
+	for ; at+4 <= len(b); at += 4 {
+		if v := le32(b[at:]); v == w0 || v == w1 || v == w2 || v == w3 {
+			return at
+		}
+	}
+	return len(b)
+}
+
+// maxBSS is how much of the anonymous memory behind a file without a proof may be its
+// .bss: HotSpot's has 400 KiB. What is behind that, or all of it, belongs to others.
+const maxBSS = 1 << 20
+
+// bss returns the end of .bss, which begins where the mappings of the file end.
+func (m *module) bss(start uint64) uint64 {
+	if m.obj == nil || len(m.obj.loads) == 0 {
+		return start + maxBSS
+	}
+	last := m.obj.loads[len(m.obj.loads)-1]
+	return m.bias + last.Vaddr + last.Memsz
+}

@@ -11,6 +11,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/fpuimg/fpuimg/codec/isa"
 )
 
 // object is one ELF file that processes map, by the addresses that it was linked for.
@@ -27,7 +29,10 @@ type object struct {
 	dynamic  dynamic
 	symbols  []byte // .dynsym, as in the file
 	strings  []byte // .dynstr
+	read     bool   // these two
+	glibc    bool   // by them
 	unwind   *unwind
+	code     [16]byte // an instruction has 15 at most
 }
 
 // dynamic is what DT_* of the dynamic section say; addresses as linked.
@@ -58,6 +63,7 @@ func readObject(file io.ReaderAt, size int64) (o *object, err error) {
 			o, err = nil, fmt.Errorf("not readable as ELF: %v", r)
 		}
 	}()
+	file = &blocks{file: file}
 	f, err := elf.NewFile(io.NewSectionReader(file, 0, size))
 	if err != nil {
 		return nil, err
@@ -208,6 +214,11 @@ func (o *object) segment(addr uint64) (elf.ProgHeader, bool) {
 	return elf.ProgHeader{}, false
 }
 
+// decode decodes the instruction at an address as linked.
+func (o *object) decode(addr uint64) (isa.Inst, bool) {
+	return isa.Decode(o.code[:o.readAt(o.code[:], addr)])
+}
+
 // executable reports whether the address lies in code.
 func (o *object) executable(addr uint64) bool {
 	seg, ok := o.segment(addr)
@@ -238,9 +249,10 @@ type symbol struct {
 
 func (o *object) readSymbols() {
 	d := &o.dynamic
-	if o.symbols != nil || d.symtab == 0 || d.strtab == 0 {
+	if o.read || d.symtab == 0 || d.strtab == 0 {
 		return
 	}
+	o.read = true
 	var size uint64
 	for _, s := range o.sections {
 		if s.Type == elf.SHT_DYNSYM {
@@ -252,6 +264,7 @@ func (o *object) readSymbols() {
 	}
 	o.symbols = o.table(d.symtab, size)
 	o.strings = o.table(d.strtab, d.strsz)
+	o.glibc = bytes.Contains(o.strings, []byte("\x00GLIBC_PRIVATE\x00")) && strings.HasPrefix(o.soname(), "l")
 }
 
 func (o *object) symbol(i uint32) (s symbol, ok bool) {
@@ -273,13 +286,12 @@ func (o *object) symbolCount() uint32 {
 const maxName = 256
 
 // name reads a string of .dynstr; "" if it is not there.
-func (o *object) name(at uint32) string {
-	if uint64(at) >= uint64(len(o.strings)) {
-		return ""
-	}
-	b := o.strings[at:]
+func (o *object) name(at uint32) string { return string(o.text(at)) }
+
+func (o *object) text(at uint32) []byte {
+	b := o.strings[min(uint64(at), uint64(len(o.strings))):]
 	b, _, _ = bytes.Cut(b[:min(len(b), maxName)], []byte{0})
-	return string(b)
+	return b
 }
 
 // functionName returns the name of the function that an address as linked lies in, "" if
@@ -364,7 +376,7 @@ func (o *object) section(name string) (elf.SectionHeader, bool) {
 // a version of their own.
 func (o *object) isGlibc() bool {
 	o.readSymbols()
-	return bytes.Contains(o.strings, []byte("\x00GLIBC_PRIVATE\x00")) && strings.HasPrefix(o.soname(), "l")
+	return o.glibc
 }
 
 func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }

@@ -422,8 +422,9 @@ func (p *process) nameLibc() {
 	if p.Libc != "glibc" {
 		return
 	}
-	for _, m := range p.modules {
-		if m.obj == nil || m != p.loader() && !strings.HasPrefix(path.Base(m.fact.Path), "libc") {
+	loader := p.loader()
+	for i, m := range slices.Concat([]*module{loader}, p.modules) { // that of the loader is small
+		if m == nil || m.obj == nil || i > 0 && !strings.HasPrefix(path.Base(m.fact.Path), "libc") {
 			continue
 		}
 		for _, seg := range m.obj.loads {

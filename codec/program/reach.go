@@ -27,11 +27,9 @@ const (
 // some of glibc's functions do, unless the last instruction was a call, which then does
 // not return. At a jump through a register or memory all of the FDE counts.
 func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) (r reach) {
-	seen := map[uint64]bool{}
+	var seen addresses
 	todo := []uint64{entry}
 	whole := map[function]bool{}
-	var buf [4096]byte
-	var have, n uint64 // of buf: the address, and the bytes
 	incomplete := func(at uint64, why string) {
 		if r.incomplete == "" {
 			r.incomplete = fmt.Sprintf("%s at %#x", why, at)
@@ -41,27 +39,28 @@ func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) (r reach)
 		incomplete(entry, "more code than any file has")
 		return r
 	}
-	defer func() { f.walked += len(seen) }()
+	defer func() { f.walked += seen.n }()
+	var fn function
+	var known, ok bool
+	var i isa.Inst
 	for len(todo) > 0 {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		fn, known := f.obj.functions().find(at)
-		for !seen[at] {
-			if len(seen) == maxReach || len(todo) > 2*maxReach {
+		if !known || at < fn.start || at >= fn.end {
+			fn, known = f.obj.functions().find(at)
+		}
+		for seen.add(at) {
+			if seen.n > maxReach || len(todo) > 2*maxReach {
 				incomplete(at, "more code than any function has")
 				return r
 			}
-			seen[at] = true
 			if known && at >= fn.end {
 				if fn, known = f.obj.functions().find(at); !known {
 					incomplete(at, "no function")
 					break
 				}
 			}
-			if at < have || at+16 > have+n {
-				have, n = at, uint64(f.obj.readAt(buf[:], at))
-			}
-			i, ok := isa.Decode(buf[min(at-have, n):n])
+			i, ok = f.obj.decode(at)
 			if !ok {
 				incomplete(at, "an unknown instruction")
 				break
@@ -96,11 +95,39 @@ func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) (r reach)
 	return r
 }
 
+// addresses is a set of them, by stretches of 512.
+type addresses struct {
+	n        int
+	stretch  map[uint64]*[8]uint64
+	last     *[8]uint64 // where the one before was
+	lastFrom uint64
+}
+
+// add reports whether the address is new.
+func (s *addresses) add(at uint64) bool {
+	if from := at >> 9; s.last == nil || from != s.lastFrom {
+		if s.last = s.stretch[from]; s.last == nil {
+			if s.stretch == nil {
+				s.stretch = map[uint64]*[8]uint64{}
+			}
+			s.last = new([8]uint64)
+			s.stretch[from] = s.last
+		}
+		s.lastFrom = from
+	}
+	w, bit := &s.last[at>>6&7], uint64(1)<<(at&63)
+	if *w&bit != 0 {
+		return false
+	}
+	*w |= bit
+	s.n++
+	return true
+}
+
 // next is what the instructions need that a thread executes before it can branch.
 func (f *file) next(at uint64) (features isa.Features) {
-	var b [16]byte
 	for range 64 {
-		i, ok := isa.Decode(b[:f.obj.readAt(b[:], at)])
+		i, ok := f.obj.decode(at)
 		if !ok {
 			break
 		}
@@ -120,9 +147,8 @@ func (f *file) next(at uint64) (features isa.Features) {
 // linear lists the instructions of a function one after the other, as far as they can be
 // decoded.
 func (f *file) linear(fn function) (list []uint64) {
-	var b [16]byte
 	for at := fn.start; at < fn.end && len(list) < maxReach; {
-		i, ok := isa.Decode(b[:f.obj.readAt(b[:], at)])
+		i, ok := f.obj.decode(at)
 		if !ok {
 			break
 		}

@@ -44,7 +44,7 @@ func (f *file) ifuncs() *exports {
 		return e
 	}
 	for i := range f.obj.symbolCount() {
-		if s, _ := f.obj.symbol(i); s.kind == elf.STT_FUNC && s.index != elf.SHN_UNDEF && e.ifuncs[f.obj.name(s.name)] {
+		if s, _ := f.obj.symbol(i); s.kind == elf.STT_FUNC && s.index != elf.SHN_UNDEF && e.ifuncs[string(f.obj.text(s.name))] {
 			e.plain[s.value] = true
 		}
 	}

@@ -97,7 +97,6 @@ func (p *process) dead(entry uint64) (dead xstate.Features, live string) {
 	end := func(at uint64, why string) (xstate.Features, string) {
 		return 0, fmt.Sprintf("%s at %#x", why, at)
 	}
-	var b [16]byte
 	for n := 0; len(todo) > 0; {
 		at, written := todo[len(todo)-1].at, todo[len(todo)-1].written
 		todo = todo[:len(todo)-1]
@@ -117,7 +116,7 @@ func (p *process) dead(entry uint64) (dead xstate.Features, live string) {
 			if m == nil || m.obj == nil {
 				return end(at, "code of no proven file")
 			}
-			i, ok := isa.Decode(b[:m.obj.readAt(b[:], at-m.bias)])
+			i, ok := m.obj.decode(at - m.bias)
 			if !ok {
 				return end(at, "an unknown instruction")
 			}
