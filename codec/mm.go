@@ -162,6 +162,7 @@ const (
 type Pagemap struct {
 	PagesID    uint32    // pages-ID.img
 	Compressed bool      // the pages in it, which have no places that the runs tell (CRIU 4.3)
+	Wide       bool      // a count of pages stands in the 64-bit field alone (CRIU 4.2)
 	Runs       []PageRun // by address, none over another
 }
 
@@ -238,6 +239,7 @@ func (p *Pagemap) run(img *image, e entry, end uint64) (r PageRun) {
 	case !flags:
 		r.Flags = PagePresent
 	}
+	p.Wide = p.Wide || pages && compat == 0 && r.Pages > 0
 	field := "nr_pages"
 	if !pages {
 		r.Pages, field = compat, "compat_nr_pages"

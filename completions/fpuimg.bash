@@ -16,6 +16,7 @@ _fpuimg() {
     --elf-core= | --elf-core) paths=default ;;
     --color= | --color) words='auto always never' ;;
     --root= | --root) paths=default ;;
+    --criu= | --criu) : ;;
     --to= | --to) words='none fxsave xsave' ;;
     --features= | --features) words='x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' ;;
     --output= | --output | -o) paths=default ;;
@@ -24,7 +25,7 @@ _fpuimg() {
     *)
         case ${COMP_WORDS[1]} in
         show) if [[ $cur == -* ]]; then words='--regs --json --redact --xsave-area --host --help --as= --component= --tid= --host= --elf-core= --color='; else paths=default; fi ;;
-        check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --color='; else paths=default; fi ;;
+        check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --criu= --color='; else paths=default; fi ;;
         convert) if [[ $cur == -* ]]; then words='--host --force --dry-run --in-place --keep-cpuinfo --json --help --to= --features= --host= --output= --compress= --root= --color='; else paths=default; fi ;;
         profile) if [[ $cur == -* ]]; then words='--common --help --output= --format= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default; fi ;;
         diff) if [[ $cur == -* ]]; then words='--json --xsave-area --host --help --host= --color='; else paths=default; fi ;;

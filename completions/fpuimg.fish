@@ -22,6 +22,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from show' -l help -d 'print the m
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l host -d 'check against this machine or PROFILE: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3; may be repeated' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l root -d 'judge the code too, by the programs\' files below DIR: /, or a container\'s root file system; may be repeated' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l no-memory -d 'look at registers alone, not at the dumped memory'
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l criu -d 'predict this VERSION of CRIU, 3.11 to 4.3 (default 4.3)' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l json -d 'print one JSON document'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l xsave-area -d 'read each input as a bare XSAVE area, of standard or compacted format'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r

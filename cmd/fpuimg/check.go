@@ -27,7 +27,9 @@ type checkOptions struct {
 	area     bool
 	code     codeOptions
 	noMemory bool
+	criuArg  string
 
+	criu  xstate.Release
 	hosts []*host
 }
 
@@ -37,6 +39,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.Lookup("host").NoOptDefVal = liveHost
 	o.code.flags(fs, "judge the code too, by the programs' files below `DIR`: /, or a container's root file system; may be repeated")
 	fs.BoolVar(&o.noMemory, "no-memory", false, "look at registers alone, not at the dumped memory")
+	fs.StringVar(&o.criuArg, "criu", "", fmt.Sprintf("predict this `VERSION` of CRIU, %v to %v (default %[2]v)", compat.OldestCRIU, xstate.NewestCRIU))
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
@@ -45,6 +48,13 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 		}
 		if len(o.hostArgs) == 0 {
 			o.hostArgs = []string{liveHost}
+		}
+		o.criu = xstate.NewestCRIU
+		if fs.Changed("criu") {
+			var err error
+			if o.criu, err = compat.ParseRelease(o.criuArg); err != nil {
+				return 0, &cli.UsageError{Err: fmt.Errorf("--criu: %w", err), Hint: "criu --version prints it"}
+			}
 		}
 		if err := readOnce(o.hostArgs, args); err != nil {
 			return 0, err
@@ -186,12 +196,18 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 		source = ckpt.CPUInfo.CPU()
 	}
 	for _, h := range o.hosts {
-		r := &result{host: h, Judgement: compat.Judge(compat.Target{Host: h.CPU}, compat.Policy{})}
+		r := &result{host: h, Judgement: compat.Judge(compat.Target{Host: h.CPU, CRIU: o.criu}, compat.Policy{})}
 		if r.Foreign = !img.criu(); !r.Foreign { // convert takes it
 			r.advice.Convert = view.Path(ckpt.Path)
 			r.advice.Force = "fpuimg convert " + view.Quote(h.option) + " --force " + r.advice.Convert
 		}
 		img.results = append(img.results, r)
+	}
+	if o.criu.Before(xstate.NewestCRIU) && img.criu() { // which reads every form
+		pages := pagesOf(ckpt)
+		for _, r := range img.results {
+			r.Pages(pages)
+		}
 	}
 	damage := func(err error) {
 		img.errs = codec.AppendFault(img.errs, err)
@@ -230,6 +246,17 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 		judge(th)
 	}
 	return img
+}
+
+// pagesOf returns how the memory of a checkpoint is dumped.
+func pagesOf(ckpt *checkpoint.Checkpoint) compat.Pages {
+	switch m, err := ckpt.Pagemap(); {
+	case err != nil:
+		return compat.Pages{Unread: err.Error()}
+	case m != nil:
+		return compat.Pages{Wide: m.Wide, Packed: m.Compressed}
+	}
+	return compat.Pages{}
 }
 
 // taken tells the judgements what is known of the code, and the machine.
@@ -312,7 +339,7 @@ func (r *result) predictions(s *cli.IO) {
 			first = ""
 		}
 	}
-	view.Table(s, []string{"--cpu-cap", fmt.Sprintf("WHAT CRIU %v DOES", xstate.NewestCRIU)}, rows)
+	view.Table(s, []string{"--cpu-cap", fmt.Sprintf("WHAT CRIU %v DOES", r.CRIU())}, rows)
 }
 
 // checkLines groups the components by what becomes of them on the host, in words
@@ -345,6 +372,7 @@ type checkResult struct {
 	Verdict  compat.Verdict    `json:"verdict"`
 	Findings []view.FindingDoc `json:"findings"`
 	CRIU     criuDoc           `json:"criu"`
+	Release  string            `json:"criu_version"`
 	Tasks    []taskResult      `json:"tasks"`
 	Threads  []checkThread     `json:"threads"`
 }
@@ -371,7 +399,8 @@ func (img *checked) document() checkImage {
 	}
 	for i, r := range img.results {
 		rd := checkResult{Host: i, Verdict: r.Verdict, Findings: r.advice.FindingDocs(r.Findings), Threads: []checkThread{}, Tasks: []taskResult{},
-			CRIU: criuDoc{r.Predict(compat.CapDefault), r.Predict(compat.CapNone), r.Predict(compat.CapFPU), r.Predict(compat.CapINS), r.Predict(compat.CapCPU)}}
+			Release: r.CRIU().String(),
+			CRIU:    criuDoc{r.Predict(compat.CapDefault), r.Predict(compat.CapNone), r.Predict(compat.CapFPU), r.Predict(compat.CapINS), r.Predict(compat.CapCPU)}}
 		for _, t := range r.Tasks {
 			rd.Tasks = append(rd.Tasks, taskResult{t.PID, t.Verdict, t.Unfit, r.advice.FindingDocs(t.Findings)})
 		}

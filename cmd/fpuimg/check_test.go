@@ -121,7 +121,8 @@ type (
 					INS     *predictionContract `json:"ins"`
 					CPU     *predictionContract `json:"cpu"`
 				} `json:"criu"`
-				Tasks *[]struct {
+				Release *string `json:"criu_version"`
+				Tasks   *[]struct {
 					PID      *int               `json:"pid"`
 					Verdict  *string            `json:"verdict"`
 					Unfit    *int               `json:"unfit"`

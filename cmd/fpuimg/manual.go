@@ -186,7 +186,8 @@ given several times. Without it only the images are read: the CPU as glibc recor
 it, signal frames, generated code; nothing of that is fatal. --no-memory looks at
 registers alone. Of a compressed archive the memory is not read: unpack it.
 
-Last comes what CRIU 4.2 will do for each value of its --cpu-cap option.
+Last comes what CRIU 4.3, or the release that --criu=3.17.1 names, will do for each
+value of its --cpu-cap option.
 
   restores         exit status 0, and nothing of the FPU state is lost
   restores-losing  exit status 0, but components are dropped without a word
@@ -202,6 +203,7 @@ fpuimg show --host=PROFILE --elf-core=FILE makes a core of it that says so.
     fpuimg check --host=haswell.json ckpt
     fpuimg check --host=haswell.json --root=/ ckpt
     ssh node cat /proc/cpuinfo | fpuimg check --host=- ckpt
+    fpuimg check --host=haswell.json --criu=3.17.1 ckpt
     fpuimg check --host=x86-64-v2 --host=x86-64-v3 --host=zen4.json a b c
 `,
 	Exits: exits,

@@ -57,6 +57,7 @@ type Archive struct {
 	info    fs.FileInfo // of the archive, nil if it cannot be opened again, or is compressed
 	members map[string]member
 	needed  bool // it has images that tell of registers
+	mapped  bool // a pagemap is held
 	twice   []error
 }
 
@@ -344,6 +345,17 @@ func (w *walker) wrap(err error) error {
 	return fmt.Errorf("%s: %w", w.label(), err)
 }
 
+// isPagemap reports whether the file tells how a task's memory is dumped.
+func isPagemap(base string) bool {
+	rest, ok := strings.CutPrefix(base, "pagemap-")
+	id, ok2 := strings.CutSuffix(rest, ".img")
+	return ok && ok2 && strings.Trim(id, "0123456789") == ""
+}
+
+// smallPagemap is the size in bytes up to which a pagemap is held of each directory: to
+// tell how memory is dumped, any does.
+const smallPagemap = 16 << 10
+
 // isImage reports whether the file is one that the reader needs.
 func isImage(base string) bool {
 	switch base {
@@ -455,7 +467,7 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 		f.err = &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: errHardLink}
 	case !m.Regular() && !m.Sparse:
 		f.err = &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: codec.ErrIrregular}
-	case !needed:
+	case !needed && (w.info != nil || d.mapped || !isPagemap(base) || m.Size > smallPagemap):
 	case w.info != nil && !m.Sparse: // it is read when it is opened
 		if end := w.info.Size(); f.size > end-f.at {
 			return &codec.FormatError{Path: w.label(), Offset: end, Field: "tar", Err: errors.New("the archive ends inside a member")}
@@ -466,6 +478,7 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 		if f.b, err = w.data(tr, m); err != nil {
 			return err
 		}
+		d.mapped = d.mapped || !needed
 		if m.Sparse {
 			f.b, f.err = expand(label, m, f.b)
 			if err := w.hold(m, int64(len(f.b))); err != nil {

@@ -137,7 +137,7 @@ func readCapture(path string, r *bufio.Reader, b *budget) ([]Found, error) {
 			break
 		}
 		if m.name != "" {
-			if current = files[m.name]; current == nil && isImage(m.name) {
+			if current = files[m.name]; current == nil && (isImage(m.name) || isPagemap(m.name)) {
 				current = new(bytes.Buffer)
 				files[m.name] = current
 				if !b.hold(fileHeld) {

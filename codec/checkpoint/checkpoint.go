@@ -39,7 +39,8 @@ type Checkpoint struct {
 	// damaged cpuinfo.img. What could be read is there all the same.
 	Problems []error
 
-	tasks []codec.Task
+	packed bool // the pages of memory, by inventory.img
+	tasks  []codec.Task
 	// Without a pstree.img, which task a thread belongs to is known only where the
 	// core image describes the task too.
 	orphans bool
@@ -78,10 +79,43 @@ func newCheckpoint(path string, kind Kind, files codec.Files) (*Checkpoint, erro
 		c.problem(&CPUInfoError{err})
 	}
 	if b, err = codec.ReadImage(files, "inventory.img"); err == nil {
-		_, err = codec.ParseInventory(files.Label("inventory.img"), b)
+		var inv codec.Inventory
+		inv, err = codec.ParseInventory(files.Label("inventory.img"), b)
+		c.packed = inv.Compressed
 	}
 	c.problem(err)
 	return c, nil
+}
+
+// Pagemap returns how a task's memory is dumped, of the first task of which that can be
+// read, as CRIU dumps all alike; nil if no task has dumped memory. The error is a
+// [*codec.FormatError], or from the file system.
+func (c *Checkpoint) Pagemap() (*codec.Pagemap, error) {
+	if c.Files == nil || c.Image != "" {
+		return nil, nil
+	}
+	var fault error
+	names, err := c.Files.Names()
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if !isPagemap(name) {
+			continue
+		}
+		b, err := codec.ReadImage(c.Files, name)
+		var p *codec.Pagemap
+		if err == nil {
+			p, err = codec.ParsePagemap(c.Files.Label(name), b)
+		}
+		if err == nil && len(p.Runs) > 0 {
+			p.Compressed = p.Compressed || c.packed
+			return p, nil
+		}
+		fault = cmp.Or(fault, err)
+	}
+	return nil, fault
 }
 
 // newImage is one core image; a thread that has ended has no state.

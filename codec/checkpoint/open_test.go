@@ -145,3 +145,54 @@ func TestBackup(t *testing.T) {
 		break
 	}
 }
+
+// TestPagemap: how memory is dumped is read in each container, from a pagemap that a
+// compressed archive holds.
+func TestPagemap(t *testing.T) {
+	tests := []struct {
+		path []string
+		wide bool
+	}{
+		{[]string{"g-haswell-criu317-auto"}, false},
+		{[]string{"g-haswell-criu42-sse"}, true},
+		{[]string{"h-threads8"}, true},
+		{[]string{"p-none", "p-none.tar"}, true},
+		{[]string{"p-gzip", "p-gzip.tar.gz"}, true},
+		{[]string{"p-zstd", "p-zstd.tar.zst"}, true},
+	}
+	for _, tt := range tests {
+		c, err := checkpoint.Open(testimg.Path(t, tt.path...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := c.Pagemap(); err != nil || m == nil || m.Wide != tt.wide || m.Compressed {
+			t.Errorf("%v: got %+v, %v, want wide %v", tt.path, m, err, tt.wide)
+		}
+	}
+	core, err := checkpoint.Open(testimg.Path(t, "g-haswell-criu42-sse", "core-8050.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := core.Pagemap(); m != nil || err != nil {
+		t.Errorf("a lone core image: got %+v, %v", m, err)
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(testimg.Path(t, "g-haswell-criu42-sse"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "pagemap-8050.img"), 20); err != nil {
+		t.Fatal(err)
+	}
+	c, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := c.Pagemap(); m != nil || !isFormatError(err) {
+		t.Errorf("cut off: got %+v, %v", m, err)
+	}
+}
+
+func isFormatError(err error) bool {
+	_, ok := errors.AsType[*codec.FormatError](err)
+	return ok
+}

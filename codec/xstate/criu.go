@@ -1,19 +1,27 @@
 package xstate
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
-// Release is a release of CRIU, such as 3.11.
-type Release struct{ Major, Minor int }
+// Release is a release of CRIU, such as 3.11 or 3.17.1.
+type Release struct{ Major, Minor, Patch int }
 
-func (r Release) String() string { return fmt.Sprintf("%d.%d", r.Major, r.Minor) }
+func (r Release) String() string {
+	if r.Patch == 0 {
+		return fmt.Sprintf("%d.%d", r.Major, r.Minor)
+	}
+	return fmt.Sprintf("%d.%d.%d", r.Major, r.Minor, r.Patch)
+}
 
 // Before reports whether r is older than o.
 func (r Release) Before(o Release) bool {
-	return r.Major < o.Major || r.Major == o.Major && r.Minor < o.Minor
+	return cmp.Or(cmp.Compare(r.Major, o.Major), cmp.Compare(r.Minor, o.Minor), cmp.Compare(r.Patch, o.Patch)) < 0
 }
 
 // NewestCRIU is the newest release that the table of components speaks of.
-var NewestCRIU = Release{4, 2}
+var NewestCRIU = Release{4, 3, 0}
 
 // CRIUFields returns the components that core images have a field for.
 func CRIUFields() Features {
@@ -46,13 +54,13 @@ type CPURecord struct {
 }
 
 // criuMask is the components that can occur in the xfeatures_mask of CRIU 3.11 to
-// 4.2. It knows components up to bit 10, keeps the user ones, and then clears the
+// 4.3. It knows components up to bit 10, keeps the user ones, and then clears the
 // supervisor ones by a mask in which HDC stands as its number, 10, instead of as
 // its bit: that takes away SSE (bit 1) and BNDREGS (bit 3)
 // (compel/include/uapi/asm/fpu.h, XFEATURE_MASK_SUPERVISOR).
 var criuMask = X87.Mask() | CRIURestores(NewestCRIU)
 
-// CRIUMask returns what CRIU 4.2 records and compares as xfeatures_mask on the
+// CRIUMask returns what CRIU from 3.11 on records and compares as xfeatures_mask on the
 // CPU: the hardware's list of components, not XCR0, without those whose feature
 // flag is off and without what its mask never has. It is 0 where the hardware has
 // no XSAVE; where only the kernel keeps it off, CRIU does not notice. known is

@@ -277,7 +277,7 @@ func TestCRIUArrays(t *testing.T) {
 		t.Errorf("fields %q, want %q", got, want)
 	}
 	for release, want := range map[Release]Features{
-		{0, 3}: 0, {0, 4}: 1 << AVX, {3, 10}: 1 << AVX, {3, 11}: 0x2f4, {4, 0}: 0x2f4, NewestCRIU: 0x2f4,
+		{0, 3, 0}: 0, {0, 4, 0}: 1 << AVX, {3, 10, 0}: 1 << AVX, {3, 11, 0}: 0x2f4, {3, 17, 1}: 0x2f4, {4, 0, 0}: 0x2f4, NewestCRIU: 0x2f4,
 	} {
 		if got := CRIURestores(release); got != want {
 			t.Errorf("CRIU %v restores %v, want %v", release, got, want)

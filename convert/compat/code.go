@@ -263,6 +263,7 @@ func (sub *subject) lazySave() {
 	end, ok := componentsEnd(host)
 	room := save.Size - facts.SaveOffset
 	over := end - room
+	written, _ := xsavecEnd(host, sub.target.filled())
 	switch {
 	case known && !has && sure && save.Lazy > 0:
 		sub.find(0, "lazy binding saves registers with %s, which %s lacks: the program dies of SIGILL at %s", instruction, hostName(host), left).
@@ -274,6 +275,11 @@ func (sub *subject) lazySave() {
 		sub.find(0, "lazy binding saves registers with %s, and nothing is recorded of whether %s has it", instruction, hostName(host)).as(Note)
 	case !ok:
 		sub.find(0, "lazy binding saves registers into %d bytes; how much %s writes there is not recorded", room, hostName(host)).as(Note)
+	case save.Kind == facts.XSaveC && written > room:
+		sub.find(0, "lazy binding saves registers with XSAVEC into a buffer of %d bytes that was sized when the program started, and CRIU before %v "+
+			"restores every component of %s as in use, so that it writes %d: %s overruns it by %d bytes and corrupts the stack",
+			room, since[followsBV], hostName(host), written, left, written-room).as(Risky).
+			mend(Remedy{Kind: NewerCRIU}, Remedy{Kind: HostSmaller}, Remedy{Kind: BindNow}, Remedy{Kind: Level})
 	case over <= 0:
 	case save.Kind == facts.XSaveC:
 		sub.find(0, "lazy binding has a buffer of %d bytes, and the components of %s end at %d: harmless, since XSAVEC writes only what is in use, "+

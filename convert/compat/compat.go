@@ -111,6 +111,7 @@ const (
 	KeepCPUInfo                    // leave cpuinfo.img as it is, by [Policy.KeepCPUInfo]
 	Level                          // rewrite the process for the host, memory and registers
 	TakeLater                      // take the checkpoint at another moment
+	NewerCRIU                      // restore with CRIU 3.18 or later, which fills only what is in use
 	GiveRoot                       // tell where the ELF files are that the tasks have mapped
 )
 
@@ -158,6 +159,8 @@ type Target struct {
 	Features *xstate.Features
 	// Host is the machine; its components narrow Features.
 	Host *xstate.CPU
+	// CRIU is the release that restores there; the zero value is the newest.
+	CRIU xstate.Release
 }
 
 // Action is what happens to a component.

@@ -49,7 +49,7 @@ const (
 	ClassArraySize   Class = "array-size"
 )
 
-// Prediction is what CRIU 4.2 does with a checkpoint on a host.
+// Prediction is what a release of CRIU does with a checkpoint on a host.
 type Prediction struct {
 	Outcome Outcome  `json:"outcome"`
 	Class   *Class   `json:"class"` // of a refusal, else null
@@ -67,32 +67,69 @@ func unknown(format string, args ...any) Prediction {
 
 // predictor gathers what CRIU would see in the core images of a checkpoint.
 type predictor struct {
-	host *xstate.CPU
+	criu  xstate.Release
+	host  *xstate.CPU // as CRIU sees it
+	blind bool        // which is without any feature
 
-	// has is the components that CRIU finds on the host; known is false if the
-	// host does not record them, and has is then what it may find.
-	has   xstate.Features
+	has   xstate.Features // as found says
 	known bool
+	// marked is the components that the end mark of the frame overwrites, or may
+	// overwrite if its place is not sure.
+	marked xstate.Features
+	sure   bool
 
+	pages                               Pages
 	unparseable, noFPRegs, short, xsave bool
 	shortArrays, longArrays             xstate.Features
-	noXSaveLoss, loss                   xstate.Features // what goes without XSAVE, and with it
+	noXSaveLoss, loss, open             xstate.Features // what goes without XSAVE, and with it, or may go
 }
 
-func newPredictor(host *xstate.CPU) *predictor {
-	p := &predictor{host: host}
+func newPredictor(host *xstate.CPU, criu xstate.Release) *predictor {
+	p := &predictor{criu: criu}
+	p.host, p.blind = seenBy(criu, host)
+	p.has, p.known = found(p.host, criu)
+	p.marked, p.sure = overwritten(criu, p.host, p.has)
+	return p
+}
+
+// found returns the components that CRIU finds on the host; known is false if the host
+// does not record them, and has is then what it may find.
+func found(host *xstate.CPU, criu xstate.Release) (has xstate.Features, known bool) {
 	// CRIU takes CPUID's word for what the host has, not XCR0's, and knows no
 	// component above PKRU (compel fpu code, compel_fpu_has_feature). Without CPUID
 	// words the usable set is the best there is to go by.
-	var mask uint64
-	if mask, p.known = host.CRIUMask(); p.known {
-		p.has = xstate.Features(mask)
-	} else {
-		_, p.known = host.Usable()
-		p.has = host.Possible() & xstate.CRIURestores(xstate.NewestCRIU)
+	mask, known := host.CRIUMask()
+	if has = xstate.Features(mask); !known {
+		_, known = host.Usable()
+		has = host.Possible() & xstate.CRIURestores(criu)
 	}
-	p.has |= xstate.Legacy
-	return p
+	return has | xstate.Legacy, known
+}
+
+// Pages is the form that the memory of a checkpoint is dumped in.
+type Pages struct {
+	// Unread says why the form is not known, "" if it is.
+	Unread string
+	Wide   bool // pagemap counts pages in its 64-bit field, as CRIU does from 4.2 on
+	Packed bool // the pages are compressed, as CRIU 4.3 can
+}
+
+// read says whether a release reads the pages; nil if it does.
+func (p Pages) read(criu xstate.Release) *Prediction {
+	var r Prediction
+	switch {
+	case p.Packed && !does(criu, readsPacked):
+		r = refuses(ClassUnparseable, "the memory pages are compressed, which CRIU reads from %v on", since[readsPacked])
+	case does(criu, widePages):
+		return nil
+	case p.Wide:
+		r = refuses(ClassUnparseable, "pagemap-*.img counts pages in a field that CRIU knows from %v on: older ones fill no page of the process's memory", since[widePages])
+	case p.Unread != "":
+		r = unknown("whether CRIU %v can read the memory pages: %s", criu, p.Unread)
+	default:
+		return nil
+	}
+	return &r
 }
 
 // add notes the record of one thread.
@@ -106,11 +143,14 @@ func (p *predictor) add(s *xstate.State) {
 		return
 	}
 	p.xsave = true
+	if !does(p.criu, optionalYMM) && !s.Recorded().Has(xstate.AVX) {
+		p.shortArrays |= xstate.AVX.Mask()
+	}
 	for f := range s.Recorded().All() {
 		switch n, want := len(s.Data(f))+s.Over(f), f.Component().Size; {
 		case n < want: // valid_xsave_frame looks whatever the host has
 			p.shortArrays |= f.Mask()
-		case n > want && s.BV.Has(f): // assign_xsave copies only what the host has
+		case n > want && (s.BV.Has(f) || !does(p.criu, followsBV)): // assign_xsave copies only what the host has
 			p.longArrays |= f.Mask()
 		}
 	}
@@ -123,9 +163,16 @@ func (p *predictor) add(s *xstate.State) {
 			continue
 		}
 		p.noXSaveLoss |= f.Mask()
-		if !p.has.Has(f) || status == xstate.Lost {
+		switch {
+		case !p.has.Has(f) || status == xstate.Lost || p.marked.Has(f) && p.sure:
 			p.loss |= f.Mask()
+		case p.marked.Has(f):
+			p.open |= f.Mask()
 		}
+	}
+	if has, known := p.host.HasFlag("user_shstk"); s.ShadowStack.Enabled() && (known && !has || !does(p.criu, shadowStacks)) {
+		p.noXSaveLoss |= xstate.CETUser.Mask()
+		p.loss |= xstate.CETUser.Mask()
 	}
 }
 
@@ -141,6 +188,16 @@ func (p *predictor) predict(source *xstate.CPU, cap Cap) Prediction {
 			return bad
 		}
 	}
+	// Pages are read when the frames for the registers are made.
+	r := p.restore(cap)
+	if bad := p.pages.read(p.criu); bad != nil && r.Outcome != Refuses {
+		return *bad
+	}
+	return r
+}
+
+// restore is restore_fpu, for all threads.
+func (p *predictor) restore(cap Cap) Prediction {
 	hostXSave := p.host.XSave
 	switch {
 	case p.unparseable:
@@ -151,6 +208,8 @@ func (p *predictor) predict(source *xstate.CPU, cap Cap) Prediction {
 		return refuses(ClassArraySize, "st_space or xmm_space is too short")
 	case p.xsave && hostXSave == nil:
 		return unknown("whether the host has XSAVE is not recorded")
+	case p.xsave && p.blind && cap != CapNone:
+		return refuses(ClassXSaveRecord, "the images hold XSAVE records, and CRIU %v finds no XSAVE on a CPU of %s", p.criu, p.host.Vendor)
 	case p.xsave && !*hostXSave && cap != CapNone:
 		return refuses(ClassXSaveRecord, "the images hold XSAVE records, and the host has no XSAVE")
 	case p.xsave && !*hostXSave:
@@ -162,6 +221,9 @@ func (p *predictor) predict(source *xstate.CPU, cap Cap) Prediction {
 	case p.longArrays&p.has != 0:
 		return refuses(ClassArraySize, "arrays of the wrong length: %v", p.longArrays&p.has)
 	}
+	if p.open != 0 {
+		return unknown("CRIU before %v overwrites four bytes of the components with a mark, and where they lie on the host is not recorded: %v", since[endOfFrame], p.open)
+	}
 	return p.loses(p.loss)
 }
 
@@ -169,7 +231,11 @@ func (p *predictor) loses(set xstate.Features) Prediction {
 	if set == 0 {
 		return Prediction{Restores, nil, []string{}, ""}
 	}
-	return Prediction{RestoresLosing, nil, set.Names(), "exit status 0, but dropped without a word: " + strings.Join(set.Names(), ", ")}
+	reason := "exit status 0, but dropped without a word: " + strings.Join(set.Names(), ", ")
+	if marked := set & p.marked & p.has; marked != 0 {
+		reason += fmt.Sprintf("; of %v CRIU before %v overwrites four bytes with the end mark of the frame", marked, since[endOfFrame])
+	}
+	return Prediction{RestoresLosing, nil, set.Names(), reason}
 }
 
 // validateCPU is cpu_validate_features: any explicit value of --cpu-cap but none
@@ -213,7 +279,7 @@ func (p *predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 		if !known {
 			return unknown("the host's profile does not record its xfeatures_mask"), true
 		}
-		if extra := mask &^ hostMask; extra != 0 {
+		if extra := mask &^ hostMask; extra != 0 && (mask > hostMask || does(p.criu, maskAsSet)) {
 			return refuses(ClassXFeatures, "xfeatures_mask has bits that the host's lacks: %v (%#x)", xstate.Features(extra), extra), true
 		}
 	}

@@ -22,6 +22,6 @@
 //
 // # CRIU
 //
-// [Judgement.Predict] says what CRIU 4.2 does with a checkpoint on a host for each value of
+// [Judgement.Predict] says what a release of CRIU does with a checkpoint on a host for each value of
 // its --cpu-cap option. That is advice beside the verdict, not part of it.
 package compat

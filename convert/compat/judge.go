@@ -64,7 +64,7 @@ type Judgement struct {
 func Judge(t Target, p Policy) *Judgement {
 	j := &Judgement{Findings: []Finding{}, target: t, policy: p}
 	if t.Host != nil {
-		j.predictor = newPredictor(t.Host)
+		j.predictor = newPredictor(t.Host, t.release())
 	}
 	return j
 }
@@ -167,6 +167,16 @@ func (j *Judgement) Damage(part Part) {
 	}
 	j.beyondForce()
 }
+
+// Pages tells the form of the dumped memory, which decides what CRIU does with it.
+func (j *Judgement) Pages(p Pages) {
+	if j.predictor != nil {
+		j.predictor.pages = p
+	}
+}
+
+// CRIU is the release that is predicted.
+func (j *Judgement) CRIU() xstate.Release { return j.target.release() }
 
 // beyondForce takes all remedies out that need a conversion: none takes a checkpoint
 // in part.

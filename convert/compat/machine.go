@@ -75,6 +75,26 @@ func componentsEnd(c *xstate.CPU) (end int, known bool) {
 	return l.End(*c.XFeatures & lazyMask), true
 }
 
+// xsavecEnd returns the end in bytes of what XSAVEC writes of the components of lazyMask
+// where all that written has are in use: it lays out all that are enabled, one after the
+// other, and leaves out what is in INIT (SDM vol. 1, 13.10).
+func xsavecEnd(c *xstate.CPU, written xstate.Features) (end int, known bool) {
+	if c.XFeatures == nil {
+		return 0, false
+	}
+	return xstate.Layout(nil).CompactLayout(*c.XFeatures & lazyMask).End(written), true
+}
+
+// filled returns the components that CRIU leaves in use on the host, whatever the image
+// says of them; none from CRIU 3.18 on.
+func (t Target) filled() xstate.Features {
+	if does(t.release(), followsBV) {
+		return 0
+	}
+	has, _ := found(t.Host, t.release())
+	return has
+}
+
 // bufferEnd returns how far into an XSAVE area a buffer has room that a program
 // sized at start: glibc and others take the whole area of what is enabled, with its
 // holes (CPUID 0xD.0.EBX; sysdeps/x86/cpu-features.c:update_active).
@@ -111,21 +131,28 @@ func (sub *subject) xsaveSizeDiffers() {
 		note("XSAVE area size not checked: it is not recorded for both machines")
 		return
 	}
+	room, _ := xsavecEnd(source, lazyMask)
+	written, _ := xsavecEnd(host, sub.target.filled())
+	xsavec, _ := source.HasFlag("xsavec")
+	fills := xsavec && *host.XSave && written > room
 	sizes := "the XSAVE area"
 	if source.XSaveSize != nil && host.XSaveSize != nil {
-		if *source.XSaveSize == *host.XSaveSize && from >= to {
+		if *source.XSaveSize == *host.XSaveSize && from >= to && !fills {
 			return
 		}
 		sizes = fmt.Sprintf("the XSAVE area has %d bytes on the source and %d on %s", *source.XSaveSize, *host.XSaveSize, hostName(host))
-	} else if from >= to {
+	} else if from >= to && !fills {
 		return
 	} else {
 		sizes += fmt.Sprintf(" ends at %d on the source and at %d on %s", from, to, hostName(host))
 	}
-	xsavec, _ := source.HasFlag("xsavec")
 	switch {
 	case !*host.XSave:
 		note("%s, which has no XSAVE: no buffer can be overrun", sizes)
+	case fills:
+		sub.find(0, "%s, and CRIU before %v restores every component of %s as in use: XSAVEC then writes %d bytes where programs that "+
+			"started on the source have room for %d, and the first lazily bound call overwrites the stack",
+			sizes, since[followsBV], hostName(host), written, room).mend(Remedy{Kind: NewerCRIU}, Remedy{Kind: HostSmaller}, Remedy{Kind: BindNow})
 	case !xsavec && to > from:
 		sub.find(0, "%s, and the source lacks XSAVEC: glibc's lazy symbol resolver, and any program that sized "+
 			"an XSAVE buffer at start, has room up to byte %d and the host writes up to byte %d; the first lazily bound call "+

@@ -20,6 +20,7 @@ var ways = map[compat.RemedyKind]string{
 	compat.WithoutTiles: "checkpoint the process while it uses no AMX tiles",
 	compat.HostSmaller:  "restore on a host whose XSAVE area is no larger",
 	compat.StartAnew:    "start such programs anew",
+	compat.NewerCRIU:    "restore with CRIU 3.18 or later, which fills only what is in use",
 	compat.BindNow:      "start the program with LD_BIND_NOW=1 before the checkpoint",
 	compat.RecordCPU:    "criu dump --cpu-cap=cpu records it",
 	compat.KeepCPUInfo:  "--keep-cpuinfo leaves the file alone",
