@@ -123,7 +123,11 @@ FPU_VM_TABLE ?= out/vm-matrix.tsv
 .PHONY: vmtest
 vmtest: ## compare what check predicts with what CRIU does in guests of unlike CPUs, run fpurestore's tests there; installs Debian packages as root
 	FPU_VM=1 FPU_VM_INSTALL=1 FPU_VM_TABLE=$(abspath $(FPU_VM_TABLE)) $(GO) test -count=1 -p 1 -timeout 60m -run 'VM$$' ./vmtest/...
-	@cat $(basename $(FPU_VM_TABLE)).txt
+	@cat $(basename $(FPU_VM_TABLE))*.txt
+
+.PHONY: vmtest-all
+vmtest-all: ## the same with every machine in every table
+	FPU_VM_ALL=1 $(MAKE) vmtest
 
 .PHONY: outcomes
 outcomes: ## hold check --root against every recorded restore, where the recordings lie beside the project

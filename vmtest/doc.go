@@ -26,6 +26,15 @@
 // For the last two, each program is known to use certain instructions: see
 // program.needs and program.buffer.
 //
+// # Programs of glibc
+//
+// TestGlibcVM is a matrix of programs that run with the libc of a suite of Debian, in a
+// root of their own, linked in unlike ways. There fpuimg check looks at the code, with
+// --root: a program dies where it says so, of an instruction that needs what it named,
+// and nowhere else; and where the buffer of lazy binding is said to be too small, the
+// first such call overwrites the stack. The table is out/vm-matrix-glibc.tsv. It takes
+// three machines, or all with FPU_VM_ALL=1, which "make vmtest-all" sets.
+//
 // # The CRIU of the guests
 //
 // fpuimg predicts CRIU 4.2, and the guests have the host's, on Debian 12 version

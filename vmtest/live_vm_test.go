@@ -58,7 +58,7 @@ await 2 /tmp/%[5]s %[1]d
 
 // live adds the steps of fpurestore to a machine's second boot.
 func (m *matrix) live(on *machine, j *guest.Job) {
-	if !slices.Contains(liveMachines, on.name) {
+	if m.fpurestore == "" || !slices.Contains(liveMachines, on.name) {
 		return
 	}
 	p := m.image(on.name + "/live").program

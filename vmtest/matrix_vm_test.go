@@ -3,6 +3,7 @@ package vmtest
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +62,10 @@ type matrix struct {
 	images   map[string]*image
 	cells    []*cell
 
+	files   map[string]string // what the programs are in every guest, as in guest.Job
+	options string            // for CRIU's dump
+	roots   []string          // where fpuimg check finds the programs' files, on the host
+
 	fpuimg, fpurestore command
 
 	mu            sync.Mutex
@@ -78,6 +83,7 @@ func newMatrix(t *testing.T, im *guest.Image, machines []*machine) *matrix {
 	if m.bin, err = testprog.Build(t.Context(), m.dir); err != nil {
 		t.Fatal(err)
 	}
+	m.files = map[string]string{"/job/fpuhold": m.bin.FPUHold, "/job/lazycall": m.bin.LazyCall}
 	m.fpuimg = buildCommand(t, m.dir, "fpuimg")
 	return m
 }
@@ -87,7 +93,7 @@ func TestMatrixVM(t *testing.T) {
 	im := guest.Require(t)
 	m := newMatrix(t, im, machines())
 	m.fpurestore = buildCommand(t, m.dir, "fpurestore")
-	m.programs = programs(m.machines)
+	m.programs, m.options = programs(m.machines), "--cpu-cap=all"
 
 	begin := time.Now()
 	m.dumpAll()
@@ -97,7 +103,7 @@ func TestMatrixVM(t *testing.T) {
 	t.Logf("all checked after %s", time.Since(begin).Round(time.Second))
 	m.restoreAll()
 	t.Logf("%d restores in %d boots after %s; Linux %s, CRIU %s, %s", len(m.cells), m.boots, time.Since(begin).Round(time.Second), im.Linux, im.CRIU, im.QEMU)
-	m.report()
+	m.report("")
 
 	t.Run("1-downgrade-to-fxsave", m.downgradeToFXSave)
 	t.Run("2-upgrade-to-xsave", m.upgradeToXSave)
@@ -144,10 +150,11 @@ func (m *matrix) boot(phase string, machines []*machine, job func(*machine) gues
 func (m *matrix) dumpAll() {
 	m.t.Helper()
 	job := func(on *machine) guest.Job {
-		j := guest.Job{Files: map[string]string{
-			"/job/fpuhold": m.bin.FPUHold, "/job/lazycall": m.bin.LazyCall, "/job/fpuimg": string(m.fpuimg),
-			"/job/fpurestore": string(m.fpurestore),
-		}}
+		j := guest.Job{Files: maps.Clone(m.files)}
+		j.Files["/job/fpuimg"] = string(m.fpuimg)
+		if m.fpurestore != "" {
+			j.Files["/job/fpurestore"] = string(m.fpurestore)
+		}
 		j.Steps = append(j.Steps,
 			guest.Step{Name: "profile", Script: "set -e\n./fpuimg profile -o $OUT/profile.json\n" +
 				"mkdir $OUT/ours $OUT/criu\n./fpuimg profile --format=criu -o $OUT/ours/cpuinfo.img\n"},
@@ -163,7 +170,7 @@ func (m *matrix) dumpAll() {
 				j.Steps = append(j.Steps, saveStep(p))
 			}
 			if p.on == on {
-				j.Steps = append(j.Steps, guest.Step{Name: "dump-" + p.kind, Script: p.Dump("--cpu-cap=all")})
+				j.Steps = append(j.Steps, guest.Step{Name: "dump-" + p.kind, Script: p.Dump(m.options)})
 			}
 		}
 		return j
@@ -365,6 +372,9 @@ func (m *matrix) checkAll() {
 	for _, on := range m.machines {
 		args = append(args, "--host="+on.profile)
 	}
+	for _, root := range m.roots {
+		args = append(args, "--root="+root)
+	}
 	byDir := map[string]*image{}
 	for _, img := range m.images {
 		byDir[img.dir] = img
@@ -402,6 +412,9 @@ func (c *cell) predict() outcome {
 	case "restores", "restores-losing":
 	default:
 		return outcome{refused: "no prediction: " + p.Outcome}
+	}
+	if c.Root != "" {
+		return c.predictByCode(p.Loses)
 	}
 	var o outcome
 	dumped := c.dump.checks[c.on.name]
@@ -451,10 +464,10 @@ next:
 func (m *matrix) restoreAll() {
 	m.t.Helper()
 	job := func(on *machine) guest.Job {
-		j := guest.Job{Timeout: 20 * time.Minute, Files: map[string]string{"/job/fpuhold": m.bin.FPUHold, "/job/lazycall": m.bin.LazyCall}}
+		j := guest.Job{Timeout: 20 * time.Minute, Files: maps.Clone(m.files)}
 		// lazycall finds its sign to go on at once. The kernel is to log every
 		// process that it ends.
-		j.Steps = []guest.Step{{Name: "setup", Script: "touch /tmp/go && echo 0 >/proc/sys/kernel/printk_ratelimit"}}
+		j.Steps = []guest.Step{{Name: "setup", Script: "for root in / /suite-*; do [ ! -d $root/tmp ] || touch $root/tmp/go; done; echo 0 >/proc/sys/kernel/printk_ratelimit"}}
 		for n, batch := range m.batches(on) {
 			var restore, await, stop strings.Builder
 			for i, c := range batch {
@@ -466,7 +479,7 @@ func (m *matrix) restoreAll() {
 					option += " --cpu-cap=" + c.cap
 				}
 				fmt.Fprintf(&restore, "restore %s $OUT/%d.log %s 2>$OUT/%[2]d.err\necho $? >$OUT/%[2]d.restored\n", images, i, option)
-				fmt.Fprintf(&await, "[ $(cat $OUT/%d.restored) != 0 ] || await %d /tmp/%s %d >$OUT/%[1]d.status 2>>$OUT/%[1]d.err\necho $? >$OUT/%[1]d.awaited\n", i, c.ticks, c.Name, c.PID)
+				fmt.Fprintf(&await, "[ $(cat $OUT/%d.restored) != 0 ] || await %d %s %d >$OUT/%[1]d.status 2>>$OUT/%[1]d.err\necho $? >$OUT/%[1]d.awaited\n", i, c.ticks, c.Status(), c.PID)
 				fmt.Fprintf(&stop, "stop %d\n", c.PID)
 			}
 			j.Steps = append(j.Steps, guest.Step{Name: batchName(n), Script: testprog.Lib + restore.String() + await.String() + stop.String(), Timeout: 5 * time.Minute})
@@ -549,14 +562,15 @@ func (m *matrix) compare() []row {
 	return rows
 }
 
-// report compares, and writes the table.
-func (m *matrix) report() {
+// report compares, and writes the table. The suffix is that of its name.
+func (m *matrix) report(suffix string) {
 	m.t.Helper()
 	rows := m.compare()
 	path := os.Getenv("FPU_VM_TABLE")
 	if path == "" {
 		path = filepath.Join("..", "out", "vm-matrix.tsv")
 	}
+	path = strings.TrimSuffix(path, ".tsv") + suffix + ".tsv"
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		m.t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ dump() {
 # opened PID: whether a process of the program has a file in /tmp open.
 opened() {
 	for _p in $(pids "$1"); do
-		ls -l "/proc/$_p/fd" | grep -q ' -> /tmp/' && return
+		ls -l "/proc/$_p/fd" | grep -q ' -> .*/tmp/' && return
 	done
 	return 1
 }

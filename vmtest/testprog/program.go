@@ -24,15 +24,24 @@ type Program struct {
 	// and above 100000.
 	PID int
 
+	// Root is the directory that is the program's root, "" for that of the guest:
+	// Command goes there by itself ("chroot $ROOT /program $STATUS").
+	Root string
+
 	// Command is the shell words to start it, in which $STATUS stands for the
 	// status file: "/job/fpuhold auto $STATUS 8".
 	Command string
 }
 
+// Status is the path of the program's status file in the guest.
+func (p Program) Status() string { return path.Join("/", p.Root, p.status()) }
+
+func (p Program) status() string { return path.Join("/tmp", p.Name) }
+
 // Start is the script that starts the program. It prints the program's last
 // lines when it has ticked twice.
 func (p Program) Start() string {
-	return p.script("start %d $STATUS %s\nawait 2 $STATUS %[1]d\n", p.PID, p.Command)
+	return p.script("start %d $FILE %s\nawait 2 $FILE %[1]d\n", p.PID, p.Command)
 }
 
 // Dump is the script that has CRIU checkpoint the program into $OUT, with
@@ -47,13 +56,13 @@ func (p Program) Dump(options string) string {
 // prints the program's last lines when it has ticked three times, and fails if
 // it does not live so long.
 func (p Program) Restore(images, options string) string {
-	return p.script("restore %s $OUT/restore.log %s\nawait 3 $STATUS %d\n", images, options, p.PID)
+	return p.script("restore %s $OUT/restore.log %s\nawait 3 $FILE %d\n", images, options, p.PID)
 }
 
 // Await is the script that prints the program's last lines when it has ticked
 // n times more, and fails if it does not live so long.
 func (p Program) Await(n int) string {
-	return p.script("await %d $STATUS %d\n", n, p.PID)
+	return p.script("await %d $FILE %d\n", n, p.PID)
 }
 
 // Stop is the script that ends the program, if it lives.
@@ -62,5 +71,5 @@ func (p Program) Stop() string {
 }
 
 func (p Program) script(format string, args ...any) string {
-	return Lib + "set -e\nSTATUS=" + path.Join("/tmp", p.Name) + "\n" + fmt.Sprintf(format, args...)
+	return Lib + fmt.Sprintf("set -e\nFILE=%s ROOT=%s STATUS=%s\n", p.Status(), p.Root, p.status()) + fmt.Sprintf(format, args...)
 }

@@ -57,11 +57,16 @@ func Build(ctx context.Context, dir string) (Binaries, error) {
 	if err != nil {
 		return Binaries{}, err
 	}
-	err = compile(ctx, p.LazyCall, lazycall, "-O1", "-march=x86-64", "-fno-builtin", "-Wl,-z,lazy", "-Wl,--build-id")
-	if err != nil {
+	if err := LinkLazyCall(ctx, p.LazyCall, "-Wl,-z,lazy"); err != nil {
 		return Binaries{}, err
 	}
 	return p, nil
+}
+
+// LinkLazyCall compiles lazycall into the file to, with gcc's options for linking: lazily
+// bound ("-Wl,-z,lazy"), bound at its start, static. The error is as Build's.
+func LinkLazyCall(ctx context.Context, to string, options ...string) error {
+	return compile(ctx, to, lazycall, append([]string{"-O1", "-march=x86-64", "-fno-builtin", "-Wl,--build-id"}, options...)...)
 }
 
 func compile(ctx context.Context, to string, source []byte, flags ...string) error {
