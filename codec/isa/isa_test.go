@@ -71,3 +71,40 @@ func TestDecode(t *testing.T) {
 		}
 	}
 }
+
+// Bytes behind an instruction do not matter, and no part of one is an instruction.
+func FuzzDecode(f *testing.F) {
+	for _, code := range []string{"f30f1efa", "c5f877", "62e1fe496f0f", "c4e2699014cd12345678", "8fe8688dca35", "0f0f0b12bf", "c8123456", "66f20f7800", "d50c0f05", "62f47c1881c01234", "9bd93c24", "f048b0"} {
+		b, err := hex.DecodeString(code)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		i, ok := Decode(b)
+		if ok != (i.Len > 0) || i.Len > min(len(b), 15) {
+			t.Fatalf("%x: %v, %d bytes", b, ok, i.Len)
+		}
+		for n := range min(len(b), 16) + 1 {
+			part, decoded := Decode(b[:n])
+			if decoded != (ok && n >= i.Len) || decoded && part != i {
+				t.Fatalf("%x: %v, of which %d bytes are %v", b, i, n, part)
+			}
+		}
+		if !ok {
+			return
+		}
+		if reads, writes := i.Upper(); (reads|writes)&^(HiYMM|ZMM16|Mask) != 0 {
+			t.Errorf("%x: reads %x, writes %x", b, reads, writes)
+		}
+		all := i.Features()
+		if faults := i.Faults(); faults.Or(all) != all {
+			t.Errorf("%x: needs %x, without which of %x it faults", b, all, faults)
+		}
+		if flow := i.Flow(); flow > Stop {
+			t.Errorf("%x: flow %d", b, flow)
+		}
+		i.Target(0)
+	})
+}
