@@ -167,8 +167,12 @@ const (
 	magic1     = 0x46505853
 	magic2     = 0x46505845
 
-	frameFPState = 8 + 40 + 184 // of struct rt_sigframe: the pointer uc_mcontext.fpstate
+	// Of struct rt_sigframe: uc_stack, and of uc_mcontext rsp, rip and fpstate.
+	frameAlt     = 8 + 16
+	frameAltSize = 8 + 32
+	frameSP      = 8 + 40 + 120
 	frameIP      = 8 + 40 + 128
+	frameFPState = 8 + 40 + 184
 
 	maxStack  = 1 << 20 // that is searched
 	maxFrame  = 16 << 10
@@ -178,11 +182,22 @@ const (
 // restorer is what the handler returns to: mov $15, %rax; syscall.
 var restorer = []byte{0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05}
 
-// frames finds the signal frames on a stack.
+// frames finds the signal frames of a thread: on the stack that it is on, and on those
+// that were left for an alternate one.
 func (p *process) frames(sp uint64) (list []facts.Frame) {
+	for sp != 0 && len(list) < maxFrames {
+		list, sp = p.framesOn(sp, list)
+	}
+	return list
+}
+
+// framesOn appends the signal frames of one stack. left is the stack pointer of what was
+// interrupted on another one, 0 if nothing was.
+func (p *process) framesOn(sp uint64, known []facts.Frame) (list []facts.Frame, left uint64) {
+	list = known
 	v, ok := p.mem.VMA(sp)
 	if !ok || v.Prot&memory.Exec != 0 {
-		return nil
+		return list, 0
 	}
 	stack := make([]byte, min(v.End-sp, maxStack))
 	n, _ := p.mem.ReadAt(stack, sp)
@@ -194,18 +209,31 @@ func (p *process) frames(sp uint64) (list []facts.Frame) {
 			continue
 		}
 		f := facts.Frame{Address: sp + at, Features: xstate.Features(le64(b[swFeatures:])), BV: xstate.AreaBV(b), Size: int(size)}
+		if slices.ContainsFunc(known, func(k facts.Frame) bool { return k.Address == f.Address }) {
+			continue
+		}
 		for w := uint64(frameFPState); w+8 <= at; w += 8 {
 			frame := stack[w-frameFPState:]
-			if le64(stack[w:]) == f.Address && p.isRestorer(le64(frame)) {
-				f.Live = true
-				if ip := le64(frame[frameIP:]); p.atSyscall(ip) {
-					f.Dead, _ = p.dead(ip)
-				}
+			if le64(stack[w:]) != f.Address || !p.isRestorer(le64(frame)) {
+				continue
 			}
+			alt, altSize := le64(frame[frameAlt:]), le64(frame[frameAltSize:])
+			onAlt := func(addr uint64) bool { return addr-alt < altSize }
+			if onAlt(f.Address) != onAlt(sp) { // the thread is on another stack: it has returned
+				continue
+			}
+			f.Live = true
+			if ip := le64(frame[frameIP:]); p.atSyscall(ip) {
+				f.Dead, _ = p.dead(ip)
+			}
+			if was := le64(frame[frameSP:]); onAlt(sp) && !onAlt(was) {
+				left, stack = was, stack[:min(uint64(len(stack)), alt+altSize-sp)]
+			}
+			break
 		}
 		list = append(list, f)
 	}
-	return list
+	return list, left
 }
 
 func (p *process) isRestorer(addr uint64) bool {

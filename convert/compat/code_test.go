@@ -314,6 +314,20 @@ func TestProofs(t *testing.T) {
 	}
 }
 
+// A handler may look at the registers that it interrupted: with a live frame nothing is
+// dead, whatever the thread waits in.
+func TestProofsFrames(t *testing.T) {
+	for _, live := range []bool{true, false} {
+		j := compat.Judge(onHost(v3), compat.Policy{})
+		j.Proofs([]*facts.Process{program(evex, running(facts.Thread{Syscall: "pause", Dead: xstate.AVX512, Frames: []facts.Frame{{BV: 0x3, Size: 2432, Live: live}}}))})
+		j.Taken(nil)
+		r := j.Thread(compat.Thread{PID: 7, TID: 7, State: xsave(use(xstate.Opmask, "k1"))})
+		if dead := len(r.Dead) > 0; dead == live {
+			t.Errorf("a frame that is live %v: %v are dead", live, r.Dead)
+		}
+	}
+}
+
 // TestThreadInCodeRedacted: the address is a register's value.
 func TestThreadInCodeRedacted(t *testing.T) {
 	for _, f := range with(fxsave(), v3, facts.Thread{IP: 0x2040, Object: libc, Needs: names("avx512vl")}) {

@@ -237,6 +237,16 @@ type Truth struct {
 	Entry       string      `json:"entry"`
 	Processes   []Process   `json:"processes"`
 	Diagnostics Diagnostics `json:"ld_so_list_diagnostics"`
+	IFuncs      []IFunc     `json:"ifunc_by_dlsym"`
+}
+
+// IFunc is what another program got from dlsym of the same libc on the same CPU. Value and
+// Impl are as in [Slot].
+type IFunc struct {
+	Object string `json:"object"`
+	Symbol string `json:"symbol"`
+	Value  string `json:"value"`
+	Impl   string `json:"impl"`
 }
 
 // Diagnostics is what ld.so --list-diagnostics of that glibc printed; numbers are text, in
@@ -265,11 +275,14 @@ type Process struct {
 
 // Thread is one thread of a [Process].
 type Thread struct {
-	TID      int    `json:"tid"`
-	Blocked  bool   `json:"blocked"`
-	Syscall  string `json:"syscall"`
-	PCObject string `json:"pc_object"`
-	PCSymbol string `json:"pc_symbol"`
+	TID         int    `json:"tid"`
+	Blocked     bool   `json:"blocked"`
+	ProcSyscall string `json:"proc_syscall"` // /proc/PID/task/TID/syscall
+	PCObject    string `json:"pc_object"`
+	PCSymbol    string `json:"pc_symbol"`
+	Snap        struct {
+		XStateBV string `json:"xstate_bv"`
+	} `json:"snap_before_dump"` // by ptrace, a second before the dump; empty if there was none
 }
 
 // Slot is a word that belongs to an IFUNC symbol. Value is a place in an object,
