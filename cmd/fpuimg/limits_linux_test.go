@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,10 @@ import (
 // standard error and its exit code.
 func limited(t *testing.T, ulimit string, args ...string) (stderr string, code int) {
 	t.Helper()
+	// What the tests were started with is not the program's to count.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("sh", append([]string{"-c", "ulimit " + ulimit + ` && exec fpuimg "$@"`, "sh"}, args...)...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
