@@ -25,12 +25,14 @@ var marks = []mark{
 	{xstate.Lost, "!", "!", []color.Attribute{color.FgRed, color.Bold}},
 }
 
-// statuses are the components in each state.
-type statuses [xstate.Lost + 1]xstate.Features
+// statuses are the components in each state that the record tells.
+type statuses [xstate.Unknown]xstate.Features
 
 func newStatuses(s *xstate.State, shown xstate.Features) (out statuses) {
 	for f, st := range s.Present() {
-		out[st] |= f.Mask() & shown
+		if st != xstate.Unknown {
+			out[st] |= f.Mask() & shown
+		}
 	}
 	return out
 }

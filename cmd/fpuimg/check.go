@@ -175,9 +175,9 @@ func (o *checkOptions) load(s *cli.IO, path string) []*checked {
 	return out
 }
 
-// criu reports whether CRIU reads such an input, and convert changes it.
-func (img *checked) criu() bool {
-	return img.kind == checkpoint.KindCRIU || img.kind == checkpoint.KindArchive
+// foreign reports whether CRIU reads no such input, and convert changes none.
+func foreign(kind checkpoint.Kind) bool {
+	return kind != checkpoint.KindCRIU && kind != checkpoint.KindArchive
 }
 
 // partOf tells which part of a checkpoint an error is about.
@@ -197,13 +197,13 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 	}
 	for _, h := range o.hosts {
 		r := &result{host: h, Judgement: compat.Judge(compat.Target{Host: h.CPU, CRIU: o.criu}, compat.Policy{})}
-		if r.Foreign = !img.criu(); !r.Foreign { // convert takes it
+		if r.Foreign = foreign(img.kind); !r.Foreign { // convert takes it
 			r.advice.Convert = view.Path(ckpt.Path)
 			r.advice.Force = "fpuimg convert " + view.Quote(h.option) + " --force " + r.advice.Convert
 		}
 		img.results = append(img.results, r)
 	}
-	if o.criu.Before(xstate.NewestCRIU) && img.criu() { // which reads every form
+	if o.criu.Before(xstate.NewestCRIU) && !foreign(img.kind) { // which reads every form
 		pages := pagesOf(ckpt)
 		for _, r := range img.results {
 			r.Pages(pages)
@@ -288,7 +288,7 @@ func (o *checkOptions) text(s *cli.IO, img *checked) {
 		view.Table(s, []string{"FUNCTIONS", "FILE", "OBJECT"}, objectRows(img.code, r.host.CPU))
 	}
 	var rows [][]string
-	for _, group := range view.Fold(r.Threads, func(t compat.Judged) string { return fmt.Sprint(t.From, t.Verdict, view.ActionLines(t.Report)) }) {
+	for _, group := range view.Fold(r.Threads, func(t compat.Judged) string { return fmt.Sprint(t.From, t.Verdict, checkLines(t.Report)) }) {
 		t := group[0]
 		first := []string{view.TIDs(group), t.From.String(), t.Verdict.String()}
 		for _, l := range checkLines(t.Report) {
@@ -305,7 +305,7 @@ func (o *checkOptions) text(s *cli.IO, img *checked) {
 		view.Table(s, []string{"THREADS", "FORMAT", "VERDICT", "", "COMPONENTS"}, rows)
 	}
 	view.Findings(s, r.Tasks, r.Threads, r.Findings, r.advice)
-	if img.criu() {
+	if !r.Foreign {
 		r.predictions(s)
 	}
 }
@@ -348,6 +348,9 @@ func checkLines(r *compat.Report) [][2]string {
 	lines := view.ActionLines(r)
 	for i, l := range lines {
 		lines[i][0] = map[string]string{"refuse": "lost", "strip": "lost", "drop": "unused", "keep": "fits", "init": "INIT", "extend": "INIT"}[l[0]]
+	}
+	if r.Unknown != 0 {
+		lines = append(lines, [2]string{"unknown", strings.Join(r.Unknown.Names(), " ")})
 	}
 	return lines
 }

@@ -205,7 +205,7 @@ type pair struct{ a, b *codec.Thread }
 
 // compare lists what differs. A component that one side's record lacks counts as
 // INIT there, which is what a restored process would see; one that is lost has no
-// value.
+// value, and of one that is unknown only the state can be compared.
 func (p *pair) compare() diffThread {
 	d := diffThread{Differences: []difference{}}
 	if p.a != nil {
@@ -233,6 +233,12 @@ func (p *pair) compare() diffThread {
 		}
 	}
 	for f := range (set & xstate.Known).All() {
+		if sa, sb := a.Status(f), b.Status(f); sa == xstate.Unknown || sb == xstate.Unknown {
+			if sa != xstate.Absent && sb != xstate.Absent { // a record without it says no more
+				add(f.String(), "state", new(sa.String()), new(sb.String()))
+			}
+			continue
+		}
 		va, vb := a.Value(f), b.Value(f)
 		for _, r := range f.Component().Registers() {
 			if va == nil || vb == nil || !bytes.Equal(va[r.Off:][:r.Size], vb[r.Off:][:r.Size]) {

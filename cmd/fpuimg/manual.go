@@ -169,6 +169,7 @@ reason only.
 
   compatible           it fits
   downgrade-lossless   the machine lacks what the record has; no value would go
+  unknown              an ELF core does not record what the machine may lack
   downgrade-lossy      register values would be lost; they are named
   code-unfit           its processes die there of SIGILL, whatever their registers are
   damaged              the record itself is not whole

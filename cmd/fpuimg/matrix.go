@@ -26,6 +26,7 @@ const (
 	cellOK cellKind = iota
 	cellRisk
 	cellDrop
+	cellUnknown
 	cellLoss
 	cellDies
 	cellBad
@@ -35,12 +36,13 @@ var cellKinds = [...]struct {
 	word, mark, meaning string
 	style               []color.Attribute
 }{
-	cellOK:   {"ok", "ok", "it fits", []color.Attribute{color.FgGreen}},
-	cellRisk: {"risk", "?", "it fits, but the program may break", []color.Attribute{color.FgYellow}},
-	cellDrop: {"drop", "~", "unused state has to go, no value is lost", []color.Attribute{color.FgYellow}},
-	cellLoss: {"LOSS", "!", "register values are lost", []color.Attribute{color.FgRed, color.Bold}},
-	cellDies: {"DIES", "#", "the code of its processes cannot run there", []color.Attribute{color.FgRed, color.Bold}},
-	cellBad:  {"BAD", "x", "damaged", []color.Attribute{color.FgRed, color.Bold}},
+	cellOK:      {"ok", "ok", "it fits", []color.Attribute{color.FgGreen}},
+	cellUnknown: {"GAP", "-", "registers are not recorded, so nobody can tell", []color.Attribute{color.FgYellow}},
+	cellRisk:    {"risk", "?", "it fits, but the program may break", []color.Attribute{color.FgYellow}},
+	cellDrop:    {"drop", "~", "unused state has to go, no value is lost", []color.Attribute{color.FgYellow}},
+	cellLoss:    {"LOSS", "!", "register values are lost", []color.Attribute{color.FgRed, color.Bold}},
+	cellDies:    {"DIES", "#", "the code of its processes cannot run there", []color.Attribute{color.FgRed, color.Bold}},
+	cellBad:     {"BAD", "x", "damaged", []color.Attribute{color.FgRed, color.Bold}},
 }
 
 // cell is one image on one host.
@@ -53,7 +55,7 @@ type cell struct {
 // cell sums a result up.
 func (r *result) cell() cell {
 	f := r.Chief()
-	c := cell{kind: map[compat.Verdict]cellKind{compat.DowngradeLossless: cellDrop, compat.DowngradeLossy: cellLoss, compat.CodeUnfit: cellDies, compat.Damaged: cellBad}[r.Verdict]}
+	c := cell{kind: map[compat.Verdict]cellKind{compat.DowngradeLossless: cellDrop, compat.Undecided: cellUnknown, compat.DowngradeLossy: cellLoss, compat.CodeUnfit: cellDies, compat.Damaged: cellBad}[r.Verdict]}
 	switch {
 	case r.Verdict == compat.Damaged && (f == nil || f.Severity < compat.Fatal || !f.Integrity()):
 		return unreadable
@@ -84,7 +86,7 @@ var groups = []struct {
 
 // tags are the reasons that are always the same in a word.
 var tags = map[compat.Rule]string{
-	compat.XSaveSizeDiffers: "size", compat.FormatXSave: "xsave", compat.NoFPURecord: "record",
+	compat.XSaveSizeDiffers: "size", compat.FormatXSave: "xsave", compat.NoFPURecord: "record", compat.NotRecorded: "record",
 	compat.LegacyShort: "array", compat.ComponentShort: "array", compat.ComponentLong: "array",
 	compat.BVUnknown: "bv", compat.ValueTooWide: "width", compat.InitZeroed: "zeros",
 	compat.MXCSRMask: "mxcsr", compat.MXCSRReserved: "mxcsr",

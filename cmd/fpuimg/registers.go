@@ -94,7 +94,6 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 	fmt.Fprintf(s.Out, "\n%s\n", s.OutStyle(color.Bold).Sprint(name+cli.Printable(t.Comm)))
 	if st.Format == xstate.FormatNone {
 		fmt.Fprintln(s.Out, "no FPU record")
-		return
 	}
 	if o.redact {
 		for f := range st.Present() {
@@ -104,10 +103,10 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 		}
 		return
 	}
-	if o.features.Has(xstate.X87) {
+	if st.View(xstate.X87) != nil && o.features.Has(xstate.X87) {
 		o.printX87(p, &st.FX)
 	}
-	if o.features.Has(xstate.SSE) {
+	if st.View(xstate.SSE) != nil && o.features.Has(xstate.SSE) {
 		p.line("mxcsr", "%#x  %s", st.FX.MXCSR(), xstate.MXCSRString(st.FX.MXCSR()))
 		p.line("mxcsr_mask", "%#x", st.FX.MXCSRMask())
 	}
@@ -116,6 +115,9 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 		if o.features.Has(f) {
 			o.printExtended(p, st, f)
 		}
+	}
+	if unknown := st.Unknown & o.features; unknown != 0 {
+		p.list("unknown", unknown.Names())
 	}
 	if ss := st.ShadowStack; ss != nil && o.features.Has(xstate.CETUser) {
 		p.line("cet", "%#x", ss.Status)
@@ -343,15 +345,14 @@ type vectorDoc struct {
 func (o *showOptions) registersDoc(st *xstate.State) *registersDoc {
 	d := &registersDoc{}
 	fx := &st.FX
-	legacy := st.Format != xstate.FormatNone
-	if legacy && o.features.Has(xstate.X87) {
+	if st.View(xstate.X87) != nil && o.features.Has(xstate.X87) {
 		d.FCW, d.FSW, d.FTW = hex(uint64(fx.FCW())), hex(uint64(fx.FSW())), hex(uint64(fx.FTW()))
 		d.FOP, d.FIP, d.FDP = hex(uint64(fx.FOP())), hex(fx.FIP()), hex(fx.FDP())
 		for i := range 8 {
 			d.ST = append(d.ST, fx.ST(i).Hex())
 		}
 	}
-	if legacy && o.features.Has(xstate.SSE) {
+	if st.View(xstate.SSE) != nil && o.features.Has(xstate.SSE) {
 		d.MXCSR, d.MXCSRMask = hex(uint64(fx.MXCSR())), hex(uint64(fx.MXCSRMask()))
 	}
 	for _, v := range o.vectors(st) {

@@ -203,6 +203,7 @@ func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) err
 	}
 	img.tasks, img.tids = map[int]bool{}, map[group][]int{}
 	img.Judgement = compat.Judge(compat.Target{}, compat.Policy{})
+	img.Foreign = foreign(img.kind)
 	for th, err := range o.threads(img.ckpt) {
 		o.unseen[th.TID] = false
 		if err != nil {

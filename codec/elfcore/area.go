@@ -1,11 +1,13 @@
 package elfcore
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -27,7 +29,7 @@ func ReadArea(name string, r io.Reader, machine *xstate.CPU) (codec.Thread, erro
 	}
 	var s *xstate.State
 	if len(b) == fxsaveSize {
-		s, err = xstate.ParseFXArea(b)
+		s, err = fxState(b)
 	} else {
 		s, err = parseArea(b, machine)
 	}
@@ -66,7 +68,30 @@ func parseArea(b []byte, machine *xstate.CPU) (*xstate.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	return xstate.ParseArea(b, layout)
+	return parseLaid(b, layout)
+}
+
+// fxState reads what FXSAVE stores. It tells nothing of other components.
+func fxState(b []byte) (*xstate.State, error) {
+	s, err := xstate.ParseFXArea(b)
+	if err == nil {
+		s.Unknown = xstate.User() &^ xstate.Legacy
+	}
+	return s, err
+}
+
+// parseLaid reads an area by its layout. Components in use that it ends before are lost.
+func parseLaid(b []byte, l xstate.Layout) (*xstate.State, error) {
+	bv := xstate.AreaBV(b)
+	if cut := bv & l.Of(b).Beyond(len(b)); cut != 0 {
+		b = bytes.Clone(b)
+		xstate.SetAreaBV(b, bv&^cut)
+	}
+	s, err := xstate.ParseArea(b, l)
+	if err == nil {
+		s.BV = bv
+	}
+	return s, err
 }
 
 // LayoutError is an XSAVE area of standard format of which nothing says where its
@@ -89,10 +114,13 @@ func (e *LayoutError) Error() string {
 	return text
 }
 
-// areaError places an error of an area in a file that holds the area at off.
+// areaError places an error of an area in a file that holds the area at off; nil is none.
 func areaError(path string, off int64, field string, err error) error {
 	var area *xstate.AreaError
-	if errors.As(err, &area) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &area):
 		return &codec.FormatError{Path: path, Offset: off + int64(area.Offset), Field: field + " " + area.Field, Err: errors.New(area.Reason)}
 	}
 	return &codec.FormatError{Path: path, Offset: off, Field: field, Err: err}
@@ -103,8 +131,8 @@ func areaError(path string, off int64, field string, err error) error {
 var usualXCR0 = []xstate.Features{0x7, 0x1f, 0xe7, 0xff, 0x207, 0x21f, 0x2e7, 0x2ff, 0x600e7, 0x602e7, 0x200e7, 0x202e7}
 
 // areaLayout finds the layout of an area: that of the machine which stored it, else
-// by the first XCR0 that fits. The error is a [*LayoutError]; of what is no area of
-// standard format decoding says what it is.
+// by the first XCR0 that fits its size, else what is the same on all machines. The error
+// is a [*LayoutError]; of what is no area of standard format decoding says what it is.
 func areaLayout(b []byte, machine *xstate.CPU, xcr0s ...xstate.Features) (xstate.Layout, error) {
 	switch {
 	case len(b) < xstate.MinArea || xstate.AreaCompacted(b):
@@ -119,8 +147,51 @@ func areaLayout(b []byte, machine *xstate.CPU, xcr0s ...xstate.Features) (xstate
 		if l := guessLayout(b, xcr0); l != nil {
 			return l, nil
 		}
+		if l := commonLayout(b, xcr0); l != nil {
+			return l, nil
+		}
 	}
 	return nil, &LayoutError{Size: len(b)}
+}
+
+// kvmXSave is the size of struct kvm_xsave, whatever the CPU has
+// (arch/x86/include/uapi/asm/kvm.h).
+const kvmXSave = 4096
+
+// padded reports whether an area of the layout may stand in a buffer of another size,
+// whose rest is 0: what KVM_GET_XSAVE and KVM_GET_XSAVE2 return.
+func padded(b []byte, l xstate.Layout) bool {
+	end := l.End(xstate.Known)
+	if len(b) == kvmXSave && end > len(b) {
+		end = l.End(xstate.AreaBV(b)) // the kernel fills the buffer by what is in use
+	}
+	return end <= len(b) && zero(b[end:])
+}
+
+func zero(b []byte) bool {
+	return !slices.ContainsFunc(b, func(v byte) bool { return v != 0 })
+}
+
+// commonLayout finds a layout of an area that was cut off or padded, where Intel's and
+// AMD's have what is in use at the same place, or neither has it in the area, or XCR0
+// names what only one of them has.
+func commonLayout(b []byte, xcr0 xstate.Features) xstate.Layout {
+	bv := xstate.AreaBV(b) & xstate.Known &^ xstate.Legacy
+	if xcr0 != 0 && (!xcr0.Has(xstate.X87) || xcr0&^xstate.User() != 0 || bv&^xcr0 != 0) {
+		return nil // no XCR0
+	}
+	intel, amd := xstate.IntelLayout(xcr0|bv), xstate.AMDLayout(xcr0|bv)
+	if end := intel.End(xstate.Known); end < len(b) && !zero(b[end:]) {
+		return nil
+	}
+	for f := range bv.All() {
+		p, ok := intel.Find(f)
+		q, _ := amd.Find(f)
+		if !ok || len(amd) == len(intel) && p != q && min(p.Offset+p.Size, q.Offset+q.Size) <= len(b) {
+			return nil
+		}
+	}
+	return intel
 }
 
 // machineLayout finds the layout that areas of the machine have. One that has another
@@ -134,11 +205,8 @@ func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
 	if f, known := machine.Format(); known && f != xstate.FormatXSave {
 		return fail("it has no XSAVE")
 	}
-	if len(layouts) == 0 {
-		return fail("neither its offsets nor the size of a known machine are recorded")
-	}
 	for f := range (xstate.AreaBV(b) & xstate.Known &^ xstate.Legacy).All() {
-		if _, ok := layouts[0].Find(f); !ok {
+		if !machine.Possible().Has(f) {
 			return fail(fmt.Sprintf("it has no %v, which is in use there", f))
 		}
 	}
@@ -146,6 +214,15 @@ func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
 		if l.EndsAt(len(b)) || machine.XSaveSize != nil && len(b) == int(*machine.XSaveSize) {
 			return l, nil
 		}
+	}
+	if len(layouts) > 0 && (len(layouts) == 1 || machine.Vendor != "") && padded(b, layouts[0]) {
+		return layouts[0], nil
+	}
+	if l := commonLayout(b, 0); l != nil {
+		return l, nil
+	}
+	if len(layouts) == 0 {
+		return fail("neither its offsets nor the size of a known machine are recorded")
 	}
 	return fail("none of its components ends there")
 }

@@ -8,7 +8,11 @@
 // NT_PRFPREG and NT_PRXFPREG are what FXSAVE or FSAVE stores (fs/binfmt_elf.c,
 // arch/x86/kernel/fpu/regset.c). Where an area has its components, only the machine that
 // stored it knows: NT_X86_XSAVE_LAYOUT says so since Linux 6.12; else XCR0 and the size
-// tell, or a machine that the caller names.
+// tell, or a machine that the caller names. What all machines have at the same place is
+// read from an area of any size.
+//
+// Other writers leave notes out. What no note tells is unknown in the state that is
+// read, not in INIT.
 //
 // # Hostile input
 //

@@ -11,9 +11,10 @@ import (
 const fsaveSize = 108
 
 // fromFSave reads the floating-point registers of a 32-bit thread on a machine
-// without FXSAVE (SDM vol. 1, figure 8-9). SSE is in INIT.
+// without FXSAVE (SDM vol. 1, figure 8-9). It tells nothing of SSE.
 func fromFSave(b []byte) *xstate.State {
 	s := xstate.NewState(xstate.FormatFXSave)
+	s.Unknown = xstate.User() &^ xstate.X87.Mask()
 	fx := &s.FX
 	fx.SetFCW(binary.LittleEndian.Uint16(b))
 	fx.SetFSW(binary.LittleEndian.Uint16(b[4:]))

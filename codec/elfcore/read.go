@@ -42,17 +42,23 @@ const (
 var systems = map[elf.OSABI]string{elf.ELFOSABI_HPUX: "HP-UX", elf.ELFOSABI_NETBSD: "NetBSD", elf.ELFOSABI_SOLARIS: "Solaris",
 	elf.ELFOSABI_AIX: "AIX", elf.ELFOSABI_FREEBSD: "FreeBSD", elf.ELFOSABI_OPENBSD: "OpenBSD"}
 
-// noteSystems are those that are told by the owners of their notes; a number may follow.
+// noteSystems are those that are told by the owners of their notes; more may follow.
 var noteSystems = []struct{ owner, system string }{{"FreeBSD", "FreeBSD"}, {"NetBSD-CORE", "NetBSD"}, {"OpenBSD", "OpenBSD"},
-	{"DragonFly", "DragonFly BSD"}, {"QNX", "QNX"}}
+	{"DragonFly", "DragonFly BSD"}, {"QNX", "QNX"}, {"Haiku", "Haiku"}, {"win32", "Windows (Cygwin)"},
+	{"VMCOREINFO", "a kernel (kdump)"}, {"QEMU", "a machine that QEMU ran"}, {"VBC", "a machine that VirtualBox ran"},
+	{"Xen", "a machine that Xen ran"}}
+
+// solarisNotes are the types of notes, of owner CORE, that only Solaris has: NT_PSTATUS
+// and NT_LWPSTATUS (sys/procfs.h).
+var solarisNotes = []uint32{10, 16}
 
 // fileTypes names the types of ELF files that are no cores.
 var fileTypes = map[elf.Type]string{elf.ET_REL: "an object file", elf.ET_EXEC: "an executable", elf.ET_DYN: "a shared object or executable"}
 
-// SystemError is an ELF core of another system than Linux, whose notes have other forms.
+// SystemError is an ELF core of something else than a process of Linux.
 type SystemError struct{ System string }
 
-func (e *SystemError) Error() string { return "a core of " + e.System + ", not of Linux" }
+func (e *SystemError) Error() string { return "a core of " + e.System + ", not of a Linux process" }
 
 // structs is the sizes of prstatus and prpsinfo and the offsets in them
 // (include/uapi/linux/elfcore.h, arch/x86/include/asm/elf.h).
@@ -70,20 +76,21 @@ var (
 // core is an ELF core while it is read.
 type core struct {
 	path    string
-	r       io.ReaderAt
-	size    int64       // of the file; of a stream what no file reaches
+	r       *window
+	size    int64       // of the file; of a stream what no file reaches, until it ends
 	class   elf.Class   // 32 or 64 bits
 	is32    bool        // the threads', which of x32 differs from the class
 	structs structs     // of the class and machine
 	machine *xstate.CPU // the caller's; nil if unknown
 
-	layout  xstate.Layout // of note 0x205; nil without one
-	pid     int
-	comm    string
-	threads []*thread
-	last    *thread // whose notes these are; nil before the first
-	tids    map[int]bool
-	faults  []error // threads, and notes of one, that stand there again
+	layout    xstate.Layout // of note 0x205; nil without one
+	misplaced bool          // that note is damaged
+	pid       int
+	comm      string
+	threads   []*thread
+	last      *thread // whose notes these are; nil before the first
+	tids      map[int]bool
+	faults    []error // what is wrong and leaves the rest
 }
 
 // thread is the notes of one thread.
@@ -117,28 +124,35 @@ func Read(path string, r io.ReaderAt, size int64, machine *xstate.CPU) (threads 
 	if err := c.read(); err != nil {
 		return nil, nil, err
 	}
+	none := len(c.threads) == 0 && len(c.faults) == 0
 	for _, t := range c.threads {
 		th := codec.Thread{PID: c.pid, TID: t.tid, Comm: c.comm, GPRegs: &t.gpregs}
 		th.State, err = c.state(t)
 		threads = append(threads, codec.Listed{Thread: th, Err: err})
 	}
-	if len(threads) == 0 {
-		c.faults = append(c.faults, c.fail(0, "notes", "no NT_PRSTATUS: the core names no thread"))
+	if none {
+		c.fault(c.fail(0, "notes", "no NT_PRSTATUS: the core names no thread"))
 	}
 	return threads, c.faults, nil
 }
 
+// errEnds is of what the file ends in or before.
+var errEnds = errors.New("the file ends inside it")
+
 // bytes reads n bytes at off. n is at most maxNote.
 func (c *core) bytes(off int64, n int, field string) ([]byte, error) {
 	if off < 0 || off > c.size-int64(n) {
-		return nil, c.fail(off, field, "the file ends inside it")
+		return nil, c.fail(off, field, "%w", errEnds)
 	}
 	b := make([]byte, n)
 	switch got, err := c.r.ReadAt(b, off); {
 	case got == n:
 		return b, nil
 	case errors.Is(err, io.EOF):
-		return nil, c.fail(off, field, "the file ends inside it")
+		if s, ok := c.r.r.(*Spool); ok {
+			c.size = s.size
+		}
+		return nil, c.fail(off, field, "%w", errEnds)
 	default:
 		return nil, fmt.Errorf("%s: %w", c.path, err)
 	}
@@ -209,10 +223,12 @@ func (c *core) header() (h elf.Header64, err error) {
 	return h, nil
 }
 
-// segment is where a PT_NOTE segment lies.
-type segment struct{ off, size int64 }
+// segment is where a PT_NOTE segment lies, and the multiple of which its notes and
+// their data begin at.
+type segment struct{ off, end, align int64 }
 
-// segments reads the headers and returns the segments of notes.
+// segments reads the headers and returns the segments of notes. The file may end
+// before a segment does.
 func (c *core) segments() ([]segment, error) {
 	h, err := c.header()
 	if err != nil {
@@ -251,7 +267,7 @@ func (c *core) segments() ([]segment, error) {
 		at := int64(h.Phoff) + i*size
 		isa64, err := c.decode(at, &ph, &ph32, "program header")
 		if !isa64 {
-			ph = elf.Prog64{Type: ph32.Type, Off: uint64(ph32.Off), Filesz: uint64(ph32.Filesz)}
+			ph = elf.Prog64{Type: ph32.Type, Off: uint64(ph32.Off), Filesz: uint64(ph32.Filesz), Align: uint64(ph32.Align)}
 		}
 		if err != nil {
 			return nil, err
@@ -259,16 +275,25 @@ func (c *core) segments() ([]segment, error) {
 		if elf.ProgType(ph.Type) != elf.PT_NOTE || ph.Filesz == 0 {
 			continue
 		}
-		if end := ph.Off + ph.Filesz; end < ph.Off || end > uint64(c.size) {
-			return nil, c.fail(at, "PT_NOTE", "%d bytes at %#x are not in the file", ph.Filesz, ph.Off)
+		s := segment{int64(ph.Off), int64(ph.Off + ph.Filesz), 4}
+		if s.off < 0 || s.end < s.off {
+			c.fault(c.fail(at, "PT_NOTE", "%d bytes at %#x are in no file", ph.Filesz, ph.Off))
+			continue
 		}
-		out = append(out, segment{int64(ph.Off), int64(ph.Filesz)})
+		if ph.Align == 8 { // the ELF specification's own
+			s.align = 8
+		}
+		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b segment) int { return cmp.Compare(a.off, b.off) })
 	return out, nil
 }
 
-// read decodes the headers and then the notes.
+// fault notes what is wrong and leaves the rest.
+func (c *core) fault(err error) { c.faults = codec.AppendFault(c.faults, err) }
+
+// read decodes the headers and then the notes. Whose core it is, any note may tell:
+// that goes before all that is wrong.
 func (c *core) read() error {
 	segments, err := c.segments()
 	if err != nil {
@@ -278,57 +303,100 @@ func (c *core) read() error {
 	var end int64
 	for _, s := range segments {
 		if s.off < end {
-			return c.fail(s.off, "PT_NOTE", "overlaps another, which ends at %#x", end)
+			c.fault(c.fail(s.off, "PT_NOTE", "overlaps another, which ends at %#x", end))
+			continue
 		}
-		end = s.off + s.size
+		end = s.end
 		for at := s.off; at < end; {
-			if at, err = c.next(at, end); err != nil {
-				return err
+			if at, err = c.next(at, s); err != nil {
+				break
 			}
+		}
+		if _, system := errors.AsType[*SystemError](err); system {
+			return err
+		}
+		if err != nil {
+			c.broken(err)
 		}
 	}
 	return nil
 }
 
-// next reads the note at an offset of a segment, and returns where it ends.
-func (c *core) next(at, end int64) (int64, error) {
-	if end-at < 12 {
-		return 0, c.fail(at, "note", "want 12 bytes, have %d", end-at)
+// broken takes in that notes end before their segment does. The thread whose they are
+// is left out unless it has its registers: the area, or without one as many as the
+// thread before it.
+func (c *core) broken(err error) {
+	of := ""
+	if t := c.last; t != nil {
+		of = fmt.Sprintf(" of thread %d", t.tid)
+		n := len(c.threads) - 1
+		whole := t.xstate.b != nil || n > 0 && c.threads[n-1].xstate.b == nil && (t.fpregs.b != nil || c.threads[n-1].fpregs.b == nil)
+		if !whole && n >= 0 && c.threads[n] == t {
+			c.threads = c.threads[:n]
+		}
 	}
-	h, err := c.bytes(at, 12, "note")
-	if err != nil {
+	if errors.Is(err, errEnds) {
+		err = c.fail(c.size, "notes", "the file ends inside those%s", of)
+	}
+	c.fault(err)
+}
+
+// next reads the note at an offset of a segment, and returns where the next one begins.
+// The error is of what hides where that is.
+func (c *core) next(at int64, s segment) (int64, error) {
+	h, err := c.bytes(at, int(min(12, s.end-at)), "note")
+	switch {
+	case err != nil:
 		return 0, err
+	case len(h) < 12 && !slices.ContainsFunc(h, func(b byte) bool { return b != 0 }):
+		return s.end, nil // padding
+	case len(h) < 12:
+		return 0, c.fail(at, "note", "want 12 bytes, have %d", len(h))
 	}
+	up := func(n int64) int64 { return (n + s.align - 1) &^ (s.align - 1) }
 	name, size, typ := int64(le32(h)), int64(le32(h[4:])), le32(h[8:])
-	desc := at + 12 + (name+3)&^3
-	if desc+size > end {
-		return 0, c.fail(at, "note", "%d bytes, but only %d follow", name+size, end-at-12)
+	desc := at + up(12+name)
+	if desc+size > s.end {
+		return 0, c.fail(at, "note", "%d bytes, but only %d follow", name+size, s.end-at-12)
 	}
-	after := min(desc+(size+3)&^3, end) // the last note may lack its padding
-	if name > 24 {                      // no owner that is known
+	after := min(desc+up(size), s.end) // the last note may lack its padding
+	if size > 0 {
+		if _, err := c.bytes(desc+size-1, 1, "note"); err != nil {
+			return 0, err
+		}
+	}
+	if name > 24 { // no owner that is known
 		return after, nil
 	}
 	owner, err := c.bytes(at+12, int(name), "note")
 	if err != nil {
 		return 0, err
 	}
+	o := string(bytes.TrimRight(owner, "\x00"))
 	for _, s := range noteSystems {
-		if bytes.HasPrefix(owner, []byte(s.owner)) {
+		if strings.HasPrefix(o, s.owner) {
 			return 0, &codec.FormatError{Path: c.path, Offset: at, Field: "note", Err: &SystemError{s.system}}
 		}
 	}
+	if o == "CORE" && slices.Contains(solarisNotes, typ) {
+		return 0, &codec.FormatError{Path: c.path, Offset: at, Field: "note", Err: &SystemError{"Solaris"}}
+	}
 	what, known := noteNames[typ]
-	switch o := string(bytes.TrimRight(owner, "\x00")); {
-	case !known || o != "CORE" && o != "LINUX":
+	if !known || o != "CORE" && o != "LINUX" && o != "" { // Delve writes no owner
 		return after, nil
-	case size > maxNote:
-		return 0, c.fail(at, what, "%d bytes, which is more than any machine writes", size)
+	}
+	if size > maxNote {
+		c.fault(c.fail(at, what, "%d bytes, which is more than any machine writes", size))
+		return after, nil
 	}
 	b, err := c.bytes(desc, int(size), what)
-	if err == nil {
-		err = c.note(typ, desc, b)
+	if err != nil {
+		return 0, err
 	}
-	return after, err
+	if err := c.note(typ, desc, b); err != nil {
+		c.fault(err)
+	}
+	return after, nil
 }
 
 // note takes one note. NT_PRSTATUS opens a thread, to which the register notes
@@ -342,9 +410,8 @@ func (c *core) note(typ uint32, at int64, b []byte) error {
 	switch typ {
 	case ntPRStatus:
 		c.last = &thread{tid: int(int32(le32(b[c.structs.statusPID:]))), gpregs: c.gpregs(b)}
-		if c.tids[c.last.tid] {
-			c.faults = codec.AppendFault(c.faults, c.fail(at, what, "thread %d stands twice; the first counts", c.last.tid))
-			return nil
+		if c.tids[c.last.tid] && c.last.tid != 0 { // a kernel's core has 0 for each idle CPU
+			return c.fail(at, what, "thread %d stands twice; the first counts", c.last.tid)
 		}
 		c.tids[c.last.tid] = true
 		c.threads = append(c.threads, c.last)
@@ -359,7 +426,7 @@ func (c *core) note(typ uint32, at int64, b []byte) error {
 		if err == nil && c.layout != nil && !slices.Equal(layout, c.layout) {
 			err = c.fail(at, what, "differs from the one before")
 		}
-		c.layout = layout
+		c.layout, c.misplaced = layout, c.misplaced || err != nil
 		return err
 	}
 	t := c.last
@@ -368,8 +435,7 @@ func (c *core) note(typ uint32, at int64, b []byte) error {
 	}
 	registers := map[uint32]*note{ntPRFPReg: &t.fpregs, ntPRXFPReg: &t.xfpregs, ntX86XState: &t.xstate, ntX86ShStk: &t.ssp}[typ]
 	if registers.b != nil {
-		c.faults = codec.AppendFault(c.faults, c.fail(at, what, "stands twice for thread %d; the first counts", t.tid))
-		return nil
+		return c.fail(at, what, "stands twice for thread %d; the first counts", t.tid)
 	}
 	*registers = note{b, at}
 	return nil
@@ -433,28 +499,66 @@ func (c *core) state(t *thread) (*xstate.State, error) {
 	return s, nil
 }
 
+// registers reads the floating-point registers. An area that cannot be read leaves
+// those of the other notes.
 func (c *core) registers(t *thread) (*xstate.State, error) {
-	parse, typ, from := xstate.ParseFXArea, uint32(ntPRFPReg), t.fpregs
+	legacy, err := c.legacy(t)
+	if t.xstate.b == nil {
+		return legacy, err
+	}
+	s, xerr := c.xstate(t.xstate.b)
+	switch xerr = areaError(c.path, t.xstate.at, noteNames[ntX86XState], xerr); {
+	case xerr != nil && (err != nil || legacy.Format == xstate.FormatNone):
+		return nil, xerr
+	case xerr != nil:
+		c.fault(xerr)
+		return legacy, nil
+	}
+	if err != nil || legacy.Format == xstate.FormatNone { // the area has them too
+		if legacy, err = fxState(t.xstate.b); err != nil {
+			return nil, areaError(c.path, t.xstate.at, noteNames[ntX86XState], err)
+		}
+	}
+	return unvouched(s, legacy), nil
+}
+
+// legacy reads the notes of x87 and SSE registers.
+func (c *core) legacy(t *thread) (*xstate.State, error) {
+	typ, from := uint32(ntPRFPReg), t.fpregs
 	switch {
-	case t.xstate.b != nil:
-		parse, typ, from = c.xstate, ntX86XState, t.xstate
 	case t.xfpregs.b != nil:
 		typ, from = ntPRXFPReg, t.xfpregs
 	case from.b == nil:
-		return xstate.NewState(xstate.FormatNone), nil
+		return &xstate.State{Unknown: xstate.User()}, nil
 	case len(from.b) == fsaveSize:
 		return fromFSave(from.b), nil
 	}
-	s, err := parse(from.b)
-	if err != nil {
-		return nil, areaError(c.path, from.at, noteNames[typ], err)
+	s, err := fxState(from.b)
+	return s, areaError(c.path, from.at, noteNames[typ], err)
+}
+
+// unvouched puts x87 and SSE registers in where XSTATE_BV has no bit for them. The kernel
+// has INIT there, or zeros; other values are of writers that do not keep XSTATE_BV, as
+// CRIU's coredump script and Delve where there is no XSAVE: then it is 0, and tells
+// nothing of other components either.
+func unvouched(s, legacy *xstate.State) *xstate.State {
+	set := legacy.With(xstate.InUse) &^ s.BV &^ legacy.FX.Zero()
+	if set != 0 && s.BV == 0 {
+		return legacy
 	}
-	return s, nil
+	s.FX.Copy(&legacy.FX, set)
+	return s
 }
 
 func (c *core) xstate(b []byte) (*xstate.State, error) {
+	if len(b) < xstate.MinArea {
+		return fxState(b)
+	}
 	layout := c.layout
-	if layout == nil {
+	switch {
+	case c.machine == nil && c.misplaced:
+		return nil, &LayoutError{Size: len(b), Reason: "NT_X86_XSAVE_LAYOUT is damaged"}
+	case layout == nil || c.misplaced:
 		var err error
 		xcr0 := xstate.AreaXCR0(b)
 		layout, err = areaLayout(b, c.machine, xcr0)
@@ -465,7 +569,7 @@ func (c *core) xstate(b []byte) (*xstate.State, error) {
 			return nil, err
 		}
 	}
-	return xstate.ParseArea(b, layout)
+	return parseLaid(b, layout)
 }
 
 func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }

@@ -15,6 +15,7 @@ type Spool struct {
 	r    io.Reader
 	f    *os.File
 	size int64 // of what is kept
+	err  error // why it is not more, [io.EOF] if there is not
 }
 
 // NewSpool starts to read a stream. The error is from the file system.
@@ -33,13 +34,16 @@ func (s *Spool) ReadAt(b []byte, off int64) (int, error) {
 	if off > maxSpool-int64(len(b)) {
 		return 0, fmt.Errorf("offset %#x lies beyond what is kept of a stream, %d MiB; give the core as a file", off, maxSpool>>20)
 	}
-	if more := off + int64(len(b)) - s.size; more > 0 {
-		n, err := io.CopyN(s.f, s.r, more)
-		if s.size += n; err != nil && err != io.EOF {
-			return 0, err
-		}
+	if more := off + int64(len(b)) - s.size; more > 0 && s.err == nil {
+		var n int64
+		n, s.err = io.CopyN(s.f, s.r, more)
+		s.size += n
 	}
-	return s.f.ReadAt(b, off)
+	n, err := s.f.ReadAt(b, off)
+	if err == io.EOF {
+		err = s.err
+	}
+	return n, err
 }
 
 // Close gives up what is kept.

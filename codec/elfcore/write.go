@@ -22,7 +22,8 @@ var ErrSameThread = errors.New("two threads of one number do not go into one ELF
 // offsets, which every gdb knows, and NT_X86_XSAVE_LAYOUT says so.
 //
 // XSTATE_BV is the thread's, with the legacy components always in use. A component
-// whose values the record lacks is written as INIT; lost names those.
+// whose values the record lacks is written as INIT; lost names those. What is unknown
+// of a thread stays so: the notes that would tell it are left out.
 //
 // The error is from w, or says what an ELF core cannot hold: no thread at all,
 // threads of 32 and of 64 bits ([ErrMixedModes]) or of one number ([ErrSameThread]),
@@ -117,11 +118,13 @@ func (e *writer) thread(t *codec.Thread, i int) error {
 	clear(fx[416:])
 	if e.is32 {
 		e.note("CORE", ntPRFPReg, toFSave(&fx))
-		e.note("LINUX", ntPRXFPReg, fx[:])
 	} else {
 		e.note("CORE", ntPRFPReg, fx[:])
 	}
-	if !e.xsave {
+	if e.is32 && !s.Unknown.Has(xstate.SSE) {
+		e.note("LINUX", ntPRXFPReg, fx[:])
+	}
+	if !e.xsave || s.Unknown != 0 {
 		return nil
 	}
 	s = s.Clone()

@@ -91,7 +91,7 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 		if extra := bv &^ (comp &^ compacted); extra != 0 {
 			return nil, &AreaError{offXStateBV, "xstate_bv", fmt.Sprintf("%v is not in xcomp_bv", extra)}
 		}
-		l = l.CompactLayout(comp &^ compacted)
+		l = l.Of(b)
 		mxcsrValid = SSE.Mask()
 	case comp != 0:
 		return nil, &AreaError{offXCompBV, "xcomp_bv", fmt.Sprintf("%#x is neither zero nor compacted format", uint64(comp))}
@@ -105,15 +105,10 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 	s.FX = FXArea(b)
 	s.scrub()
 	initial := InitFXArea()
-	if !bv.Has(X87) {
-		copy(s.FX[:offMXCSR], initial[:offMXCSR])
-		copy(s.FX.STSpace(), initial.STSpace())
-	}
-	if !bv.Has(SSE) {
-		copy(s.FX.XMMSpace(), initial.XMMSpace())
-	}
-	if bv&mxcsrValid == 0 {
-		s.FX.SetMXCSR(InitMXCSR)
+	mxcsr := s.FX.MXCSR()
+	s.FX.Copy(&initial, Legacy&^bv)
+	if bv&mxcsrValid != 0 {
+		s.FX.SetMXCSR(mxcsr)
 	}
 	for _, p := range l {
 		c := p.Feature.Component()
@@ -134,6 +129,25 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 		s.data[p.Feature] = d
 	}
 	return s, nil
+}
+
+// Of returns the layout of an area: l itself, or what follows from the header of one of
+// compacted format.
+func (l Layout) Of(b []byte) Layout {
+	if !AreaCompacted(b) {
+		return l
+	}
+	return l.CompactLayout(Features(binary.LittleEndian.Uint64(b[offXCompBV:])) &^ compacted)
+}
+
+// Beyond returns the components that do not lie whole in an area of size bytes.
+func (l Layout) Beyond(size int) (set Features) {
+	for _, p := range l {
+		if !p.fits(size) {
+			set |= p.Feature.Mask()
+		}
+	}
+	return set
 }
 
 // fits reports whether the component lies in the extended region of an area of

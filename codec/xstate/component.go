@@ -134,6 +134,9 @@ var components = [...]Component{
 	{Feature: APX, Name: "APX", flag: "apx", Size: 128, Intel: 960, banks: []bank{{name: "r", first: 16, n: 16, stride: 8, size: 8}}},
 }
 
+// User returns the components of the table that XCR0 enables for programs.
+func User() Features { return with(func(c *Component) bool { return !c.Supervisor }) }
+
 // Component returns the table's entry for f, or nil if it has none. The entry is
 // shared: do not change it.
 func (f Feature) Component() *Component {

@@ -1,6 +1,9 @@
 package xstate
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // Offsets in the legacy area, 64-bit form (SDM vol. 1, table 10-2).
 const (
@@ -74,6 +77,29 @@ func (a *FXArea) XMMSpace() []byte { return a[offXMM:][:256:256] }
 // Registers returns the bytes that the registers lie in, with the padding between them:
 // what follows is reserved, or software's.
 func (a *FXArea) Registers() []byte { return a[:offXMM+256] }
+
+// Copy takes the registers of those of x87 and SSE that are in the set from another area.
+func (a *FXArea) Copy(from *FXArea, set Features) {
+	if set.Has(X87) {
+		copy(a[:offMXCSR], from[:offMXCSR])
+		copy(a.STSpace(), from.STSpace())
+	}
+	if set.Has(SSE) {
+		a.SetMXCSR(from.MXCSR())
+		copy(a.XMMSpace(), from.XMMSpace())
+	}
+}
+
+// Zero returns those of x87 and SSE whose bytes are all 0, which is not INIT.
+func (a *FXArea) Zero() (set Features) {
+	if bytes.Equal(a[:offMXCSR], zeros[:offMXCSR]) && bytes.Equal(a.STSpace(), zeros[:128]) {
+		set |= X87.Mask()
+	}
+	if a.MXCSR() == 0 && bytes.Equal(a.XMMSpace(), zeros[:256]) {
+		set |= SSE.Mask()
+	}
+	return set
+}
 
 // ST returns register ST(i), which is stack order, not physical order.
 func (a *FXArea) ST(i int) Float80 { return Float80(a[offST+16*i:][:10]) }

@@ -47,9 +47,11 @@ const (
 	InUse
 	// Lost: the bit is set and the record holds no data.
 	Lost
+	// Unknown: the record does not tell.
+	Unknown
 )
 
-var statusNames = [...]string{"absent", "init", "zero", "in-use", "lost"}
+var statusNames = [...]string{"absent", "init", "zero", "in-use", "lost", "unknown"}
 
 func (s Status) String() string { return statusNames[s] }
 
@@ -67,9 +69,13 @@ func (s *ShadowStack) Enabled() bool { return s != nil && s.Status&1 != 0 }
 // record.
 type State struct {
 	Format Format
-	Compat bool     // a 32-bit task: x87 and registers 0 to 7 only
-	BV     Features // XSTATE_BV as recorded; 0 unless Format is FormatXSave
-	FX     FXArea   // meaningless if Format is FormatNone
+	// Unknown is the components that the thread may have used, and that the record says
+	// nothing of: neither their values nor that they were in INIT. An image of CRIU has
+	// none, an ELF core what its writer left out.
+	Unknown Features
+	Compat  bool     // a 32-bit task: x87 and registers 0 to 7 only
+	BV      Features // XSTATE_BV as recorded; 0 unless Format is FormatXSave
+	FX      FXArea   // meaningless if Format is FormatNone
 
 	// STLen and XMMLen are the bytes of st_space and xmm_space that the container
 	// held: 128 and 256, unless the record is damaged.
@@ -164,10 +170,7 @@ func (s *State) Recorded() Features {
 // status. Bits of XSTATE_BV that name no component are left out.
 func (s *State) Present() iter.Seq2[Feature, Status] {
 	return func(yield func(Feature, Status) bool) {
-		if s.Format == FormatNone {
-			return
-		}
-		for f := range (Legacy | s.BV&Known | s.Recorded()).All() {
+		for f := range (Legacy | s.BV&Known | s.Recorded() | s.Unknown).All() {
 			if st := s.Status(f); st != Absent && !yield(f, st) {
 				return
 			}
@@ -178,6 +181,8 @@ func (s *State) Present() iter.Seq2[Feature, Status] {
 // Status returns the state of component f.
 func (s *State) Status(f Feature) Status {
 	switch {
+	case s.Unknown.Has(f):
+		return Unknown
 	case s.Format == FormatNone:
 		return Absent
 	case Legacy.Has(f):
@@ -218,12 +223,12 @@ var initFX = InitFXArea()
 // View returns the bytes that a component's registers lie in: the legacy area for
 // x87 and SSE, else the component's data at its full size. A component in INIT
 // shows its INIT value whatever bytes the record holds; one with no value, because
-// it is absent or lost, gives nil. The bytes are shared: do not change them.
+// it is absent, lost or unknown, gives nil. The bytes are shared: do not change them.
 func (s *State) View(f Feature) []byte {
 	c := f.Component()
 	st := s.Status(f)
 	switch {
-	case c == nil || st == Absent || st == Lost:
+	case c == nil || st == Absent || st == Lost || st == Unknown:
 		return nil
 	case Legacy.Has(f):
 		return s.FX[:]
@@ -238,9 +243,9 @@ func (s *State) View(f Feature) []byte {
 }
 
 // Value is [State.View] for what a restored process would see: a component that
-// the record lacks is in INIT. Only a lost one has no value, nil.
+// the record lacks is in INIT. Only one that is lost or unknown has no value, nil.
 func (s *State) Value(f Feature) []byte {
-	if v := s.View(f); v != nil || s.Status(f) == Lost || f.Component() == nil {
+	if v := s.View(f); v != nil || s.Status(f) != Absent || f.Component() == nil {
 		return v
 	}
 	return initView(f)
@@ -277,8 +282,8 @@ func (s *State) isInit(f Feature) bool {
 }
 
 // Used returns the names of the registers of f whose value differs from INIT, in
-// the order of the table. It is empty for a component that is absent, lost, in
-// INIT or zero.
+// the order of the table. It is empty for a component that is absent, lost, unknown,
+// in INIT or zero.
 func (s *State) Used(f Feature) []string {
 	view := s.View(f)
 	if view == nil {

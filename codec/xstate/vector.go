@@ -12,11 +12,12 @@ type Vector struct {
 func (v Vector) Hex() string { return hexValue(v.Bytes) }
 
 // vectorWidth returns the register width in bytes and the number of registers of
-// the widest view: zmm if a ZMM component has a value, ymm if AVX has, else xmm.
+// the widest view: zmm if a ZMM component has a value, ymm if AVX has, else xmm; none
+// without XMM registers.
 func (s *State) vectorWidth() (width, n int, prefix string) {
 	n = 16
 	switch hi256, hi16 := s.View(ZMMHi256) != nil, s.View(Hi16ZMM) != nil; {
-	case s.Format == FormatNone:
+	case s.View(SSE) == nil:
 		return 0, 0, ""
 	case hi16 && !s.Compat:
 		return 64, 32, "zmm"

@@ -36,6 +36,7 @@ const (
 	InitZeroed             Rule = "init-zeroed"
 	TrailingData           Rule = "trailing-data"
 	NoFPURecord            Rule = "no-fpu-record"
+	NotRecorded            Rule = "not-recorded"
 	FormatXSave            Rule = "format-xsave"
 	ComponentMissing       Rule = "component-missing"
 	ComponentUnusedMissing Rule = "component-unused-missing"
@@ -126,6 +127,9 @@ const (
 	// DowngradeLossless: the target lacks something that must be taken away, but
 	// no register value would be lost.
 	DowngradeLossless
+	// Undecided: nobody can tell, because the record says nothing of components that
+	// the target lacks. An image of CRIU tells of all.
+	Undecided
 	// DowngradeLossy: register values would be lost.
 	DowngradeLossy
 	// CodeUnfit: the process dies of the code that it has chosen, whatever becomes
@@ -135,7 +139,7 @@ const (
 	Damaged
 )
 
-var verdicts = [...]string{"compatible", "downgrade-lossless", "downgrade-lossy", "code-unfit", "damaged"}
+var verdicts = [...]string{"compatible", "downgrade-lossless", "unknown", "downgrade-lossy", "code-unfit", "damaged"}
 
 func (v Verdict) String() string { return verdicts[v] }
 
@@ -196,6 +200,7 @@ type Report struct {
 	From, To  xstate.Format
 	Decisions []Decision
 	Lost      []Loss
+	Unknown   xstate.Features // of which the record says nothing
 	// Dead is what would be lost too if the thread were not proved to have done with
 	// it, and Blocked the system call that it waits in.
 	Dead    []Loss

@@ -33,6 +33,9 @@ func array(f xstate.Feature) option {
 	return func(s *xstate.State) { s.SetData(f, make([]byte, f.Component().Size)) }
 }
 
+// unrecorded makes the record say nothing of the components.
+func unrecorded(set xstate.Features) option { return func(s *xstate.State) { s.Unknown = set } }
+
 // zero adds the component's array and sets its bit.
 func zero(f xstate.Feature) option {
 	return func(s *xstate.State) {
@@ -483,6 +486,10 @@ var ruleCases = []ruleCase{
 		"opmask", "", "target lacks it: opmask (k1-k3)"},
 	{compat.ComponentMissing, compat.Fatal, findings(fxsave(), to(xstate.FormatNone)),
 		"x87 SSE", "", "no register value would be lost"},
+	{compat.NotRecorded, compat.Risky, findings(none(unrecorded(xstate.User())), compat.Target{}),
+		"", "", "no FPU registers of the thread"},
+	{compat.NotRecorded, compat.Risky, findings(fxsave(unrecorded(xstate.User()&^xstate.X87.Mask())), compat.Target{}),
+		"", "", "nothing but x87 is recorded"},
 	{compat.ComponentUnusedMissing, compat.Note, findings(xsave(zero(xstate.Opmask), array(xstate.BNDCSR)), onHost(haswell)),
 		"BNDCSR opmask", "", "not in use"},
 	{compat.PKRUMissing, compat.Fatal, findings(xsave(pkru(0xfffffff0)), onHost(haswell)),
@@ -570,8 +577,8 @@ func TestRules(t *testing.T) {
 			t.Errorf("rule %s has no case", rule)
 		}
 	}
-	if got := len(compat.Rules()); got != 30 {
-		t.Errorf("%d rules, want 30", got)
+	if got := len(compat.Rules()); got != 31 {
+		t.Errorf("%d rules, want 31", got)
 	}
 }
 
@@ -584,7 +591,7 @@ func TestIntegrity(t *testing.T) {
 			got = append(got, rule)
 		}
 	}
-	if want := compat.Rules()[:10]; !slices.Equal(got, want) {
+	if want := compat.Rules()[:11]; !slices.Equal(got, want) {
 		t.Errorf("integrity rules %v, want %v", got, want)
 	}
 }
@@ -761,6 +768,58 @@ func TestRedacted(t *testing.T) {
 	for _, f := range findings(fxsave(mxcsr(0x21f80, 0xffff)), compat.Target{}) {
 		if strings.Contains(f.Redacted().Reason, "0x") {
 			t.Errorf("redacted reason shows a value: %s", f.Redacted().Reason)
+		}
+	}
+}
+
+// TestUnknown decides on records that say nothing of some components: they are no INIT,
+// and neither fit nor go.
+func TestUnknown(t *testing.T) {
+	extended := xstate.User() &^ xstate.Legacy
+	for _, tt := range []struct {
+		name   string
+		state  *xstate.State
+		target compat.Target
+		want   compat.Verdict
+	}{
+		{"nothing recorded", none(unrecorded(xstate.User())), onHost(haswell), compat.Undecided},
+		{"nothing recorded, no target", none(unrecorded(xstate.User())), compat.Target{}, compat.Compatible},
+		{"legacy alone", fxsave(unrecorded(extended)), onHost(haswell), compat.Undecided},
+		{"legacy alone, all of the rest there", fxsave(unrecorded(xstate.AVX.Mask())), onHost(haswell), compat.Compatible},
+		{"worse is known", fxsave(unrecorded(extended), mxcsr(0x1fc0, 0xffff)), onHost(masked), compat.DowngradeLossy},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := compat.Decide(tt.state, tt.target, compat.Policy{})
+			if r.Verdict != tt.want || r.Refused != (tt.want != compat.Compatible) {
+				t.Errorf("verdict %v, refused %v; want %v", r.Verdict, r.Refused, tt.want)
+			}
+			if r.Unknown != tt.state.Unknown {
+				t.Errorf("unknown %v, want %v", r.Unknown, tt.state.Unknown)
+			}
+			for _, d := range r.Decisions {
+				if r.Unknown.Has(d.Component) {
+					t.Errorf("%v: %s, though it is unknown", d.Component, d.Action)
+				}
+			}
+			for _, f := range r.Findings {
+				if f.Rule == compat.NoFPURecord || f.Rule == compat.ComponentUnusedMissing || len(f.Remedies) > 0 && f.Rule == compat.NotRecorded {
+					t.Errorf("%s: %s", f.Rule, f.Reason)
+				}
+			}
+		})
+	}
+}
+
+// TestForeign judges what is no checkpoint: there is nothing to do about any finding.
+func TestForeign(t *testing.T) {
+	for _, foreign := range []bool{true, false} {
+		j := compat.Judge(onHost(haswell), compat.Policy{})
+		j.Foreign = foreign
+		j.Taken(nil)
+		j.Thread(compat.Thread{TID: 1, State: xsave(use(xstate.Opmask, "k1"), lost(xstate.TileData))})
+		got := remedies(append(slices.Clone(j.Findings), j.Threads[0].Findings...))
+		if (got == "") != foreign {
+			t.Errorf("foreign %v: %s", foreign, got)
 		}
 	}
 }

@@ -22,9 +22,10 @@ type subject struct {
 	task   *facts.Process
 	tasks  []*facts.Process // all of them; nil if their code was not looked at
 
-	source *xstate.CPU // the machine of the checkpoint; nil if unknown
-	target Target
-	force  bool
+	source  *xstate.CPU // the machine of the checkpoint; nil if unknown
+	target  Target
+	force   bool
+	foreign bool // this is no checkpoint, so there is nothing to do about it
 
 	to      xstate.Format
 	allowed xstate.Features // what the target holds
@@ -41,16 +42,22 @@ func (sub *subject) check(scopes ...scope) []Finding {
 			sub.rule.check(sub)
 		}
 	}
+	if sub.foreign {
+		for i := range sub.findings {
+			sub.findings[i].Remedies = nil
+		}
+	}
 	return sub.findings
 }
 
 // Decide compares one thread's state with a target. It changes nothing:
 // [Report.Apply] carries the report out.
-func Decide(s *xstate.State, t Target, p Policy) *Report { return decide(s, t, p, nil, record, fit) }
+func Decide(s *xstate.State, t Target, p Policy) *Report {
+	return (&subject{target: t, force: p.Force}).report(s, record, fit)
+}
 
-// decide is Decide with what is known of the thread's code, and the rules to ask.
-func decide(s *xstate.State, t Target, p Policy, code *facts.Thread, scopes ...scope) *Report {
-	sub := &subject{target: t, force: p.Force, thread: code}
+// report is Decide for what the subject knows besides, and the rules to ask.
+func (sub *subject) report(s *xstate.State, scopes ...scope) *Report {
 	sub.state, sub.zeroed = withInit(s)
 	s = sub.state
 	sub.dead = sub.proved()
@@ -62,10 +69,13 @@ func decide(s *xstate.State, t Target, p Policy, code *facts.Thread, scopes ...s
 		r.withoutForce()
 	}
 	r.Verdict = verdict(r.Findings, len(r.Lost) > 0)
+	if host := sub.target.Host; host != nil && r.Unknown&(xstate.Legacy|^host.Possible()) != 0 {
+		r.Verdict = max(r.Verdict, Undecided)
+	}
 	if r.Verdict == Damaged {
-		r.Refused = !p.Force || !r.OnlyLost()
+		r.Refused = !sub.force || !r.OnlyLost()
 	} else {
-		r.Refused = !p.Force && r.Verdict != Compatible
+		r.Refused = !sub.force && r.Verdict != Compatible
 	}
 	return r
 }
@@ -139,7 +149,7 @@ func (sub *subject) resolve() {
 	}
 	if t.Host != nil {
 		hostFormat, known := t.Host.Format()
-		if t.Format == nil && s.Format == xstate.FormatNone {
+		if t.Format == nil && s.Format == xstate.FormatNone && s.Unknown == 0 {
 			sub.to = xstate.FormatFXSave
 		}
 		if known {
@@ -172,6 +182,8 @@ func (sub *subject) decide(r *Report) {
 	r.Changed = sub.to != s.Format || sub.zeroed != 0
 	for f, status := range s.Present() {
 		switch {
+		case status == xstate.Unknown:
+			r.Unknown |= f.Mask()
 		case status == xstate.Lost: // there is nothing to keep or to lose, only a bit
 			add(f, takeAway)
 		case f == xstate.SSE && sub.allowed.Has(f) && sub.badMXCSR() != 0:

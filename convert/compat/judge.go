@@ -42,7 +42,7 @@ type Judgement struct {
 	Tasks    []Task   // whose code was looked at
 	Threads  []Judged // in the order in which they were told
 	Verdict  Verdict  // the worst of the tasks and threads; Damaged if a file is
-	Foreign  bool     // set by the caller: this is no checkpoint of CRIU's
+	Foreign  bool     // set by the caller, before all else: this is no checkpoint of CRIU's
 	// Unchecked tells that nobody knows whether the code runs: a root was given, and a
 	// task's libc could not be proven in it.
 	Unchecked bool
@@ -90,7 +90,7 @@ func (j *Judgement) Code(code []*facts.Process) {
 	j.taskOf = map[int]int{}
 	for i, p := range code {
 		j.taskOf[p.PID] = i
-		sub := &subject{task: p, target: j.target}
+		sub := &subject{task: p, target: j.target, foreign: j.Foreign}
 		t := Task{PID: p.PID, Findings: append([]Finding{}, sub.check(task)...), Unfit: sub.unfitSlots()}
 		t.Verdict = verdict(t.Findings, false)
 		j.Tasks = append(j.Tasks, t)
@@ -105,7 +105,7 @@ func (j *Judgement) Code(code []*facts.Process) {
 func (j *Judgement) Taken(source *xstate.CPU) {
 	j.source = source
 	if j.target.Host != nil {
-		j.Findings = append(j.Findings, (&subject{source: source, tasks: j.code, target: j.target}).check(machines)...)
+		j.Findings = append(j.Findings, (&subject{source: source, tasks: j.code, target: j.target, foreign: j.Foreign}).check(machines)...)
 	}
 }
 
@@ -115,7 +115,8 @@ func (j *Judgement) Thread(th Thread) *Report {
 	if j.judgeCode {
 		scopes = append(scopes, thread)
 	}
-	r := decide(th.State, j.target, j.policy, j.threads[[2]int{th.PID, th.TID}], scopes...)
+	sub := &subject{target: j.target, force: j.policy.Force, foreign: j.Foreign, thread: j.threads[[2]int{th.PID, th.TID}]}
+	r := sub.report(th.State, scopes...)
 	j.Add(Judged{th.PID, th.TID, th.File, r})
 	j.Findings = append(j.Findings, (&subject{file: th.File, trailing: th.Trailing}).check(file)...)
 	if j.predictor != nil {

@@ -21,7 +21,7 @@ func (sub *subject) isaMissing() {
 	source, host := sub.machine(), sub.target.Host
 	switch {
 	case source == nil || source.Flags == nil:
-		sub.find(0, "instruction sets not checked: the checkpoint does not record the CPU that it was taken on").as(Note).
+		sub.find(0, "instruction sets not checked: the CPU that it was taken on is not recorded").as(Note).
 			mend(Remedy{Kind: RecordCPU})
 		return
 	case host.Flags == nil:
@@ -116,7 +116,7 @@ func (sub *subject) xsaveSizeDiffers() {
 	source, host := sub.source, sub.target.Host
 	note := func(format string, args ...any) { sub.find(0, format, args...).as(Note) }
 	if source == nil || source.XSave == nil {
-		note("XSAVE area size not checked: the checkpoint does not record the CPU that it was taken on")
+		note("XSAVE area size not checked: the CPU that it was taken on is not recorded")
 		return
 	}
 	if !*source.XSave {

@@ -42,6 +42,7 @@ var rules = [...]rule{
 	{InitZeroed, Risky, record, (*subject).initZeroed},
 	{TrailingData, Note, file, (*subject).trailingData},
 	{NoFPURecord, Risky, record, (*subject).noFPURecord},
+	{NotRecorded, Risky, record, (*subject).notRecorded},
 	{FormatXSave, Fatal, fit, (*subject).formatXSave},
 	{ComponentMissing, Fatal, fit, (*subject).componentMissing},
 	{ComponentUnusedMissing, Note, fit, (*subject).componentUnusedMissing},
@@ -155,6 +156,7 @@ func (sub *subject) bvWithoutData() {
 	}
 	f := sub.find(lost, "XSTATE_BV says in use, but the image holds no data: the values were lost at dump").mend(Remedy{Kind: ClearBits})
 	switch {
+	case sub.foreign: // whoever wrote it
 	case lost&xstate.AMX != 0:
 		f.Reason = "XSTATE_BV says in use, but the image holds no tile data: CRIU has no field for AMX, the tiles were lost at dump, " +
 			"and the restored process will die on its next AMX instruction"
@@ -203,8 +205,22 @@ func (sub *subject) trailingData() {
 // fpregs is a required field (images/core-x86.proto), so CRIU cannot parse the
 // image at all.
 func (sub *subject) noFPURecord() {
-	if sub.state.Format == xstate.FormatNone {
+	if sub.state.Format == xstate.FormatNone && sub.state.Unknown == 0 {
 		sub.find(0, "the image has no FPU record; today's CRIU refuses it").mend(Remedy{Kind: AddRecord})
+	}
+}
+
+// An ELF core has the notes that its writer knows: QEMU's linux-user/elfload.c none of
+// floating-point registers, others no NT_X86_XSTATE.
+func (sub *subject) notRecorded() {
+	unknown := sub.state.Unknown
+	have := xstate.Legacy &^ unknown
+	switch {
+	case unknown == 0:
+	case have == 0:
+		sub.find(0, "the core has no FPU registers of the thread; whether its writer left them out or they were in INIT, it does not tell")
+	default:
+		sub.find(0, "nothing but %s is recorded of the thread; whether it used more, nobody can tell", strings.Join(have.Names(), " and "))
 	}
 }
 
@@ -213,7 +229,7 @@ func (sub *subject) noFPURecord() {
 func (sub *subject) missing(inUse bool) xstate.Features {
 	var set xstate.Features
 	for f, status := range sub.state.Present() {
-		if !sub.allowed.Has(f) && f != xstate.PKRU && status != xstate.Lost && (status == xstate.InUse && !sub.dead.Has(f)) == inUse {
+		if !sub.allowed.Has(f) && f != xstate.PKRU && status != xstate.Lost && status != xstate.Unknown && (status == xstate.InUse && !sub.dead.Has(f)) == inUse {
 			set |= f.Mask()
 		}
 	}

@@ -171,7 +171,7 @@ func VerdictStyle(s *cli.IO, v compat.Verdict) *color.Color {
 	switch v {
 	case compat.Compatible:
 		return s.OutStyle(color.FgGreen)
-	case compat.DowngradeLossless:
+	case compat.DowngradeLossless, compat.Undecided:
 		return s.OutStyle(color.FgYellow)
 	}
 	return s.OutStyle(color.FgRed, color.Bold)
