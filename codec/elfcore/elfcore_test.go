@@ -18,6 +18,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/elfcore"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testelf "github.com/fpuimg/fpuimg/internal/test/elf"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 	"github.com/fpuimg/fpuimg/internal/test/truth"
 )
@@ -182,57 +183,7 @@ func statuses(t *testing.T, core []byte) map[int][]byte {
 
 func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
 
-// note builds one ELF note.
-func note(owner string, typ uint32, desc []byte) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, uint32(len(owner)+1))
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(desc)))
-	b = binary.LittleEndian.AppendUint32(b, typ)
-	b = append(append(b, owner...), 0)
-	for len(b)%4 != 0 {
-		b = append(b, 0)
-	}
-	b = append(b, desc...)
-	for len(b)%4 != 0 {
-		b = append(b, 0)
-	}
-	return b
-}
-
-// elf builds a core of notes alone.
-func elf(class int, machine uint16, notes ...[]byte) []byte {
-	n := bytes.Join(notes, nil)
-	le := binary.LittleEndian
-	if class == 32 {
-		h := make([]byte, 52+32)
-		copy(h, "\x7fELF\x01\x01\x01")
-		le.PutUint16(h[16:], 4)
-		le.PutUint16(h[18:], machine)
-		le.PutUint32(h[28:], 52)
-		le.PutUint16(h[42:], 32)
-		le.PutUint16(h[44:], 1)
-		le.PutUint32(h[52:], 4)
-		le.PutUint32(h[56:], 84)
-		le.PutUint32(h[68:], uint32(len(n)))
-		return append(h, n...)
-	}
-	h := make([]byte, 64+56)
-	copy(h, "\x7fELF\x02\x01\x01")
-	le.PutUint16(h[16:], 4)
-	le.PutUint16(h[18:], machine)
-	le.PutUint64(h[32:], 64)
-	le.PutUint16(h[54:], 56)
-	le.PutUint16(h[56:], 1)
-	le.PutUint32(h[64:], 4)
-	le.PutUint64(h[72:], 120)
-	le.PutUint64(h[96:], uint64(len(n)))
-	return append(h, n...)
-}
-
-func prstatus(size, at, tid int) []byte {
-	b := make([]byte, size)
-	binary.LittleEndian.PutUint32(b[at:], uint32(tid))
-	return b
-}
+var note, elf, prstatus = testelf.Note, testelf.Core, testelf.PRStatus
 
 // area returns a standard-format area with YMM3's high half set.
 func area(t *testing.T, l xstate.Layout, size int, xcr0 uint64) []byte {

@@ -12,42 +12,10 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/elfcore"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testelf "github.com/fpuimg/fpuimg/internal/test/elf"
 )
 
-// usedFX is a legacy area with PI in ST(0), a flag in MXCSR and numbers in the XMM
-// registers.
-func usedFX() *xstate.FXArea {
-	fx := xstate.InitFXArea()
-	fx.SetMXCSR(0x1fa0)
-	fx.SetFTWRaw(0x80)
-	copy(fx.STSpace(), "\x35\xc2\x68\x21\xa2\xda\x0f\xc9\x00\x40")
-	for i := range fx.XMMSpace() {
-		fx.XMMSpace()[i] = byte(i%16 + i/16 + 1)
-	}
-	return &fx
-}
-
-// rawArea is an area of size bytes as a writer put it together: the legacy area, XCR0 and
-// XSTATE_BV, and numbers in the AVX component where there is room.
-func rawArea(fx *xstate.FXArea, size int, xcr0, bv uint64) []byte {
-	b := make([]byte, size)
-	copy(b, fx[:])
-	binary.LittleEndian.PutUint64(b[464:], xcr0)
-	binary.LittleEndian.PutUint64(b[512:], bv)
-	for i := 576; i < min(size, 832); i++ {
-		b[i] = byte(i - 576 + 0x41)
-	}
-	return b
-}
-
-// unowned builds a note without an owner, as Delve does.
-func unowned(typ uint32, desc []byte) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, 0)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(desc)))
-	return append(binary.LittleEndian.AppendUint32(b, typ), desc...)
-}
-
-func status64(tid int) []byte { return note("CORE", 1, prstatus(336, 32, tid)) }
+var usedFX, rawArea, status64 = testelf.UsedFX, testelf.Area, testelf.Status64
 
 // describe spells the threads of a core and what is wrong with it.
 func describe(b []byte) string {
@@ -117,11 +85,11 @@ func TestWriters(t *testing.T) {
 			"7 xsave 0x5 in-use=x87|SSE|AVX"},
 		{"zeros for INIT", elf(64, 62, st, fp(&zeros), note("LINUX", 0x202, rawArea(&zeros, 832, 7, 0))),
 			"7 xsave 0x0 init=x87|SSE|AVX"},
-		{"Delve, no XSAVE", elf(64, 62, delve, unowned(1, prstatus(336, 32, 7)), unowned(0x202, rawArea(used, 576, 0, 0))),
+		{"Delve, no XSAVE", elf(64, 62, delve, note("", 1, prstatus(336, 32, 7)), note("", 0x202, rawArea(used, 576, 0, 0))),
 			"7 fxsave 0x0 in-use=x87|SSE unknown=rest"},
-		{"Delve, no XSAVE, all INIT", elf(64, 62, delve, unowned(1, prstatus(336, 32, 7)), unowned(0x202, rawArea(&initial, 576, 0, 0))),
+		{"Delve, no XSAVE, all INIT", elf(64, 62, delve, note("", 1, prstatus(336, 32, 7)), note("", 0x202, rawArea(&initial, 576, 0, 0))),
 			"7 xsave 0x0 init=x87|SSE"},
-		{"Delve", elf(64, 62, delve, unowned(1, prstatus(336, 32, 7)), unowned(0x202, rawArea(used, 832, 0, 7)), unowned(1, prstatus(336, 32, 8)), unowned(0x202, rawArea(used, 832, 0, 3))),
+		{"Delve", elf(64, 62, delve, note("", 1, prstatus(336, 32, 7)), note("", 0x202, rawArea(used, 832, 0, 7)), note("", 1, prstatus(336, 32, 8)), note("", 0x202, rawArea(used, 832, 0, 3))),
 			"7 xsave 0x7 in-use=x87|SSE|AVX; 8 xsave 0x3 in-use=x87|SSE init=AVX"},
 		{"qemu-user", elf(64, 62, st, note("CORE", 6, make([]byte, 288))), "7 none 0x0 unknown=rest+SSE+x87"},
 		{"qemu-user, 32 bits", elf(32, 3, note("CORE", 1, prstatus(144, 24, 7))), "7 none 0x0 unknown=rest+SSE+x87"},
