@@ -3,13 +3,14 @@
 complete -c fpuimg -n __fish_use_subcommand -f -a show -d 'show the FPU state of every thread of a checkpoint'
 complete -c fpuimg -n __fish_use_subcommand -f -a check -d 'say whether a checkpoint fits a machine, and why not'
 complete -c fpuimg -n __fish_use_subcommand -f -a convert -d 'change the format of the FPU records of a checkpoint'
+complete -c fpuimg -n __fish_use_subcommand -f -a need -d 'say what a machine must have for a checkpoint to run there'
 complete -c fpuimg -n __fish_use_subcommand -f -a profile -d 'describe a machine for --host'
 complete -c fpuimg -n __fish_use_subcommand -f -a diff -d 'show what differs between the FPU states of two checkpoints'
 complete -c fpuimg -n __fish_use_subcommand -f -a completion -d 'print a script that completes fpuimg\'s commands in a shell'
 complete -c fpuimg -n __fish_use_subcommand -f -a help -d 'print the manual of a command'
 complete -c fpuimg -n __fish_use_subcommand -f -a version -d 'print the version'
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l regs -d 'print every register'
-complete -c fpuimg -n '__fish_seen_subcommand_from show' -l as -d 'print every register, the vector ones as LANES: hex (the default), f32, f64, i8, i16, i32, i64, u8, u16, u32 or u64' -a 'hex f32 f64 i8 i16 i32 i64 u8 u16 u32 u64' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from show' -l as -d 'print every register, the vector ones as LANES: hex (the default), f32, f64, i8, i16, i32, i64, u8, u16, u32 or u64' -a 'hex f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 text json affinity nfd-rule annotations' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l component -d 'only these state components: NAME[,NAME]...' -a 'x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l tid -d 'only these threads: TID[,TID]...' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l json -d 'print one JSON document'
@@ -40,8 +41,13 @@ complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l root -d 'prove by
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l json -d 'print one JSON document'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l help -d 'print the manual'
+complete -c fpuimg -n '__fish_seen_subcommand_from need' -l as -d 'print it as FORM: text, json, or for Kubernetes affinity, nfd-rule or annotations' -a 'hex f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 text json affinity nfd-rule annotations' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from need' -l root -d 'say what the code needs too, by the programs\' files below DIR: /, or a container\'s root file system; may be repeated' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from need' -l no-memory -d 'look at registers alone, not at the dumped memory'
+complete -c fpuimg -n '__fish_seen_subcommand_from need' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from need' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from profile' -s o -l output -d 'write to this new file instead of standard output, which is -' -r
-complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l format -d 'the format: json, or criu for CRIU\'s cpuinfo.img' -a 'json criu' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l format -d 'the FORMAT: json, criu for CRIU\'s cpuinfo.img, nfd for Node Feature Discovery, or tunables for glibc' -a 'json criu nfd tunables' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l common -d 'the profile that all named machines share'
 complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from profile' -l help -d 'print the manual'
@@ -54,5 +60,5 @@ complete -c fpuimg -n '__fish_seen_subcommand_from diff' -l help -d 'print the m
 complete -c fpuimg -n '__fish_seen_subcommand_from completion' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from completion' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish' -f
-complete -c fpuimg -n '__fish_seen_subcommand_from help' -a 'show check convert profile diff completion' -f
+complete -c fpuimg -n '__fish_seen_subcommand_from help' -a 'show check convert need profile diff completion' -f
 complete -c fpuimg -n '__fish_seen_subcommand_from version' -f

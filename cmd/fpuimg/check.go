@@ -60,7 +60,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 			return 0, err
 		}
 		if o.noMemory && len(o.code.dirs) > 0 {
-			return 0, &cli.UsageError{Err: errors.New("--root is for the dumped memory, and --no-memory leaves it out")}
+			return 0, errNoMemoryRoot
 		}
 		if err := o.code.open(); err != nil {
 			return 0, err

@@ -28,6 +28,9 @@ type codeOptions struct {
 	roots *program.Roots // nil: only in the images
 }
 
+// errNoMemoryRoot is a command line that contradicts itself.
+var errNoMemoryRoot = &cli.UsageError{Err: errors.New("--root is for the dumped memory, and --no-memory leaves it out")}
+
 func (o *codeOptions) flags(fs *pflag.FlagSet, usage string) {
 	fs.StringArrayVar(&o.dirs, "root", nil, usage)
 }

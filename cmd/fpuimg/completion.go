@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -44,7 +45,7 @@ func setupCompletion(*pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 // the same in every command.
 func flagValues() map[string]cli.Values {
 	return map[string]cli.Values{
-		"as":        {Words: laneNames},
+		"as":        {Words: slices.Concat(laneNames, needForms)},
 		"color":     {Words: cli.Colors},
 		"component": {Words: xstate.Known.Names()},
 		"compress":  {Words: compressions},

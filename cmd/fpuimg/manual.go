@@ -42,6 +42,7 @@ The commands:
   show     every thread's state components and registers
   check    whether it fits a machine, why not, and what CRIU would do
   convert  change the format of the FPU records
+  need     what a machine must have for a checkpoint to run there
   profile  describe a machine for --host
   diff     what differs between two checkpoints
   help     the manual of a command: fpuimg help show
@@ -52,7 +53,7 @@ Standard output is data, standard error is talk. NO_COLOR is honoured, and
 nothing is told by colour alone.
 `,
 	Exits: exits,
-	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-profile", "fpuimg-diff", "fpuimg-completion", "criu(8)"},
+	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-need", "fpuimg-profile", "fpuimg-diff", "fpuimg-completion", "criu(8)"},
 }
 
 var showManual = cli.Manual{
@@ -211,13 +212,53 @@ fpuimg show --host=PROFILE --elf-core=FILE makes a core of it that says so.
 	See:   []string{"fpuimg", "fpuimg-profile", "fpuimg-convert", "criu(8)"},
 }
 
+var needManual = cli.Manual{
+	Name:     "fpuimg need",
+	Short:    "say what a machine must have for a checkpoint to run there",
+	Synopsis: "[--as=FORM] [--root DIR]... [OPTION]... [PATH]...",
+	Body: `
+Says what a checkpoint needs, not what the machine had that it was taken on: what
+check finds missing on a machine that has nothing but x86-64.
+
+  level       the lowest level of the x86-64 psABI that guarantees all of it
+  components  whose registers are in use, and will be read
+  CPU flags   of these, and of the functions that glibc has chosen
+  MXCSR       bits that not every CPU has
+  XSAVE area  where glibc's lazy binding saves registers by XSAVE, into a buffer that
+              was sized when the program started: what fits there
+  perhaps     flags of code that may run: a library's own, behind its own tests
+  not known   what was not found out
+
+What the code needs is known with --root only, as fpuimg help check tells. Without
+it the registers alone speak, and a program that runs code of AVX-512 may be said to
+need nothing: "not known" names that.
+
+With --as the same is printed for a scheduler. NFD is Node Feature Discovery, which
+labels the nodes of a Kubernetes cluster; what its labels do not say is named in
+comments.
+
+  json         the schema fpuimg.need/1
+  affinity     a nodeAffinity for the pod that restores it. Labels fpuimg-* are those
+               of fpuimg profile --format=nfd
+  nfd-rule     a NodeFeatureRule, which labels the nodes where it runs. It sees more
+               than labels: BMI2, say
+  annotations  for the OCI image that holds the checkpoint
+
+    fpuimg need ckpt
+    fpuimg need --root=/ --as=affinity ckpt
+    fpuimg need --root=/ --as=json a.tar b.tar
+`,
+	Exits: exits,
+	See:   []string{"fpuimg", "fpuimg-check", "fpuimg-profile"},
+}
+
 var profileManual = cli.Manual{
 	Name:     "fpuimg profile",
 	Short:    "describe a machine for --host",
-	Synopsis: "[-o FILE] [--format=json|criu] [--common PROFILE... | PROFILE]",
+	Synopsis: "[-o FILE] [--format=FORMAT] [--common PROFILE... | PROFILE]",
 	Body: `
-Describes this machine, from CPUID, XCR0 and the kernel, as JSON or as the
-cpuinfo.img that CRIU would write here. With --common the result is what all the
+Describes this machine, from CPUID, XCR0 and the kernel, as JSON or, with --format,
+as something else. With --common the result is what all the
 named machines share: what convert --host makes of an image for it fits each of
 them. An existing file is not overwritten.
 
@@ -235,6 +276,16 @@ by content. Links are followed, and pipes read to their end.
   ld.so      --list-diagnostics of glibc 2.33 or later; all leaves from 2.39 on
   log        dump.log or restore.log of criu -v4, or dmesg: the components
 
+FORMAT is one of these.
+
+  json      what --host reads; the default
+  criu      the cpuinfo.img that CRIU would write there
+  nfd       lines for Node Feature Discovery's features.d: the level, the size of the
+            XSAVE area and each component in XCR0, as labels fpuimg-* of the node
+  tunables  the value of GLIBC_TUNABLES with which a program of glibc 2.33 or later
+            starts that shall run on there: it hides from glibc what is missing. Set
+            it where the program starts; a checkpoint that exists is not changed
+
 Of several CPUs what all have counts. What a form does not record is unknown: it is
 not called missing, and what CRIU would make of it is unknown too. The JSON names
 such flags in unknown_flags.
@@ -242,6 +293,8 @@ such flags in unknown_flags.
     fpuimg profile -o haswell.json
     fpuimg profile --format=criu -o cpuinfo.img
     fpuimg profile --common *.json > fleet.json
+    fpuimg profile --format=nfd > /etc/kubernetes/node-feature-discovery/features.d/fpuimg
+    export $(fpuimg profile --format=tunables --common *.json)
     ssh node lscpu | fpuimg profile -o node.json -
 `,
 	Exits: exits,

@@ -83,6 +83,7 @@ func TestNamesDoNotReachTheTerminal(t *testing.T) {
 		{"convert", "--to=fxsave", dir}, {"convert", "--to=fxsave", "--dry-run", "--json", dir}, {"convert", "--host=" + host, "--dry-run", dir},
 		{"convert", "--to=fxsave", "--force", dir}, {"convert", "--to=fxsave", "--force", named}, {"convert", "--to=fxsave", "--force", "-o", dir, dir},
 		{"diff", dir, testimg.Path(t, "h-sse")}, {"diff", "--json", dir, testimg.Path(t, "h-sse")}, {"diff", testimg.Path(t, "h-threads8"), core},
+		{"need", dir}, {"need", "--as=json", dir, archive}, {"need", "--as=affinity", named}, {"need", "--as=nfd-rule", dir}, {"need", "--as=annotations", dir},
 		{"profile", host}, {"profile", dir}, {"profile", cut}, {"profile", "--common", host, dir},
 		{name}, {"help", name}, {"--" + name}, {"show", "--" + name}, {"show", "--component=" + name}, {"show", "--as=" + name}, {"show", "--tid=" + name},
 		{"show", "--color=" + name}, {"convert", "--to=" + name}, {"check", "--host=" + name}, {"completion", name},

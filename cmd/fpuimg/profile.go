@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -19,12 +20,12 @@ type profileOptions struct {
 }
 
 // profileFormats are the values of --format, the default first.
-var profileFormats = []string{"json", "criu"}
+var profileFormats = []string{"json", "criu", "nfd", "tunables"}
 
 func setupProfile(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o profileOptions
 	fs.StringVarP(&o.output, "output", "o", "", "write to this new `file` instead of standard output, which is -")
-	fs.StringVar(&o.format, "format", "json", "the `format`: json, or criu for CRIU's cpuinfo.img")
+	fs.StringVar(&o.format, "format", "json", "the `FORMAT`: json, criu for CRIU's cpuinfo.img, nfd for Node Feature Discovery, or tunables for glibc")
 	fs.BoolVar(&o.common, "common", false, "the profile that all named machines share")
 	return o.run
 }
@@ -46,10 +47,18 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		return 0, err
 	}
 	var b []byte
-	if o.format == "criu" {
+	switch o.format {
+	case "criu":
 		b, err = codec.MarshalCPUInfo(cpu)
 		err = cli.Hinted(err, "--format=json takes a machine of which less is known")
-	} else {
+	case "nfd":
+		b = nfdFile(cpu)
+	case "tunables":
+		if cpu.Flags == nil {
+			err = cli.Hinted(errors.New("nothing is recorded of which instruction sets it has"), "a profile made there by fpuimg profile records them")
+		}
+		b = []byte(strings.Join(cpuid.Tunables(cpu), "\n") + "\n")
+	default:
 		b, err = cli.EncodeJSON(cpuid.NewProfile(cpu), 0)
 		b = append(b, '\n')
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
 // live is a program that runs, its memory, and the IRELATIVE slots of its objects.
@@ -21,6 +22,7 @@ type live struct {
 	mem       *os.File
 	resolvers map[uint64]uint64 // resolver by slot; as linked, the objects numbered in bits 56 and up
 	biases    []uint64
+	files     []*file
 	features  record
 }
 
@@ -37,12 +39,12 @@ func (l *live) word(t *testing.T, addr uint64) uint64 {
 	return le64(b[:])
 }
 
-// start runs cat with some of glibc's tunables until the test ends. libm is there to
+// start runs cat with an environment until the test ends. libm is there to
 // have its resolvers too.
-func start(t *testing.T, tunables string) *live {
+func start(t *testing.T, env ...string) *live {
 	t.Helper()
 	cmd := exec.Command("/bin/cat")
-	cmd.Env = []string{"LD_PRELOAD=libm.so.6", "GLIBC_TUNABLES=" + tunables}
+	cmd.Env = append(env, "LD_PRELOAD=libm.so.6")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -102,6 +104,7 @@ func start(t *testing.T, tunables string) *live {
 		}
 		n := uint64(len(l.biases)) << 56
 		l.biases = append(l.biases, o.biases(from, 0)[0])
+		l.files = append(l.files, &file{obj: o, reaches: map[uint64]reach{}})
 		for r := range o.relocations {
 			if r.kind == elf.R_X86_64_IRELATIVE {
 				l.resolvers[n|r.at] = n | r.addend
@@ -109,7 +112,7 @@ func start(t *testing.T, tunables string) *live {
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("%q: %d cpu_features in the loader, want 1", tunables, len(found))
+		t.Fatalf("%q: %d cpu_features in the loader, want 1", env, len(found))
 	}
 	l.features = found[0]
 	return l
@@ -133,7 +136,7 @@ func TestResolveLive(t *testing.T) {
 		"glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX,-FMA,-FMA4,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM",
 		"glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX,-FMA,-FMA4,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM,-SSE4_2,-SSE4_1,-SSSE3",
 	} {
-		l := start(t, tunables)
+		l := start(t, "GLIBC_TUNABLES="+tunables)
 		if base == nil {
 			base = l
 		}
@@ -174,5 +177,37 @@ func TestResolveLive(t *testing.T) {
 	t.Logf("%d slots, %d different tables", len(base.resolvers), len(tables))
 	if len(base.resolvers) < 50 || len(tables) < 2 {
 		t.Errorf("%d slots, %d different tables: nothing was tried", len(base.resolvers), len(tables))
+	}
+}
+
+// A program that starts with the tunables of a machine chooses nothing that the machine
+// lacks, whatever CPU it starts on.
+func TestTunables(t *testing.T) {
+	if _, err := os.Stat("/lib64/ld-linux-x86-64.so.2"); errors.Is(err, os.ErrNotExist) {
+		t.Skip("the machine has no glibc")
+	}
+	chosen := map[string]bool{}
+	for _, name := range xstate.LevelNames() {
+		c, _ := xstate.ByName(name)
+		l := start(t, cpuid.Tunables(c)...)
+		var needs []string
+		for slot := range l.resolvers {
+			f := l.files[slot>>56]
+			at := l.word(t, l.addr(slot)) - l.biases[slot>>56]
+			if !f.obj.executable(at) { // the kernel's
+				continue
+			}
+			for _, flag := range flagNames(f.reached(at).features) {
+				if has, _ := c.Executes(flag); !has {
+					t.Errorf("%s: %#x needs %s", name, at, flag)
+				}
+				needs = append(needs, flag)
+			}
+		}
+		slices.Sort(needs)
+		chosen[fmt.Sprint(slices.Compact(needs))] = true
+	}
+	if len(chosen) < 3 {
+		t.Errorf("the tunables change nothing: %v", chosen)
 	}
 }

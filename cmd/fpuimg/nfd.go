@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// Node Feature Discovery (NFD) labels the nodes of a Kubernetes cluster with what CPUID
+// says of them, by the names of github.com/klauspost/cpuid. A label says what the CPU
+// has, not what the kernel lets programs use.
+
+// nfdLabel is what its labels of CPU features begin with.
+const nfdLabel = "feature.node.kubernetes.io/cpu-cpuid."
+
+// ownLabel is what the labels of the local feature file begin with, which
+// profile --format=nfd prints: what NFD has no labels for.
+const ownLabel = "feature.node.kubernetes.io/fpuimg-"
+
+// nfdNames are the names that are not Linux's in capitals without underscores.
+var nfdNames = map[string]string{
+	"3dnow": "AMD3DNOW", "3dnowext": "AMD3DNOWEXT", "abm": "LZCNT", "aes": "AESNI", "apx": "APX_F", "cx8": "CMPXCHG8", "fma": "FMA3", "fpu": "X87",
+	"lahf_lm": "LAHF", "pclmulqdq": "CLMUL", "pni": "SSE3", "sha_ni": "SHA", "sm3": "SM3_X86", "sm4": "SM4_X86", "sse4_1": "SSE4", "sse4_2": "SSE42",
+	"user_shstk": "CETSS",
+}
+
+// nfdLacks are the instruction sets that have no name there.
+var nfdLacks = []string{"avx512_4fmaps", "avx512_4vnniw", "clflush", "clflushopt", "clwb", "cpuid", "fsgsbase", "movrs", "mwaitx", "nopl", "pku", "rdpid", "tsc"}
+
+// nfdHides are the names that it gives no labels unless its configuration says so
+// (source/cpu/cpu.go, newDefaultConfig); a NodeFeatureRule sees them.
+var nfdHides = []string{"BMI1", "BMI2", "CLMUL", "CMOV", "CX16", "ERMS", "F16C", "HTT", "LZCNT", "MMX", "MMXEXT", "NX", "POPCNT", "RDRAND", "RDSEED", "RDTSCP",
+	"SGX", "SGXLC", "SSE", "SSE2", "SSE3", "SSE4", "SSE42", "SSSE3"}
+
+// nfdName is the name of a flag; "" if it has none.
+func nfdName(flag string) string {
+	if name, ok := nfdNames[flag]; ok {
+		return name
+	}
+	if slices.Contains(nfdLacks, flag) {
+		return ""
+	}
+	return strings.ToUpper(strings.ReplaceAll(flag, "_", ""))
+}
+
+// componentLabel is the name of a component in a label.
+func componentLabel(f xstate.Feature) string {
+	return "xcr0." + strings.Map(func(r rune) rune {
+		if r == ' ' {
+			return '-'
+		}
+		return r
+	}, f.String())
+}
+
+// nfdFile writes the local feature file of a machine: a line of name and value for each
+// label (NFD, features.d).
+func nfdFile(c *xstate.CPU) []byte {
+	w := &bytes.Buffer{}
+	level := 0
+	for i, name := range xstate.LevelNames() {
+		l, _ := xstate.ByName(name)
+		if slices.ContainsFunc(l.Flags, func(flag string) bool { yes, _ := c.Executes(flag); return !yes }) {
+			break
+		}
+		level = i + 1
+	}
+	fmt.Fprintf(w, "fpuimg-level=%d\n", level)
+	if c.XSaveSize != nil {
+		fmt.Fprintf(w, "fpuimg-xsave-size=%d\n", *c.XSaveSize)
+	}
+	if c.MXCSRMask != nil {
+		fmt.Fprintf(w, "fpuimg-mxcsr-mask=%#x\n", *c.MXCSRMask)
+	}
+	if set, known := c.Usable(); known {
+		fmt.Fprintf(w, "fpuimg-xcr0=%#x\n", uint64(set))
+		for f := range set.All() {
+			fmt.Fprintf(w, "fpuimg-%s=true\n", componentLabel(f))
+		}
+	}
+	every, _ := xstate.ByName(xstate.LevelNames()[0])
+	for _, flag := range nfdLacks {
+		if has, _ := c.Executes(flag); has && !slices.Contains(every.Flags, flag) {
+			fmt.Fprintf(w, "fpuimg-cpuid.%s=true\n", flag)
+		}
+	}
+	return w.Bytes()
+}
+
+// expression is one requirement on a label: that it is true, or below a number.
+type expression struct {
+	key   string
+	below int // 0: the label is true
+}
+
+func (e expression) yaml(indent string) string {
+	if e.below > 0 {
+		return fmt.Sprintf("%s- key: %s\n%s  operator: Lt\n%s  values: [%q]\n", indent, e.key, indent, indent, strconv.Itoa(e.below))
+	}
+	return fmt.Sprintf("%s- key: %s\n%s  operator: In\n%s  values: [\"true\"]\n", indent, e.key, indent, indent)
+}
+
+// requirements splits what is needed into labels that NFD gives, those of the local
+// feature file, and names that a NodeFeatureRule alone sees.
+func (n *needs) requirements() (labels, own []expression, hidden []string) {
+	for _, flag := range n.Flags {
+		switch name := nfdName(flag); {
+		case name == "":
+			own = append(own, expression{key: ownLabel + "cpuid." + flag})
+		case slices.Contains(nfdHides, name):
+			hidden = append(hidden, name)
+		default:
+			labels = append(labels, expression{key: nfdLabel + name})
+		}
+	}
+	for f := range n.Components.All() {
+		own = append(own, expression{key: ownLabel + componentLabel(f)})
+	}
+	if n.XSaveSize != 0 {
+		own = append(own, expression{key: ownLabel + "xsave-size", below: n.XSaveSize + 1})
+	}
+	return labels, own, hidden
+}
+
+// kubernetes prints what is needed as a YAML document.
+func (n *needs) kubernetes(w io.Writer, as string) {
+	labels, own, hidden := n.requirements()
+	fmt.Fprintf(w, "# %s\n", cli.Printable(n.path))
+	for _, u := range n.Unknown {
+		fmt.Fprintf(w, "# not known: %s\n", cli.Printable(u))
+	}
+	if n.MXCSR != 0 {
+		fmt.Fprintf(w, "# no label says: MXCSR bits %#x\n", n.MXCSR)
+	}
+	if len(n.Possible) > 0 {
+		fmt.Fprintf(w, "# perhaps: %s\n", strings.Join(n.Possible, " "))
+	}
+	name := labelName(n.path)
+	switch as {
+	case "affinity":
+		if len(hidden) > 0 {
+			fmt.Fprintf(w, "# no label says: %s; fpuimg need --as=nfd-rule makes one\n", strings.Join(hidden, " "))
+		}
+		if len(own) > 0 {
+			fmt.Fprintf(w, "# labels %s* are those of fpuimg profile --format=nfd\n", ownLabel)
+		}
+		if len(labels)+len(own) == 0 {
+			fmt.Fprintln(w, "{}")
+			return
+		}
+		fmt.Fprint(w, "nodeAffinity:\n  requiredDuringSchedulingIgnoredDuringExecution:\n    nodeSelectorTerms:\n    - matchExpressions:\n")
+		for _, e := range append(labels, own...) {
+			fmt.Fprint(w, e.yaml("      "))
+		}
+	case "nfd-rule":
+		fmt.Fprintf(w, "apiVersion: nfd.k8s-sigs.io/v1alpha1\nkind: NodeFeatureRule\nmetadata:\n  name: fpuimg-%s\nspec:\n  rules:\n  - name: runs-%s\n    labels:\n      fpuimg-runs-%s: \"true\"\n    matchFeatures:\n", name, name, name)
+		if len(n.Flags) == 0 && len(own) == 0 {
+			fmt.Fprint(w, "    - feature: cpu.cpuid\n      matchExpressions: {}\n")
+		}
+		if names := slices.Sorted(slices.Values(nfdFlagNames(n.Flags))); len(names) > 0 {
+			fmt.Fprint(w, "    - feature: cpu.cpuid\n      matchExpressions:\n")
+			for _, name := range names {
+				fmt.Fprintf(w, "        %s: {op: Exists}\n", name)
+			}
+		}
+		if len(own) > 0 {
+			fmt.Fprint(w, "    - feature: local.feature\n      matchExpressions:\n")
+			for _, e := range own {
+				key := strings.TrimPrefix(e.key, "feature.node.kubernetes.io/")
+				if e.below > 0 {
+					fmt.Fprintf(w, "        %s: {op: Lt, value: [%q]}\n", key, strconv.Itoa(e.below))
+				} else {
+					fmt.Fprintf(w, "        %s: {op: IsTrue}\n", key)
+				}
+			}
+		}
+	case "annotations":
+		for _, a := range n.annotations() {
+			fmt.Fprintf(w, "%s: %q\n", a[0], a[1])
+		}
+	}
+}
+
+// nfdFlagNames are the names of those flags that have one.
+func nfdFlagNames(flags []string) (names []string) {
+	for _, flag := range flags {
+		if name := nfdName(flag); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// annotationPrefix is that of the annotations of an OCI image that holds a checkpoint,
+// beside the org.criu.checkpoint.* that checkpointctl writes.
+const annotationPrefix = "io.github.fpuimg.need."
+
+// annotations are what is needed as annotations of an OCI image: name and value.
+func (n *needs) annotations() [][2]string {
+	list := [][2]string{
+		{"components", strings.Join(n.Components.Names(), ",")},
+		{"flags", strings.Join(n.Flags, ",")},
+		{"possible-flags", strings.Join(n.Possible, ",")},
+	}
+	if level := n.levelOf(); level != "" {
+		list = append(list, [2]string{"level", level})
+	}
+	if n.XSaveSize != 0 {
+		list = append(list, [2]string{"xsave-size", strconv.Itoa(n.XSaveSize)})
+	}
+	list = append(list, [2]string{"checked", strconv.FormatBool(len(n.Unknown) == 0)})
+	for i := range list {
+		list[i][0] = annotationPrefix + list[i][0]
+	}
+	return list
+}
+
+// labelName makes a name that Kubernetes takes of a path: lower-case letters, digits and
+// dashes, 40 at most (RFC 1123).
+func labelName(path string) string {
+	if path == "." || path == "" {
+		path = "checkpoint"
+	}
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '-'
+	}, filepath.Base(filepath.Clean(path)))
+	name = strings.Trim(name[:min(len(name), 40)], "-")
+	if name == "" {
+		return "checkpoint"
+	}
+	return name
+}
