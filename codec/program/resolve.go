@@ -2,8 +2,10 @@ package program
 
 import (
 	"debug/elf"
+	"slices"
 
 	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/facts"
 )
 
 // resolve runs an IFUNC resolver of the process as the dynamic loader does
@@ -25,4 +27,44 @@ func (s *slot) irelative() uint64 {
 		return 0
 	}
 	return s.module.bias + s.addend
+}
+
+// maxResolvers bounds how many are run. Processes have some hundred.
+const maxResolvers = 1 << 12
+
+// confirm tells of slots that hold something else than their resolvers choose, for the
+// CPU that the loader recorded. Resolvers that cannot be run confirm nothing.
+func (p *process) confirm(slots []slot) {
+	chosen := map[uint64]uint64{}
+	for _, s := range slots {
+		resolver := s.irelative()
+		if m := p.moduleAt(s.value); resolver == 0 && m != nil {
+			resolver = m.resolver(s.names[0])
+		}
+		if resolver == 0 {
+			continue
+		}
+		want, known := chosen[resolver]
+		if !known && len(chosen) < maxResolvers {
+			want, _ = p.resolve(resolver, p.read, func(leaf, subleaf uint32) (cpuid.Regs, bool) { return cpuid.Regs{}, false })
+			chosen[resolver] = want
+		}
+		if want != 0 && want != s.value {
+			p.unknown(facts.Code, s.module.fact, "its slot %v holds %#x, and its resolver chooses %#x", &s, s.value, want)
+		}
+	}
+}
+
+// resolver returns the address of what chooses an IFUNC of a name; 0 if none does, or
+// each version has its own.
+func (m *module) resolver(name string) (addr uint64) {
+	for at, names := range m.ifuncs().resolvers {
+		if slices.Contains(names, name) {
+			if addr != 0 {
+				return 0
+			}
+			addr = m.bias + at
+		}
+	}
+	return addr
 }

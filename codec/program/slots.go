@@ -3,6 +3,7 @@ package program
 import (
 	"cmp"
 	"debug/elf"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,7 +19,13 @@ type exports struct {
 	// resolvers are the names of each resolver, by its address as linked.
 	resolvers map[uint64][]string
 	// plain are functions that share their name with an IFUNC, as another version of it.
-	plain map[uint64]bool
+	plain map[version]bool
+}
+
+// version is a function of a name, at an address as linked.
+type version struct {
+	name string
+	addr uint64
 }
 
 // ifuncs reads the dynamic symbols of a file.
@@ -26,7 +33,7 @@ func (f *file) ifuncs() *exports {
 	if f.exports != nil {
 		return f.exports
 	}
-	e := &exports{ifuncs: map[string]bool{}, resolvers: map[uint64][]string{}, plain: map[uint64]bool{}}
+	e := &exports{ifuncs: map[string]bool{}, resolvers: map[uint64][]string{}, plain: map[version]bool{}}
 	f.exports = e
 	if f.obj == nil {
 		return e
@@ -45,7 +52,7 @@ func (f *file) ifuncs() *exports {
 	}
 	for i := range f.obj.symbolCount() {
 		if s, _ := f.obj.symbol(i); s.kind == elf.STT_FUNC && s.index != elf.SHN_UNDEF && e.ifuncs[string(f.obj.text(s.name))] {
-			e.plain[s.value] = true
+			e.plain[version{f.obj.name(s.name), s.value}] = true
 		}
 	}
 	return e
@@ -59,6 +66,15 @@ type slot struct {
 	value  uint64
 	addend uint64   // of its relocation
 	names  []string // of the IFUNC that chose it; none if it has no name
+}
+
+// String is where the slot is, and what it is for.
+func (s *slot) String() string {
+	text := fmt.Sprintf("%#x", s.addr)
+	if names := publicNames(slices.Clone(s.names)); len(names) > 0 {
+		text += " for " + names[0]
+	}
+	return text
 }
 
 // slots returns the words of the process that hold what an IFUNC has chosen, the vDSO's
@@ -101,6 +117,8 @@ func (p *process) slots() (slots []slot, lazy int) {
 				lazy++
 			case s.kind == elf.R_X86_64_IRELATIVE || ifuncs[s.names[0]] && p.chosen(s.names[0], s.value):
 				slots = append(slots, s)
+			case ifuncs[s.names[0]] && !p.defines(s.names[0], s.value):
+				p.unknown(facts.Code, m.fact, "its slot %v holds %#x, where nothing of that name is", &s, s.value)
 			}
 		}
 	}
@@ -125,13 +143,33 @@ func (p *process) chosen(name string, value uint64) bool {
 		return false
 	}
 	e := m.ifuncs()
-	return e.ifuncs[name] && !e.plain[value-m.bias]
+	return e.ifuncs[name] && !e.plain[version{name, value - m.bias}]
+}
+
+// defines reports whether a file that is not unknown has a symbol of the name at the
+// address: another version, one that comes before the libc's, or the PLT of a program
+// that is linked to an address.
+func (p *process) defines(name string, addr uint64) bool {
+	m := p.moduleAt(addr)
+	if m == nil {
+		return false
+	}
+	if m.obj == nil {
+		return true
+	}
+	for i := range m.obj.symbolCount() {
+		if s, _ := m.obj.symbol(i); s.value == addr-m.bias && m.obj.name(s.name) == name {
+			return true
+		}
+	}
+	return false
 }
 
 // findTargets finds the functions that slots hold, and what they need.
 func (p *process) findTargets() {
 	p.Targets = []facts.Target{}
 	slots, lazy := p.slots()
+	p.confirm(slots)
 	byAddr := map[uint64]*facts.Target{}
 	for _, s := range slots {
 		t := byAddr[s.value]

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"bytes"
 	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
@@ -135,6 +136,9 @@ func TestTruthSource(t *testing.T) {
 		truth := corpus.Load(t, name)
 		for _, proc := range truth.Processes {
 			p := lookAt(t, name, proc.PID)
+			if len(p.Unknowns) > 0 {
+				t.Errorf("%s: unknown: %v", name, p.Unknowns)
+			}
 			auxv, err := hex.DecodeString(proc.AuxvHex)
 			if err != nil || len(auxv) == 0 {
 				t.Fatalf("%s: auxv %q", name, proc.AuxvHex)
@@ -381,6 +385,66 @@ func TestLibcUnproven(t *testing.T) {
 		}
 		l.Close()
 		roots.Close()
+	}
+}
+
+// A slot that holds another function than was chosen, or none, is told: every byte of one
+// is changed in turn.
+func TestSlotChanged(t *testing.T) {
+	for _, name := range []string{"lp-1", "lpst-1", "gh-lp1"} {
+		proc := corpus.Load(t, name).Processes[0]
+		p := lookAt(t, name, proc.PID)
+		for _, u := range p.Unknowns {
+			t.Errorf("%s: %v", name, u)
+		}
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(corpus.Images(t, name))); err != nil {
+			t.Fatal(err)
+		}
+		paths, err := filepath.Glob(filepath.Join(dir, "pages-*.img"))
+		if err != nil || len(paths) != 1 {
+			t.Fatal(paths, err)
+		}
+		pages, err := os.ReadFile(paths[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		slots, _ := p.slots()
+		kinds := map[elf.R_X86_64]int{}
+		for _, s := range slots {
+			if kinds[s.kind]++; kinds[s.kind] > 2 {
+				continue
+			}
+			page := make([]byte, codec.PageSize)
+			if _, err := p.mem.ReadAt(page, s.addr&^(codec.PageSize-1)); err != nil {
+				t.Fatal(err)
+			}
+			at := bytes.Index(pages, page) + int(s.addr%codec.PageSize)
+			for i := range 8 {
+				changed := slices.Clone(pages)
+				changed[at+i] ^= 0x40
+				if err := os.WriteFile(paths[0], changed, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				roots, err := OpenRoots(corpus.Root(t, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				l := NewLooker(codec.Dir(dir), roots)
+				q, err := l.Look(proc.PID, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.ContainsFunc(q.Unknowns, func(u facts.Unknown) bool {
+					return u.Topic == facts.Code && u.Object.Path == s.module.fact.Path && strings.Contains(u.Reason, s.String())
+				}) {
+					t.Errorf("%s: byte %d of %v %v changed, and is not told: %v", name, i, s.kind, &s, q.Unknowns)
+				}
+				l.Close()
+				roots.Close()
+			}
+		}
+		t.Logf("%s: %v", name, kinds)
 	}
 }
 
