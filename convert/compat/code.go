@@ -140,23 +140,30 @@ func (sub *subject) frameUnfit() {
 	}
 	for _, fr := range sub.thread.Frames {
 		held := fr.BV &^ xstate.Legacy &^ (fr.Dead & vectors)
-		if !fr.Live || held == 0 {
+		if held == 0 {
 			continue
+		}
+		before := "a signal handler is running, and what it interrupted goes on with the registers in its frame: "
+		if !fr.Live {
+			before = "a signal handler has returned from a frame that is left on the stack, and does not count; of a live one: "
 		}
 		size, sized := userSize(host)
 		lost := held &^ host.Possible()
-		const before = "a signal handler is running, and what it interrupted goes on with the registers in its frame: "
 		switch format, known := host.Format(); {
 		case known && format != xstate.FormatXSave:
-			sub.find(held, before+"%s has no XSAVE and takes only x87 and SSE from there", hostName(host))
+			sub.find(held, "%s%s has no XSAVE and takes only x87 and SSE from there", before, hostName(host))
 		case sized && fr.Size > size:
-			sub.find(held, before+"the frame's area has %d bytes, the kernel's on %s %d, so it takes only x87 and SSE from there", fr.Size, hostName(host), size)
+			sub.find(held, "%sthe frame's area has %d bytes, the kernel's on %s %d, so it takes only x87 and SSE from there", before, fr.Size, hostName(host), size)
 		case lost != 0:
-			sub.find(lost, before+"%s lacks %s, and the kernel kills the process with SIGSEGV at the return", hostName(host), strings.Join(lost.Names(), ", "))
+			sub.find(lost, "%s%s lacks %s, and the kernel kills the process with SIGSEGV at the return", before, hostName(host), strings.Join(lost.Names(), ", "))
 		default:
 			continue
 		}
-		sub.findings[len(sub.findings)-1].mend(Remedy{Kind: TakeLater}, Remedy{Kind: Level})
+		if f := &sub.findings[len(sub.findings)-1]; fr.Live {
+			f.mend(Remedy{Kind: TakeLater}, Remedy{Kind: Level})
+		} else {
+			f.as(Note)
+		}
 	}
 }
 

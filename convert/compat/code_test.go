@@ -128,6 +128,8 @@ var codeCases = []ruleCase{
 		"opmask", "", "waits in clock_nanosleep"},
 	{compat.FrameUnfit, compat.Risky, with(fxsave(), v3, frame(0x7, 2432)),
 		"AVX", "", "the frame's area has 2432 bytes, the kernel's on target 832"},
+	{compat.FrameUnfit, compat.Note, with(fxsave(), v3, facts.Thread{Frames: []facts.Frame{{BV: 0xe7, Size: 2432}}}),
+		"AVX opmask ZMM_Hi256 Hi16_ZMM", "", "left on the stack, and does not count"},
 	{compat.FrameUnfit, compat.Risky, with(fxsave(), milan, frame(0xe7, 2432)),
 		"opmask ZMM_Hi256 Hi16_ZMM", "", "SIGSEGV at the return"},
 	{compat.FrameUnfit, compat.Risky, with(fxsave(), old, frame(0x7, 2432)),
@@ -202,7 +204,6 @@ func TestCodeFits(t *testing.T) {
 		{"the buffer is judged by itself", of(wide, save(facts.XSave, 896, 0)), compat.XSaveSizeDiffers},
 		{"musl has no such buffer", of(wide, func(p *facts.Process) { p.Libc, p.Source = "musl", nil }), compat.XSaveSizeDiffers},
 		{"a profile without flags", of(blank, evex), compat.CodeMissing},
-		{"a stale frame", with(fxsave(), v3, facts.Thread{Frames: []facts.Frame{{BV: 0xe7, Size: 2432}}}), compat.FrameUnfit},
 		{"a frame of SSE alone", with(fxsave(), v3, frame(0x3, 2432)), compat.FrameUnfit},
 		{"a frame that fits", with(fxsave(), milan, frame(0x7, 2432)), compat.FrameUnfit},
 		{"a frame whose values are dead", with(fxsave(), v3, facts.Thread{Frames: []facts.Frame{{BV: 0xe7, Size: 2432, Live: true, Dead: 0xe4}}}), compat.FrameUnfit},
@@ -310,20 +311,6 @@ func TestProofs(t *testing.T) {
 		}
 		if out := r.Apply(s); out.BV.Has(xstate.Opmask) || out.Data(xstate.Opmask) != nil {
 			t.Errorf("opmask stays: %v", out.BV)
-		}
-	}
-}
-
-// A handler may look at the registers that it interrupted: with a live frame nothing is
-// dead, whatever the thread waits in.
-func TestProofsFrames(t *testing.T) {
-	for _, live := range []bool{true, false} {
-		j := compat.Judge(onHost(v3), compat.Policy{})
-		j.Proofs([]*facts.Process{program(evex, running(facts.Thread{Syscall: "pause", Dead: xstate.AVX512, Frames: []facts.Frame{{BV: 0x3, Size: 2432, Live: live}}}))})
-		j.Taken(nil)
-		r := j.Thread(compat.Thread{PID: 7, TID: 7, State: xsave(use(xstate.Opmask, "k1"))})
-		if dead := len(r.Dead) > 0; dead == live {
-			t.Errorf("a frame that is live %v: %v are dead", live, r.Dead)
 		}
 	}
 }
