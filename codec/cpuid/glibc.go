@@ -31,8 +31,55 @@ func GlibcLeaf(entry int) (leaf Leaf, ok bool) {
 	return glibcLeaves[entry], true
 }
 
+// glibcWords are the words of [xstate.Flag] that an entry of cpu_features holds, in the
+// order EAX to EDX; none holds something else.
+var glibcWords = [...][4]int{
+	{none, none, 4, 0}, {none, 9, 11, 18}, {none, none, 6, 1}, {10, none, none, none}, {none, 17, none, none}, {none, 13, none, none},
+	{word71EAX, none, none, word71EDX},
+}
+
+const none = -1
+
+// GlibcMask returns which bits of a register, EAX to EDX by number, of an entry of
+// cpu_features may be set on a CPU: in what CPUID answers, and in what of it is usable.
+// Of a register that holds no features, all may; what is not known of the CPU, it has not.
+func GlibcMask(c *xstate.CPU, entry, register int) (present, usable uint32) {
+	if entry >= len(glibcWords) || glibcWords[entry][register] == none {
+		return 1<<32 - 1, 1<<32 - 1
+	}
+	word := glibcWords[entry][register]
+	var named uint32
+	for f := range xstate.AllFlags() {
+		if int(f.Word) != word {
+			continue
+		}
+		named |= 1 << f.Bit
+		has, _ := c.HasFlag(f.Name)
+		if f.Name == "osxsave" && c.XSave != nil { // /proc/cpuinfo does not print it
+			has = *c.XSave
+		}
+		if has {
+			usable |= 1 << f.Bit
+		}
+	}
+	present = usable
+	if word < len(c.Capability) {
+		present |= c.Capability[word]
+	}
+	return present, present&^named | usable
+}
+
 // glibcVendors are the vendors of Kind, as CPUID leaf 0 spells them.
 var glibcVendors = map[uint32]string{1: "GenuineIntel", 2: "AuthenticAMD", 3: "  Shanghai  "}
+
+// GlibcZero is what CPUID 0 answers on a CPU of a kind.
+func GlibcZero(kind, maxLeaf uint32) Regs {
+	zero := Regs{EAX: maxLeaf}
+	if id := glibcVendors[kind]; id != "" {
+		zero.EBX, zero.EDX, zero.ECX = le32(id), le32(id[4:]), le32(id[8:])
+	}
+	return zero
+}
 
 // withXCR0 is a recorded CPU of which XCR0 is known.
 type withXCR0 struct {
@@ -46,11 +93,7 @@ func (w withXCR0) XCR0() (xstate.Features, bool) { return w.xcr0, true }
 func (g Glibc) CPU() *xstate.CPU {
 	features := maps.Clone(g.CPUID)
 	if g.MaxLeaf != 0 {
-		zero := Regs{EAX: g.MaxLeaf}
-		if id := glibcVendors[g.Kind]; id != "" {
-			zero.EBX, zero.EDX, zero.ECX = le32(id), le32(id[4:]), le32(id[8:])
-		}
-		features[Leaf{}] = zero
+		features[Leaf{}] = GlibcZero(g.Kind, g.MaxLeaf)
 	}
 	if len(g.Active) == 0 {
 		return CPU(features)

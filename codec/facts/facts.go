@@ -169,6 +169,10 @@ type Frame struct {
 	// Live tells that a handler will return to it. Others are what is left of frames
 	// that were returned from.
 	Live bool
+	// IP is where a live one was interrupted, and Needs the features of what can be
+	// reached from there, as of a [Thread].
+	IP    uint64
+	Needs []string
 	// Dead are the components of BV whose values the interrupted code does not read.
 	Dead xstate.Features
 }

@@ -136,6 +136,14 @@ func (s Features) With(f Feature) Features {
 // Has reports whether f is in the set.
 func (s Features) Has(f Feature) bool { return s[f>>6]>>(f&63)&1 != 0 }
 
+// Without returns the set without some features.
+func (s Features) Without(list ...Feature) Features {
+	for _, f := range list {
+		s[f>>6] &^= 1 << (f & 63)
+	}
+	return s
+}
+
 // Or returns the union.
 func (s Features) Or(t Features) Features { return Features{s[0] | t[0], s[1] | t[1]} }
 

@@ -179,6 +179,11 @@ func (i *Inst) Flow() Flow {
 // Target returns where a Jump, Branch or Call at the address goes.
 func (i *Inst) Target(addr uint64) uint64 { return addr + uint64(i.Len) + uint64(i.Imm) }
 
+// IsNop reports whether the instruction does nothing: what assemblers pad with.
+func (i *Inst) IsNop() bool {
+	return i.Map == OneByte && i.Op == 0x90 && i.REX&1 == 0 && i.Prefix&Rep == 0 || i.Map == Map0F && i.Op == 0x1f && i.ModRM>>3&7 == 0
+}
+
 // HasSIB reports whether a SIB byte follows ModRM.
 func (i *Inst) HasSIB() bool {
 	return i.Prefix&HasModRM != 0 && i.ModRM < 0xc0 && i.ModRM&7 == 4

@@ -272,6 +272,27 @@ func (m *Memory) Locate(addr uint64) (Location, bool) {
 	return Location{r.from.name, r.from.dir.files.Label(r.from.name), at, r.from.dir != m.images.root}, true
 }
 
+// Inherited returns a mapped address whose page is in an older dump, if any is.
+func (m *Memory) Inherited() (addr uint64, ok bool) {
+	older := func(s *space) *run {
+		for i := range s.runs {
+			if r := &s.runs[i]; r.from != nil && r.from.dir != m.images.root {
+				return r
+			}
+		}
+		return nil
+	}
+	if r := older(m.own); r != nil {
+		return r.start, true
+	}
+	for _, v := range m.vmas {
+		if v.segment != nil && older(v.segment) != nil {
+			return v.Start, true
+		}
+	}
+	return 0, false
+}
+
 // Range is addresses in one state.
 type Range struct {
 	Start, End uint64

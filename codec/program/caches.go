@@ -56,15 +56,11 @@ func (p *process) findCaches() {
 	loader := p.loader()
 	left := uint64(maxScan / 8)
 	buf := make([]byte, 64<<10)
-	for i, r := range p.ranges {
-		if r.module == loader || r.module.obj != nil && r.module.obj.isGlibc() || r.Prot&memory.Write == 0 {
+	for r := range p.data {
+		if r.module == loader || r.module.obj != nil && r.module.obj.isGlibc() {
 			continue
 		}
-		end := r.End
-		if v, ok := p.mem.VMA(end); ok && v.Anonymous() && (i+1 == len(p.ranges) || p.ranges[i+1].Start > end) {
-			end = min(v.End, max(end, r.module.bss(end)))
-		}
-		for run := range p.mem.Ranges(r.Start, end) {
+		for run := range p.mem.Ranges(r.Start, r.End) {
 			if run.State != memory.Dumped {
 				continue
 			}
@@ -78,6 +74,21 @@ func (p *process) findCaches() {
 					}
 				}
 			}
+		}
+	}
+}
+
+// data yields the writable mappings of the objects, each with the .bss behind it.
+func (p *process) data(yield func(mapped) bool) {
+	for i, r := range p.ranges {
+		if r.Prot&memory.Write == 0 {
+			continue
+		}
+		if v, ok := p.mem.VMA(r.End); ok && v.Anonymous() && (i+1 == len(p.ranges) || p.ranges[i+1].Start > r.End) {
+			r.End = min(v.End, max(r.End, r.module.bss(r.End)))
+		}
+		if !yield(r) {
+			return
 		}
 	}
 }

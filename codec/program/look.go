@@ -107,6 +107,8 @@ type process struct {
 	ranges  []mapped  // that map them, by address
 	pages   *pages
 	vdso    [2]uint64
+	record  *record // the cpu_features; nil if not found
+	records int     // places that look like it
 }
 
 // mapped is a mapping of a module.
@@ -388,11 +390,12 @@ func (p *process) findSource() {
 			found = findFeatures(found, buf, from, int(at-from), int(min(r.End, at+64<<10)-from))
 		}
 	}
+	p.records = len(found)
 	switch {
 	case len(found) > 1:
 		p.unknown(facts.Libc, m.fact, "%d places of its data look like glibc's cpu_features", len(found))
 	case len(found) == 1:
-		p.Source = found[0].source()
+		p.record, p.Source = &found[0], found[0].source()
 		p.Libc = "glibc"
 	case isMusl(m.fact.Path):
 		p.Libc = "musl"

@@ -26,7 +26,12 @@ const (
 // Where the FDE of a function ends, the walk goes on into the FDE that begins there, as
 // some of glibc's functions do, unless the last instruction was a call, which then does
 // not return. At a jump through a register or memory all of the FDE counts.
-func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) (r reach) {
+func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) reach {
+	return f.walk(entry, needs, nil)
+}
+
+// walk is reach, with a look at the address of each instruction.
+func (f *file) walk(entry uint64, needs func(*isa.Inst) isa.Features, visit func(at uint64)) (r reach) {
 	var seen addresses
 	todo := []uint64{entry}
 	whole := map[function]bool{}
@@ -49,23 +54,33 @@ func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) (r reach)
 		if !known || at < fn.start || at >= fn.end {
 			fn, known = f.obj.functions().find(at)
 		}
+		gap := false // between functions
 		for seen.add(at) {
 			if seen.n > maxReach || len(todo) > 2*maxReach {
 				incomplete(at, "more code than any function has")
 				return r
 			}
 			if known && at >= fn.end {
-				if fn, known = f.obj.functions().find(at); !known {
-					incomplete(at, "no function")
-					break
-				}
+				fn, known = f.obj.functions().find(at)
+				gap = !known
 			}
 			i, ok = f.obj.decode(at)
 			if !ok {
 				incomplete(at, "an unknown instruction")
 				break
 			}
+			if gap && !i.IsNop() { // padding leads into the next function
+				incomplete(at, "no function")
+				break
+			}
+			if gap {
+				fn, known = f.obj.functions().find(at + uint64(i.Len))
+				gap = !known
+			}
 			r.features = r.features.Or(needs(&i))
+			if visit != nil {
+				visit(at)
+			}
 			next := at + uint64(i.Len)
 			switch i.Flow() {
 			case isa.Branch:
@@ -80,9 +95,11 @@ func (f *file) reach(entry uint64, needs func(*isa.Inst) isa.Features) (r reach)
 					next = at // it does not return
 				}
 			case isa.Indirect:
-				if next = at; !known {
+				switch next = at; {
+				case !known && i.Prefix&isa.HasModRM != 0 && i.ModRM&0xc7 == 0x05: // of a PLT: its slot is another's
+				case !known:
 					incomplete(at, "a jump that cannot be followed")
-				} else if !whole[fn] {
+				case !whole[fn]:
 					whole[fn] = true
 					todo = append(todo, f.linear(fn)...)
 				}

@@ -80,6 +80,23 @@ func (s *slot) String() string {
 // slots returns the words of the process that hold what an IFUNC has chosen, the vDSO's
 // functions left out, and how many wait for lazy binding.
 func (p *process) slots() (slots []slot, lazy int) {
+	for s := range p.bound {
+		switch {
+		case s.module == nil:
+			lazy++
+		case s.kind == elf.R_X86_64_IRELATIVE || p.chosen(s.names[0], s.value):
+			slots = append(slots, s)
+		case !p.defines(s.names[0], s.value):
+			p.unknown(facts.Code, s.module.fact, "its slot %v holds %#x, where nothing of that name is", &s, s.value)
+		}
+	}
+	return slots, lazy
+}
+
+// bound yields the words that the loader fills in with functions, those of the vDSO left
+// out: by IRELATIVE, and by the name of an IFUNC. One that waits for lazy binding,
+// whatever its name, is yielded without a module.
+func (p *process) bound(yield func(slot) bool) {
 	ifuncs := map[string]bool{}
 	for _, m := range p.modules {
 		maps.Copy(ifuncs, m.ifuncs().ifuncs)
@@ -113,16 +130,17 @@ func (p *process) slots() (slots []slot, lazy int) {
 			}
 			switch {
 			case s.value == 0 || s.value >= p.vdso[0] && s.value < p.vdso[1]:
+				continue
 			case s.kind == elf.R_X86_64_JMP_SLOT && m.unbound(r.at, s.value):
-				lazy++
-			case s.kind == elf.R_X86_64_IRELATIVE || ifuncs[s.names[0]] && p.chosen(s.names[0], s.value):
-				slots = append(slots, s)
-			case ifuncs[s.names[0]] && !p.defines(s.names[0], s.value):
-				p.unknown(facts.Code, m.fact, "its slot %v holds %#x, where nothing of that name is", &s, s.value)
+				s.module = nil
+			case s.kind != elf.R_X86_64_IRELATIVE && !ifuncs[s.names[0]]:
+				continue
+			}
+			if !yield(s) {
+				return
 			}
 		}
 	}
-	return slots, lazy
 }
 
 // unbound reports whether a slot has the value that the linker gave it, which leads to

@@ -222,9 +222,12 @@ func (p *process) framesOn(sp uint64, known []facts.Frame) (list []facts.Frame, 
 			if onAlt(f.Address) != onAlt(sp) { // the thread is on another stack: it has returned
 				continue
 			}
-			f.Live = true
-			if ip := le64(frame[frameIP:]); p.atSyscall(ip) {
-				f.Dead, _ = p.dead(ip)
+			f.Live, f.IP = true, le64(frame[frameIP:])
+			if m := p.moduleAt(f.IP); m != nil && m.obj != nil {
+				f.Needs = flagNames(m.reach(f.IP-m.bias, (*isa.Inst).Faults).features)
+			}
+			if p.atSyscall(f.IP) {
+				f.Dead, _ = p.dead(f.IP)
 			}
 			if was := le64(frame[frameSP:]); onAlt(sp) && !onAlt(was) {
 				left, stack = was, stack[:min(uint64(len(stack)), alt+altSize-sp)]

@@ -1,0 +1,419 @@
+package program
+
+import (
+	"cmp"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
+	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/isa"
+	"github.com/fpuimg/fpuimg/codec/memory"
+)
+
+// Process is one process of a checkpoint, for who changes its memory. It can be asked as
+// long as its [Looker] is open.
+type Process struct {
+	*facts.Process
+	// Records is how many places of the loader's data look like cpu_features.
+	Records int
+
+	p      *process
+	traces map[uint64][]trace // by resolver
+}
+
+// trace is a run of a resolver: what it read of cpu_features, and what it chose.
+type trace struct {
+	at     []int // offsets in the record
+	b      []byte
+	chosen uint64
+}
+
+// Open finds out about one process what [Looker.Look] does, and keeps it at hand.
+func (l *Looker) Open(pid int, threads []codec.Thread) (*Process, error) {
+	p, err := l.look(pid, threads)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{p.Process, p.records, p, map[uint64][]trace{}}, nil
+}
+
+// Memory is that of the process.
+func (p *Process) Memory() *memory.Memory { return p.p.mem }
+
+// Features is glibc's record of the CPU; nil if there is none, or it is not clear.
+func (p *Process) Features() *Features {
+	if p.p.record == nil {
+		return nil
+	}
+	return &Features{*p.p.record}
+}
+
+// Object returns the file that an address lies in, nil if it is in none.
+func (p *Process) Object(addr uint64) *facts.Object {
+	if m := p.p.moduleAt(addr); m != nil {
+		return m.fact
+	}
+	return nil
+}
+
+// Loader is the object that chose the functions of the process: its dynamic loader, or
+// a static program itself; nil if it is not known.
+func (p *Process) Loader() *facts.Object {
+	if m := p.p.loader(); m != nil {
+		return m.fact
+	}
+	return nil
+}
+
+// Place spells an address: "libc.so.6+0x165b40", or the bare address of what no file is
+// mapped for.
+func (p *Process) Place(addr uint64) string {
+	m := p.p.moduleAt(addr)
+	if m == nil {
+		return fmt.Sprintf("%#x", addr)
+	}
+	return fmt.Sprintf("%s+%#x", path.Base(m.fact.Path), addr-m.bias)
+}
+
+// Needs tells which features the function at an address needs, as [facts.Target] does.
+func (p *Process) Needs(addr uint64) (names []string, incomplete string) {
+	m := p.p.moduleAt(addr)
+	if m == nil || m.obj == nil || !m.obj.executable(addr-m.bias) {
+		return nil, "it is code of no proven file"
+	}
+	r := m.reached(addr - m.bias)
+	return flagNames(r.features), r.incomplete
+}
+
+// Resolver is a function that chooses another.
+type Resolver struct {
+	Address uint64
+	Object  *facts.Object
+	Names   []string // of the IFUNCs that it is of; empty if none has a name
+}
+
+// Resolvers lists those of all objects, by address: of exported IFUNCs, and of the
+// words that the loader fills in by IRELATIVE.
+func (p *Process) Resolvers() []Resolver {
+	known := map[uint64]*Resolver{}
+	add := func(m *module, addr uint64, names []string) {
+		r := known[m.bias+addr]
+		if r == nil {
+			r = &Resolver{Address: m.bias + addr, Object: m.fact}
+			known[r.Address] = r
+		}
+		for _, name := range names {
+			if !slices.Contains(r.Names, name) {
+				r.Names = append(r.Names, name)
+			}
+		}
+	}
+	for _, m := range p.p.modules {
+		if m.obj == nil {
+			continue
+		}
+		for addr, names := range m.ifuncs().resolvers {
+			add(m, addr, names)
+		}
+		for r := range m.obj.relocations {
+			if r.kind == elf.R_X86_64_IRELATIVE {
+				add(m, r.addend, nil)
+			}
+		}
+	}
+	list := []Resolver{}
+	for _, addr := range slices.Sorted(maps.Keys(known)) {
+		slices.Sort(known[addr].Names)
+		list = append(list, *known[addr])
+	}
+	return list
+}
+
+// Choose runs a resolver in the process with the given cpu_features, and returns the
+// function that it chooses. The error tells of an instruction that no resolver is known
+// to have, or of memory that is not there.
+func (p *Process) Choose(resolver uint64, f *Features) (uint64, error) {
+	own, _ := f.bytes()
+runs:
+	for _, t := range p.traces[resolver] { // the same bytes lead to the same function
+		for i, at := range t.at {
+			if own[at] != t.b[i] {
+				continue runs
+			}
+		}
+		return t.chosen, nil
+	}
+	var t trace
+	asked := false
+	chosen, err := p.p.resolve(resolver, f.load(p.p, &t), func(leaf, subleaf uint32) (cpuid.Regs, bool) {
+		asked = true
+		return f.answer(leaf, subleaf)
+	})
+	if err == nil && !asked {
+		t.chosen = chosen
+		p.traces[resolver] = append(p.traces[resolver], t)
+	}
+	return chosen, err
+}
+
+// Slot is a word that the loader has filled in with a function that a resolver chose, or
+// could have: its symbol is an IFUNC in some object.
+type Slot struct {
+	Address uint64
+	Kind    elf.R_X86_64
+	Object  *facts.Object // that has it
+	Value   uint64
+	Name    string // of the symbol; "" of IRELATIVE
+	// Resolvers are those that may have chosen it: all of that name.
+	Resolvers []uint64
+	// Plain tells that the value is a function of that name that is no IFUNC: another
+	// version of it, or what came before it in the order of the objects.
+	Plain bool
+}
+
+// Slots yields those that hold something: not what waits for lazy binding, and not what
+// holds a function of the vDSO, which the kernel of another machine replaces.
+func (p *Process) Slots() iter.Seq[Slot] {
+	byName := map[string][]uint64{}
+	for _, m := range p.p.modules {
+		for addr, names := range m.ifuncs().resolvers {
+			for _, name := range names {
+				byName[name] = append(byName[name], m.bias+addr)
+			}
+		}
+	}
+	for _, list := range byName {
+		slices.Sort(list)
+	}
+	return func(yield func(Slot) bool) {
+		for s := range p.p.bound {
+			if s.module == nil {
+				continue
+			}
+			slot := Slot{Address: s.addr, Kind: s.kind, Object: s.module.fact, Value: s.value}
+			if r := s.irelative(); r != 0 {
+				slot.Resolvers = []uint64{r}
+			} else {
+				slot.Name = s.names[0]
+				if slot.Resolvers = byName[slot.Name]; slot.Resolvers == nil {
+					continue
+				}
+				slot.Plain = p.p.defines(slot.Name, s.value)
+			}
+			if !yield(slot) {
+				return
+			}
+		}
+	}
+}
+
+// SaveFunctions lists the functions of the loader that save registers, by address. A
+// static program that describes no functions has none that can be found.
+func (p *Process) SaveFunctions() []SaveFunction {
+	m := p.p.loader()
+	if m == nil || m.obj == nil {
+		return nil
+	}
+	var list []SaveFunction
+	functions := m.obj.functions().list
+	if functions == nil {
+		functions = m.obj.functions().all()
+	}
+	for _, fn := range functions {
+		if f, ok := m.saves(fn); ok && !f.Profile {
+			list = append(list, f)
+		}
+	}
+	slices.SortFunc(list, func(a, b SaveFunction) int { return cmp.Compare(a.Address, b.Address) })
+	return list
+}
+
+// saves reports whether a function saves the registers of its caller and restores them,
+// as _dl_runtime_resolve and _dl_tlsdesc_dynamic do
+// (glibc, sysdeps/x86_64/dl-trampoline.h and dl-tlsdesc-dynamic.h).
+func (m *module) saves(fn function) (f SaveFunction, ok bool) {
+	const most = 1 << 10 // bytes
+	if fn.end-fn.start > most {
+		return f, false
+	}
+	restores, arguments := false, uint8(0)
+	f.TLS = true
+	var b [16]byte
+	for at := fn.start; at < fn.end; {
+		i, ok := isa.Decode(b[:m.obj.readAt(b[:], at)])
+		if !ok {
+			return f, false
+		}
+		next := at + uint64(i.Len)
+		switch memory := i.Prefix&isa.HasModRM != 0 && i.ModRM < 0xc0; {
+		case i.Map == isa.OneByte && i.Op == 0x2b && i.REX&8 != 0 && i.ModRM == 0x25: // sub size(%rip), %rsp
+			f.Sizes = append(f.Sizes, m.bias+next+uint64(int64(i.Disp)))
+		case i.Map == isa.Map0F && i.Op == 0xae && memory:
+			switch i.ModRM >> 3 & 7 {
+			case 0:
+				f.Kind = cmp.Or(f.Kind, facts.FXSave)
+			case 4:
+				f.Kind = facts.XSave
+			case 1, 5:
+				restores = true
+			}
+		case i.Map == isa.Map0F && i.Op == 0xc7 && memory && i.ModRM>>3&7 == 4:
+			f.Kind = facts.XSaveC
+		}
+		if i.Map >= isa.VEX1 && arguments < 8 {
+			if i.Op != 0x7f && i.Op != 0x29 || i.ModRM >= 0xc0 || i.ModRM>>3&7 != arguments {
+				arguments = 9
+			}
+			arguments++
+		}
+		if i.Flow() == isa.Indirect { // into the function that it has bound
+			f.TLS = false
+		}
+		at = next
+	}
+	// An index may have the padding before a function in it.
+	f.Address, f.End = m.bias+(fn.start+15)&^15, m.bias+fn.end
+	if arguments == 8 {
+		f.Profile = true
+		return f, true
+	}
+	return f, restores && f.Kind != ""
+}
+
+// Word reads a pointer, of memory as the restored process has it.
+func (p *Process) Word(addr uint64) (uint64, bool) { return p.p.word(addr) }
+
+// InVDSO reports whether an address lies in the code that the kernel maps.
+func (p *Process) InVDSO(addr uint64) bool { return addr >= p.p.vdso[0] && addr < p.p.vdso[1] }
+
+// Besides tells which features the code of a static program needs in functions that
+// cannot be reached from any of the given ones, nor save registers. What a libc has behind
+// a flag of its own does not count: RTM for the elision of locks, shadow stacks, protection
+// keys, XGETBV.
+func (p *Process) Besides(entries []uint64) []string {
+	m := p.p.loader()
+	if m == nil || m.obj == nil {
+		return nil
+	}
+	reached := map[function]bool{}
+	for _, addr := range entries {
+		if !m.obj.executable(addr - m.bias) {
+			continue
+		}
+		m.walk(addr-m.bias, (*isa.Inst).Faults, func(at uint64) {
+			if fn, ok := m.obj.functions().find(at); ok {
+				reached[fn] = true
+			}
+		})
+	}
+	var s sweeper
+	var found isa.Features
+	for _, fn := range m.obj.functions().all() {
+		if reached[fn] || fn.end-fn.start > maxTable {
+			continue
+		}
+		if _, ok := m.saves(fn); ok {
+			continue
+		}
+		s = sweeper{}
+		s.code(m.obj.table(fn.start, fn.end-fn.start), true)
+		found = found.Or(s.features)
+	}
+	return flagNames(found.Without(isa.RTM, isa.SHSTK, isa.PKU, isa.XSAVE))
+}
+
+// maxDepth bounds how much of a stack is looked through, in bytes.
+const maxDepth = 8 << 20
+
+// Calls yields the addresses on a stack that are behind a call in the code of an object:
+// where calls return to, and where calls that have returned did.
+func (p *Process) Calls(sp uint64, o *facts.Object) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		v, ok := p.p.mem.VMA(sp)
+		if !ok || v.Prot&memory.Exec != 0 {
+			return
+		}
+		buf := make([]byte, 64<<10)
+		for at := (sp + 7) &^ 7; at < v.End && at-sp < maxDepth; at += uint64(len(buf)) {
+			n, _ := p.p.mem.ReadAt(buf[:min(uint64(len(buf)), v.End-at)], at)
+			for i := 0; i+8 <= n; i += 8 {
+				w := le64(buf[i:])
+				m := p.p.moduleAt(w)
+				if m == nil || m.fact != o || m.obj == nil || !m.obj.executable(w-m.bias) {
+					continue
+				}
+				if m.behindCall(w-m.bias) && !yield(w) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// behindCall reports whether the instruction before an address as linked can be a call.
+func (m *module) behindCall(addr uint64) bool {
+	var b [16]byte
+	for n := uint64(2); n <= 9; n++ { // the shortest and the longest
+		i, ok := isa.Decode(b[:m.obj.readAt(b[:], addr-n)])
+		if ok && uint64(i.Len) == n && (i.Flow() == isa.Call || i.Flow() == isa.IndirectCall) {
+			return true
+		}
+	}
+	return false
+}
+
+// Dynamic reports whether a dynamic loader is mapped, which may be at work again.
+func (p *Process) Dynamic() bool {
+	at, ok := p.p.mem.Aux(auxBase)
+	return ok && at != 0
+}
+
+// Sweep looks for code of their own in all objects but the libc's (see [facts.Object]).
+func (p *Process) Sweep() {
+	for _, m := range p.p.modules {
+		static := p.Source != nil && m == p.p.loader()
+		if m.obj != nil && !static && !m.obj.isGlibc() && !isMusl(m.fact.Path) {
+			m.sweep()
+		}
+	}
+}
+
+// HasFiles reports whether a root has a directory of that path with anything in it, or
+// one that cannot be looked into.
+func (r *Roots) HasFiles(dir string) bool {
+	for _, root := range r.dirs {
+		rel := strings.TrimPrefix(path.Clean("/"+dir), "/")
+		if real, err := resolve(root, rel); err == nil {
+			rel = real
+		} else if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		info, err := root.Stat(rel)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+			continue
+		}
+		if err != nil {
+			return true
+		}
+		f, err := root.Open(rel + "/.")
+		if err != nil {
+			return true
+		}
+		names, err := f.Readdirnames(1)
+		f.Close()
+		if len(names) > 0 || err != nil && err != io.EOF {
+			return true
+		}
+	}
+	return false
+}
