@@ -1,9 +1,11 @@
 package convert
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path"
+	"slices"
 
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 )
@@ -46,11 +48,36 @@ func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
 		if err := copyArchive(plans, f, src, o); err != nil {
 			return err
 		}
+		if err := verifyArchive(plans, s.path(result)); err != nil {
+			return err
+		}
 		if err := copyMeta(f, src, true); err != nil {
 			return err
 		}
 		return f.Sync()
 	})
+}
+
+// verifyArchive asks the plans about their checkpoints in the new archive.
+func verifyArchive(plans []*Plan, file string) error {
+	if !slices.ContainsFunc(plans, func(p *Plan) bool { return p.Verify != nil }) {
+		return nil
+	}
+	all, err := checkpoint.OpenAll(file, checkpoint.Options{})
+	if err != nil {
+		return err
+	}
+	for _, p := range plans {
+		dir := p.Checkpoint.Archive().Dir
+		i := slices.IndexFunc(all, func(f checkpoint.Found) bool { return f.Err == nil && f.Checkpoint.Archive().Dir == dir })
+		if i < 0 {
+			return fmt.Errorf("%s: the new archive has no checkpoint there", p.Checkpoint.Path)
+		}
+		if err := p.verify(all[i].Checkpoint.Files); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openArchive opens the one archive of all plans.

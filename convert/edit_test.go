@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 )
@@ -290,6 +291,55 @@ func TestEditArchiveOnly(t *testing.T) {
 		}
 		if left, err := os.ReadDir(base); err != nil || len(left) > 0 {
 			t.Errorf("%s: left behind: %v %v", what, left, err)
+		}
+	}
+}
+
+// TestVerify has a result looked at before it appears, and nothing is left of one that is
+// not right.
+func TestVerify(t *testing.T) {
+	want := edited()
+	wrong := errors.New("not right")
+	for how, execute := range executors {
+		for _, verdict := range []error{nil, wrong} {
+			dir := withPages(t)
+			before := contents(t, dir)
+			asked := 0
+			after, source, err := execute(t, dir, func(p *convert.Plan) {
+				if err := p.Edit("pages-9.img", pageEdits()...); err != nil {
+					t.Fatal(err)
+				}
+				p.Verify = func(files codec.Files) error {
+					asked++
+					r, size, err := files.Open("pages-9.img")
+					if err != nil {
+						if strings.Contains(how, "archive") { // pages are no part of what is read from one
+							return verdict
+						}
+						return err
+					}
+					b := make([]byte, size)
+					if _, err := r.ReadAt(b, 0); err != nil {
+						return err
+					}
+					if c, ok := r.(io.Closer); ok {
+						c.Close()
+					}
+					if !bytes.Equal(b, want) {
+						t.Errorf("%s: it is asked about what is not the result", how)
+					}
+					if _, err := codec.ReadImage(files, "pstree.img"); err != nil {
+						t.Errorf("%s: what does not change: %v", how, err)
+					}
+					return verdict
+				}
+			})
+			if !errors.Is(err, verdict) || asked != 1 {
+				t.Errorf("%s: asked %d times, error %v, want %v", how, asked, err, verdict)
+			}
+			if verdict != nil && (len(after) > 0 || !maps.Equal(source, before)) {
+				t.Errorf("%s: %d files are left; the source has changed: %v", how, len(after), !maps.Equal(source, before))
+			}
 		}
 	}
 }

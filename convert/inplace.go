@@ -160,6 +160,15 @@ func (l *Lock) stage(p *Plan, names []string) error {
 			return err
 		}
 	}
+	err := p.verify(staged{l.dir, func(name string) string {
+		if _, changed := p.files[name]; changed {
+			return newName(name)
+		}
+		return name
+	}})
+	if err != nil {
+		return err
+	}
 	record, err := json.Marshal(redo{names})
 	if err != nil {
 		return err

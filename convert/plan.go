@@ -30,6 +30,10 @@ type Plan struct {
 	// CPUInfo is what changes in cpuinfo.img.
 	CPUInfo []FieldChange
 
+	// Verify is asked about the result before it appears, by its image files; nil is not
+	// asked. Its error ends the conversion, and nothing is left.
+	Verify func(codec.Files) error
+
 	// files are those that change, by the name of the file in the checkpoint.
 	files map[string]change
 	// read are hashes of the files that the plan was made from, by name, to notice
@@ -122,6 +126,14 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// verify asks Verify.
+func (p *Plan) verify(files codec.Files) error {
+	if p.Verify == nil {
+		return nil
+	}
+	return p.Verify(files)
 }
 
 var seed = maphash.MakeSeed()

@@ -3,6 +3,7 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -73,6 +74,37 @@ func openPath(path string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// staged are the image files of a result that has not appeared yet.
+type staged struct {
+	dir *os.Root
+	// as is the name under which a file lies there.
+	as func(name string) string
+}
+
+func (s staged) Open(name string) (io.ReaderAt, int64, error) {
+	f, err := lookAndOpen(s.dir, s.as(name))
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+func (s staged) Names() ([]string, error) {
+	d, err := s.dir.Open(".")
+	if err != nil {
+		return nil, named(s.dir, err)
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
+
+func (s staged) Label(name string) string { return filepath.Join(s.dir.Name(), s.as(name)) }
 
 // create makes a file that nobody else can open yet.
 func create(r *os.Root, name string) (*os.File, error) {

@@ -114,6 +114,11 @@ func (s *stage) mkdir() (*os.Root, error) {
 func (s *stage) base() string { return filepath.Base(s.out) }
 func (s *stage) name() string { return stageName(s.base()) }
 
+// path is that of a file in the stage, which nobody else can enter.
+func (s *stage) path(name string) string {
+	return filepath.Join(filepath.Dir(s.out), s.name(), name)
+}
+
 // free returns an error if an output is there already, or cannot be.
 func (s *stage) free() error {
 	_, err := s.parent.Lstat(s.base())

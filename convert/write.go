@@ -166,6 +166,9 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 		if len(c.rewritten) < len(p.files) {
 			return &ChangedError{p.Checkpoint.Path} // not all were met, as files
 		}
+		if err := p.verify(staged{c.to, func(name string) string { return name }}); err != nil {
+			return err
+		}
 		if err := syncTree(s.lock.File); err != nil {
 			return err
 		}

@@ -418,7 +418,7 @@ func TestArchiveBomb(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := f.WriteAt(imagesTar(t, "checkpoint/"), 512+(size+511)/512*512); err != nil {
-		testcmd.Lack(t, "no sparse file of this size to be had: "+err.Error())
+		t.Skip("the file system has no sparse files of this size: ", err)
 	}
 	c, err := checkpoint.Open(path)
 	if err != nil {

@@ -64,6 +64,11 @@ func (c *Checkpoint) Label(th codec.Thread) string {
 	return th.Image.Path
 }
 
+// New reads the checkpoint in files, whose path serves for messages.
+func New(path string, files codec.Files) (*Checkpoint, error) {
+	return newCheckpoint(path, KindCRIU, files)
+}
+
 // newCheckpoint reads the images that are about the checkpoint as a whole. The error
 // is that there is no checkpoint in the files.
 func newCheckpoint(path string, kind Kind, files codec.Files) (*Checkpoint, error) {
