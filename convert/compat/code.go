@@ -114,10 +114,10 @@ func (sub *subject) threadInCode() {
 	f.redact(strings.Replace(f.Reason, fmt.Sprintf(", at %#x,", th.IP), ",", 1))
 }
 
-// userSize returns the size of the XSAVE area in the signal frames of the host's kernel,
+// UserSize returns the size of the XSAVE area in the signal frames of the host's kernel,
 // for a process that has not asked for tiles (arch/x86/kernel/fpu/xstate.c:
 // fpu_user_cfg.default_size).
-func userSize(host *xstate.CPU) (size int, known bool) {
+func UserSize(host *xstate.CPU) (size int, known bool) {
 	if host.XFeatures == nil {
 		return 0, false
 	}
@@ -147,7 +147,7 @@ func (sub *subject) frameUnfit() {
 		if !fr.Live {
 			before = "a signal handler has returned from a frame that is left on the stack, and does not count; of a live one: "
 		}
-		size, sized := userSize(host)
+		size, sized := UserSize(host)
 		lost := held &^ host.Possible()
 		switch format, known := host.Format(); {
 		case known && format != xstate.FormatXSave:
@@ -267,7 +267,7 @@ func (sub *subject) lazySave() {
 		}
 	}
 	instruction := strings.ToUpper(string(save.Kind))
-	end, ok := componentsEnd(host)
+	end, ok := ComponentsEnd(host)
 	room := save.Size - facts.SaveOffset
 	over := end - room
 	written, _ := xsavecEnd(host, sub.target.filled())

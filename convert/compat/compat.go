@@ -148,7 +148,10 @@ func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil 
 
 // Policy chooses the mode.
 type Policy struct {
-	Force       bool // proceed even where registers are lost
+	Force bool // proceed even where registers are lost
+	// Level proceeds where nothing is lost, and adapts cpuinfo.img as force does: of a
+	// process whose code is made to fit too.
+	Level       bool
 	KeepCPUInfo bool // leave cpuinfo.img as it is
 }
 

@@ -25,6 +25,7 @@ type subject struct {
 	source  *xstate.CPU // the machine of the checkpoint; nil if unknown
 	target  Target
 	force   bool
+	level   bool
 	foreign bool // this is no checkpoint, so there is nothing to do about it
 
 	to      xstate.Format
@@ -53,7 +54,7 @@ func (sub *subject) check(scopes ...scope) []Finding {
 // Decide compares one thread's state with a target. It changes nothing:
 // [Report.Apply] carries the report out.
 func Decide(s *xstate.State, t Target, p Policy) *Report {
-	return (&subject{target: t, force: p.Force}).report(s, record, fit)
+	return (&subject{target: t, force: p.Force, level: p.Level}).report(s, record, fit)
 }
 
 // report is Decide for what the subject knows besides, and the rules to ask.
@@ -72,9 +73,12 @@ func (sub *subject) report(s *xstate.State, scopes ...scope) *Report {
 	if host := sub.target.Host; host != nil && r.Unknown&(xstate.Legacy|^host.Possible()) != 0 {
 		r.Verdict = max(r.Verdict, Undecided)
 	}
-	if r.Verdict == Damaged {
+	switch {
+	case r.Verdict == Damaged:
 		r.Refused = !sub.force || !r.OnlyLost()
-	} else {
+	case sub.level:
+		r.Refused = len(r.Lost) > 0 || r.Verdict == Undecided
+	default:
 		r.Refused = !sub.force && r.Verdict != Compatible
 	}
 	return r

@@ -115,7 +115,7 @@ func (j *Judgement) Thread(th Thread) *Report {
 	if j.judgeCode {
 		scopes = append(scopes, thread)
 	}
-	sub := &subject{target: j.target, force: j.policy.Force, foreign: j.Foreign, thread: j.threads[[2]int{th.PID, th.TID}]}
+	sub := &subject{target: j.target, force: j.policy.Force, level: j.policy.Level, foreign: j.Foreign, thread: j.threads[[2]int{th.PID, th.TID}]}
 	r := sub.report(th.State, scopes...)
 	j.Add(Judged{th.PID, th.TID, th.File, r})
 	j.Findings = append(j.Findings, (&subject{file: th.File, trailing: th.Trailing}).check(file)...)
@@ -274,7 +274,7 @@ func (j *Judgement) Adapt(r xstate.CPURecord) xstate.CPURecord {
 	if f := j.target.Format; f != nil && *f != xstate.FormatXSave {
 		r = withoutXSave(r)
 	}
-	if j.target.Host != nil && j.policy.Force {
+	if j.target.Host != nil && (j.policy.Force || j.policy.Level) {
 		r = satisfiedBy(r, j.target.Host)
 	}
 	return r

@@ -61,10 +61,10 @@ func missingFlags(source, host *xstate.CPU) (isa, other []string) {
 // STATE_SAVE_MASK).
 const lazyMask xstate.Features = 0xee
 
-// componentsEnd returns the end in bytes of the components of lazyMask in the CPU's
+// ComponentsEnd returns the end in bytes of the components of lazyMask in the CPU's
 // standard-format area. Where the layout was not recorded, and no size tells it, it is
 // Intel's, the longer one.
-func componentsEnd(c *xstate.CPU) (end int, known bool) {
+func ComponentsEnd(c *xstate.CPU) (end int, known bool) {
 	if c.XFeatures == nil {
 		return 0, false
 	}
@@ -102,7 +102,7 @@ func bufferEnd(c *xstate.CPU) (end int, known bool) {
 	if c.XSaveSize != nil && *c.XSaveSize != 0 {
 		return int(*c.XSaveSize), true
 	}
-	return componentsEnd(c)
+	return ComponentsEnd(c)
 }
 
 // xsaveSizeDiffers warns of a buffer that the program or its libc sized at start,
@@ -126,7 +126,7 @@ func (sub *subject) xsaveSizeDiffers() {
 		return
 	}
 	from, ok := bufferEnd(source)
-	to, ok2 := componentsEnd(host)
+	to, ok2 := ComponentsEnd(host)
 	if !ok || !ok2 || host.XSave == nil {
 		note("XSAVE area size not checked: it is not recorded for both machines")
 		return

@@ -148,7 +148,7 @@ func (n *Need) lacking(host *xstate.CPU, doubt bool) []string {
 	if mask := host.MXCSRMask; mask == nil && doubt && n.MXCSR != 0 || mask != nil && n.MXCSR&^*mask != 0 {
 		missing = append(missing, "MXCSR")
 	}
-	if end, known := componentsEnd(host); n.XSaveSize != 0 && (!known && doubt || end > n.XSaveSize) {
+	if end, known := ComponentsEnd(host); n.XSaveSize != 0 && (!known && doubt || end > n.XSaveSize) {
 		missing = append(missing, "XSAVE area")
 	}
 	return missing
