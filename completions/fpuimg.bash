@@ -21,20 +21,22 @@ _fpuimg() {
     --features= | --features) words='x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' ;;
     --output= | --output | -o) paths=default ;;
     --compress= | --compress) words='none gzip zstd' ;;
+    --accept= | --accept) words='own-dispatch compiled-isa cached-cpuid jit-code shared-memory' ;;
     --format= | --format) words='json criu nfd tunables' ;;
     *)
         case ${COMP_WORDS[1]} in
         show) if [[ $cur == -* ]]; then words='--regs --json --redact --xsave-area --host --help --as= --component= --tid= --host= --elf-core= --color='; else paths=default; fi ;;
         check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --criu= --color='; else paths=default; fi ;;
-        convert) if [[ $cur == -* ]]; then words='--host --force --dry-run --in-place --keep-cpuinfo --json --help --to= --features= --host= --output= --compress= --root= --color='; else paths=default; fi ;;
+        convert) if [[ $cur == -* ]]; then words='--host --force --keep-cpuinfo --dry-run --in-place --json --help --to= --features= --host= --root= --output= --compress= --color='; else paths=default; fi ;;
+        level) if [[ $cur == -* ]]; then words='--host --keep-cpuinfo --dry-run --in-place --json --help --host= --root= --accept= --output= --compress= --color='; else paths=default; fi ;;
         need) if [[ $cur == -* ]]; then words='--no-memory --help --as= --root= --color='; else paths=default; fi ;;
         profile) if [[ $cur == -* ]]; then words='--common --help --output= --format= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default; fi ;;
         diff) if [[ $cur == -* ]]; then words='--json --xsave-area --host --help --host= --color='; else paths=default; fi ;;
         completion) if [[ $cur == -* ]]; then words='--help --color='; else words='bash zsh fish'; fi ;;
-        help) words='show check convert need profile diff completion' ;;
+        help) words='show check convert level need profile diff completion' ;;
         version) : ;;
         esac
-        ((COMP_CWORD == 1)) && words='show check convert need profile diff completion help version --help --version' paths=
+        ((COMP_CWORD == 1)) && words='show check convert level need profile diff completion help version --help --version' paths=
         ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

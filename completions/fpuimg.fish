@@ -3,6 +3,7 @@
 complete -c fpuimg -n __fish_use_subcommand -f -a show -d 'show the FPU state of every thread of a checkpoint'
 complete -c fpuimg -n __fish_use_subcommand -f -a check -d 'say whether a checkpoint fits a machine, and why not'
 complete -c fpuimg -n __fish_use_subcommand -f -a convert -d 'change the format of the FPU records of a checkpoint'
+complete -c fpuimg -n __fish_use_subcommand -f -a level -d 'make a checkpoint run on a lesser machine'
 complete -c fpuimg -n __fish_use_subcommand -f -a need -d 'say what a machine must have for a checkpoint to run there'
 complete -c fpuimg -n __fish_use_subcommand -f -a profile -d 'describe a machine for --host'
 complete -c fpuimg -n __fish_use_subcommand -f -a diff -d 'show what differs between the FPU states of two checkpoints'
@@ -32,15 +33,26 @@ complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l to -d 'the format
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l features -d 'with --to=xsave, the state components to keep and add: x87,SSE,AVX' -a 'x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l host -d 'what fits this machine or PROFILE: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l force -d 'go ahead where registers are lost'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l keep-cpuinfo -d 'leave cpuinfo.img as it is'
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l root -d 'prove by the programs\' files below DIR which registers the threads have done with; may be repeated' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l dry-run -d 'print the report and write nothing'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -s o -l output -d 'write to this path instead of beside the input; - is standard output' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l in-place -d 'change the checkpoint itself and keep the originals as NAME.orig'
-complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l keep-cpuinfo -d 'leave cpuinfo.img as it is'
-complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l compress -d 'compress a converted archive by METHOD: none, gzip or zstd; as it was if not given' -a 'none gzip zstd' -f -r
-complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l root -d 'prove by the programs\' files below DIR which registers the threads have done with; may be repeated' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l compress -d 'compress a new archive by METHOD: none, gzip or zstd; as it was if not given' -a 'none gzip zstd' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l json -d 'print one JSON document'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l help -d 'print the manual'
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l host -d 'the machine to run on: this one, or PROFILE: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l root -d 'where the programs\' files are, below DIR: / where they ran on this machine, or a container\'s root file system; may be repeated' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l accept -d 'go ahead in spite of the refusals NAME or NAME:OBJECT: own-dispatch, compiled-isa, cached-cpuid, jit-code, shared-memory' -a 'own-dispatch compiled-isa cached-cpuid jit-code shared-memory' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l keep-cpuinfo -d 'leave cpuinfo.img as it is'
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l dry-run -d 'print the report and write nothing'
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -s o -l output -d 'write to this path instead of beside the input; - is standard output' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l in-place -d 'change the checkpoint itself and keep the originals as NAME.orig'
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l compress -d 'compress a new archive by METHOD: none, gzip or zstd; as it was if not given' -a 'none gzip zstd' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l json -d 'print one JSON document'
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from need' -l as -d 'print it as FORM: text, json, or for Kubernetes affinity, nfd-rule or annotations' -a 'hex f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 text json affinity nfd-rule annotations' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from need' -l root -d 'say what the code needs too, by the programs\' files below DIR: /, or a container\'s root file system; may be repeated' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from need' -l no-memory -d 'look at registers alone, not at the dumped memory'
@@ -60,5 +72,5 @@ complete -c fpuimg -n '__fish_seen_subcommand_from diff' -l help -d 'print the m
 complete -c fpuimg -n '__fish_seen_subcommand_from completion' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from completion' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish' -f
-complete -c fpuimg -n '__fish_seen_subcommand_from help' -a 'show check convert need profile diff completion' -f
+complete -c fpuimg -n '__fish_seen_subcommand_from help' -a 'show check convert level need profile diff completion' -f
 complete -c fpuimg -n '__fish_seen_subcommand_from version' -f

@@ -12,39 +12,35 @@ import (
 	"github.com/fpuimg/fpuimg/convert"
 )
 
-// archive converts the checkpoints of one archive into a new archive, all or none.
-func (o *convertOptions) archive(s *cli.IO, path string, all []checkpoint.Found) (cli.Exit, []convertImage, error) {
-	var images []convertImage
-	failed := func(err error) (cli.Exit, []convertImage, error) {
-		return cli.Damaged, append(images, newConvertImage(path)), err
-	}
-	file, err := o.archiveInput(path, all)
+// archive makes a new archive of one, all of its checkpoints or none.
+func (d *destination) archive(s *cli.IO, path string, found []checkpoint.Found, begin func(*checkpoint.Checkpoint) (work, error)) (cli.Exit, works, error) {
+	var all works
+	failed := func(err error) (cli.Exit, works, error) { return cli.Damaged, all, err }
+	file, err := d.archiveInput(path, found)
 	if err != nil {
 		return failed(err)
 	}
-	filter := o.output == "-"
-	out := o.output
+	filter := d.output == "-"
+	out := d.output
 	if out == "" {
-		out = o.archiveName(file)
-	} else if err := fileOutput(out, o.archiveName(file)); err != nil {
+		out = d.archiveName(file)
+	} else if err := fileOutput(out, d.archiveName(file)); err != nil {
 		return failed(err)
 	}
-	opts := convert.ArchiveOptions{Compression: o.compress, Progress: s.Progress(path + ": copied")}
+	opts := convert.ArchiveOptions{Compression: d.compress, Progress: s.Progress(path + ": copied")}
 	var plans []*convert.Plan
 	var errs []error
 	changed, refused := false, false
-	for _, f := range all {
-		plan, err := o.plan(f.Checkpoint)
+	for _, f := range found {
+		w, err := begin(f.Checkpoint)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		img := newConvertImage(f.Path)
-		img.fill(plan, o.advice(plan))
-		images = append(images, img)
-		plans = append(plans, plan)
-		changed = changed || plan.Changed()
-		refused = refused || plan.Refused()
+		all.list = append(all.list, w)
+		plans = append(plans, w.plan())
+		changed = changed || w.changed()
+		refused = refused || w.refused()
 	}
 	if len(errs) == 0 && !refused && (changed || filter) {
 		errs = append(errs, convert.CanWriteArchive(file, opts))
@@ -52,47 +48,49 @@ func (o *convertOptions) archive(s *cli.IO, path string, all []checkpoint.Found)
 	if err := errors.Join(errs...); err != nil {
 		return failed(err)
 	}
-	filter = filter && !o.dryRun
+	filter = filter && !d.dryRun
 	code := cli.OK
-	for _, plan := range plans {
-		if !o.json && !filter {
-			o.report(s, plan)
+	for _, w := range all.list {
+		if !d.json && !filter {
+			w.report(s)
 		}
-		if plan.Refused() {
-			code = cli.Worst(code, o.refuse(s, plan.Checkpoint.Path, plan))
+		if w.refused() {
+			code = cli.Worst(code, w.refuse(s))
 		} else {
-			view.Losses(s, plan.Checkpoint.Path, o.dryRun, plan.Threads)
+			w.warn(s)
 		}
 	}
 	if refused {
-		for i := range images { // one archive: nothing of it was written
-			images[i].Changed = false
+		for _, w := range all.list { // one archive: nothing of it was written
+			w.written("")
 		}
-		return code, images, nil
+		return code, all, nil
 	}
 	switch {
 	case filter:
-		return cli.OK, images, convert.CopyArchive(plans, s.Out, opts)
+		all.failed = all.list[len(all.list)-1]
+		return cli.OK, all, convert.CopyArchive(plans, s.Out, opts)
 	case !changed:
 		s.Sayf("%s: nothing to do", path)
-		return cli.OK, images, nil
-	case o.dryRun:
+		return cli.OK, all, nil
+	case d.dryRun:
 		s.Sayf("%s: dry run, nothing was written", path)
-		return cli.OK, images, nil
+		return cli.OK, all, nil
 	}
 	if err := convert.WriteArchive(plans, out, opts); err != nil {
-		return cli.Damaged, images, err
+		all.failed = all.list[len(all.list)-1]
+		return cli.Damaged, all, err
 	}
-	for i := range images {
-		images[i].Output = &out
+	for _, w := range all.list {
+		w.written(out)
 	}
 	s.Sayf("%s: written to %s", path, out)
-	return cli.OK, images, nil
+	return cli.OK, all, nil
 }
 
 // archiveInput returns the archive that holds the checkpoints, and refuses one that
 // cannot become a new archive.
-func (o *convertOptions) archiveInput(path string, all []checkpoint.Found) (file string, err error) {
+func (d *destination) archiveInput(path string, all []checkpoint.Found) (file string, err error) {
 	for _, f := range all {
 		if f.Err == nil {
 			file = f.Checkpoint.Archive().Path
@@ -102,10 +100,10 @@ func (o *convertOptions) archiveInput(path string, all []checkpoint.Found) (file
 	switch {
 	case path == "-":
 		return "", &cli.UsageError{Err: errors.New("an archive is read twice, so it cannot come from standard input"), Hint: "save it to a file first; -o - writes the result to standard output"}
-	case o.inPlace:
+	case d.inPlace:
 		return "", &cli.UsageError{Err: fmt.Errorf("%s: an archive cannot be changed in place", path), Hint: "without --in-place a new archive is written beside it"}
 	case path != file && !strings.HasPrefix(path, file+":"): // the archive is not named itself
-		return "", &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: "fpuimg convert -o OUT.tar " + view.Path(file) + " converts the blob that holds the checkpoint"}
+		return "", &cli.UsageError{Err: fmt.Errorf("%s: an OCI image layout is only read", path), Hint: d.verb + " -o OUT.tar " + view.Path(file) + " takes the blob that holds the checkpoint"}
 	}
 	return file, nil
 }
@@ -113,11 +111,11 @@ func (o *convertOptions) archiveInput(path string, all []checkpoint.Found) (file
 // archiveName is the place beside the archive: x.tar.zst -> x.fxsave.tar.zst. A
 // compression that is asked for shows in the name; one that is kept keeps it, right
 // or wrong: Podman writes zstd under .tar.gz.
-func (o *convertOptions) archiveName(path string) string {
+func (d *destination) archiveName(path string) string {
 	dir, base := filepath.Split(filepath.Clean(path))
 	end := archiveSuffix(base)
 	base = strings.TrimSuffix(base, end)
-	switch o.compress {
+	switch d.compress {
 	case "none":
 		end = ".tar"
 	case "gzip":
@@ -125,5 +123,5 @@ func (o *convertOptions) archiveName(path string) string {
 	case "zstd":
 		end = ".tar.zst"
 	}
-	return filepath.Join(dir, base+"."+o.suffix()+end)
+	return filepath.Join(dir, base+"."+d.suffix+end)
 }

@@ -245,6 +245,11 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 	for _, th := range threads {
 		judge(th)
 	}
+	for _, r := range img.results {
+		if o.code.roots != nil && !r.Foreign && !r.unlevelled() {
+			r.advice.Level = "fpuimg level " + view.Quote(r.host.option) + " " + o.code.words() + " " + r.advice.Convert
+		}
+	}
 	return img
 }
 
@@ -257,6 +262,15 @@ func pagesOf(ckpt *checkpoint.Checkpoint) compat.Pages {
 		return compat.Pages{Wide: m.Wide, Packed: m.Compressed}
 	}
 	return compat.Pages{}
+}
+
+// unlevelled reports whether a checkpoint is known to be refused by level.
+func (r *result) unlevelled() bool {
+	refused := func(f compat.Finding) bool {
+		return f.Rule == compat.ThreadInCode || f.Rule == compat.CompiledISA || f.Rule == compat.JITCode || f.Integrity() && f.Severity == compat.Fatal
+	}
+	return slices.ContainsFunc(r.Tasks, func(t compat.Task) bool { return slices.ContainsFunc(t.Findings, refused) }) ||
+		slices.ContainsFunc(r.Threads, func(t compat.Judged) bool { return slices.ContainsFunc(t.Findings, refused) || len(t.Lost) > 0 })
 }
 
 // taken tells the judgements what is known of the code, and the machine.

@@ -48,6 +48,15 @@ func (o *codeOptions) open() error {
 	return nil
 }
 
+// words are those of a command line that name the roots.
+func (o *codeOptions) words() string {
+	var words []string
+	for _, dir := range o.dirs {
+		words = append(words, view.Quote("--root="+dir))
+	}
+	return strings.Join(words, " ")
+}
+
 func (o *codeOptions) close() {
 	if o.roots != nil {
 		o.roots.Close()

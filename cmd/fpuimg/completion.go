@@ -45,6 +45,7 @@ func setupCompletion(*pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 // the same in every command.
 func flagValues() map[string]cli.Values {
 	return map[string]cli.Values{
+		"accept":    {Words: strings.Split(acceptable(), ", ")},
 		"as":        {Words: slices.Concat(laneNames, needForms)},
 		"color":     {Words: cli.Colors},
 		"component": {Words: xstate.Known.Names()},

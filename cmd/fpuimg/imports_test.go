@@ -24,11 +24,12 @@ var edges = []struct {
 	pkg     string
 	imports string // of this module without its path, then modules of others
 }{
-	{"cmd/fpuimg", "codec codec/facts codec/program codec/checkpoint codec/cpuid codec/elfcore codec/xstate convert convert/compat cmd/internal/cli cmd/internal/view color pflag"},
+	{"cmd/fpuimg", "codec codec/facts codec/program codec/checkpoint codec/cpuid codec/elfcore codec/xstate convert convert/compat convert/level cmd/internal/cli cmd/internal/view color pflag"},
 	{"cmd/fpurestore", "codec codec/checkpoint codec/cpuid codec/xstate convert convert/compat cmd/fpurestore/internal/ptrace cmd/internal/cli cmd/internal/view pflag sys"},
 	{"cmd/fpurestore/internal/ptrace", "codec/cpuid codec/xstate sys"},
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
+	{"convert/level", "codec codec/checkpoint codec/facts codec/memory codec/program codec/xstate convert convert/compat"},
 	{"convert", "codec codec/checkpoint codec/facts convert/compat sys"},
 	{"convert/compat", "codec/facts codec/xstate"},
 	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
@@ -49,7 +50,7 @@ var edges = []struct {
 	{"internal/test/shell", "internal/test/cmd"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
 	{"internal/test/img", "protobuf"},
-	{"internal/test/summary", ""},
+	{"internal/test/corpus", "compress xz"},
 	{"internal/test/target", ""},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},

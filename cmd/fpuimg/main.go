@@ -29,6 +29,7 @@ func verbs() []verb {
 		{showManual, setupShow},
 		{checkManual, setupCheck},
 		{convertManual, setupConvert},
+		{levelManual, setupLevel},
 		{needManual, setupNeed},
 		{profileManual, setupProfile},
 		{diffManual, setupDiff},

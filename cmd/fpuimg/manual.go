@@ -42,6 +42,7 @@ The commands:
   show     every thread's state components and registers
   check    whether it fits a machine, why not, and what CRIU would do
   convert  change the format of the FPU records
+  level    make its processes run on a lesser machine
   need     what a machine must have for a checkpoint to run there
   profile  describe a machine for --host
   diff     what differs between two checkpoints
@@ -53,7 +54,7 @@ Standard output is data, standard error is talk. NO_COLOR is honoured, and
 nothing is told by colour alone.
 `,
 	Exits: exits,
-	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-need", "fpuimg-profile", "fpuimg-diff", "fpuimg-completion", "criu(8)"},
+	See:   []string{"fpuimg-show", "fpuimg-check", "fpuimg-convert", "fpuimg-level", "fpuimg-need", "fpuimg-profile", "fpuimg-diff", "fpuimg-completion", "criu(8)"},
 }
 
 var showManual = cli.Manual{
@@ -155,6 +156,75 @@ erases what it said of the source, and the report says so.
 `,
 	Exits: exits,
 	See:   []string{"fpuimg", "criu(8)"},
+}
+
+var levelManual = cli.Manual{
+	Name:     "fpuimg level",
+	Short:    "make a checkpoint run on a lesser machine",
+	Synopsis: "--host[=PROFILE] --root=DIR... [OPTION]... [PATH]...",
+	Body: `
+A program of glibc chooses its functions when it starts, by the CPU that it finds:
+memset with AVX-512, strlen with AVX2. Restored on a CPU without those it dies of
+SIGILL at the next call, whatever its registers hold. level rewrites the dumped memory
+so that the process runs as if it had been started on that machine:
+
+  irelative, got, data  words that the dynamic loader filled in with such functions
+  copy          what is left of them elsewhere: on the heap, on stacks, mangled
+  cpu-features  glibc's record of the CPU, by which it chooses what it binds later
+  trampoline    what lazy binding saves registers with: XSAVEC, XSAVE or FXSAVE
+  save-size     how large its buffer is
+  openssl       the record of the CPU that libcrypto keeps
+  frame         signal frames that handlers will return to
+
+and the registers as fpuimg convert --host does, without --force: a format that the
+machine lacks is changed where no register is in use that the process would look at.
+The machine is this one or PROFILE, as fpuimg help profile lists them. Nothing is ever
+added: a feature that the source lacked stays missing.
+
+The program's files are needed, below --root=DIR: / where it ran on this machine, or its
+container's root file system (podman image mount NAME). A file serves only if its
+build-id is the dumped one.
+
+Every word that the loader filled in is first compared with what its resolver chooses,
+by running that in an emulator; every function that takes a place is decoded, and must
+need nothing that the machine lacks. The result is read anew and looked through the same
+way before it appears. A second run says that there is nothing to do.
+
+What is not understood is refused, by name, and nothing is written:
+
+  object-missing, object-differs  no root has the file, or another one
+  pages-elsewhere, pages-compressed  memory that is not in this checkpoint
+  task-32bit, glibc-unknown, features-ambiguous  a libc that is not known
+  resolver-unknown, resolver-mismatch, target-unfit, word-ambiguous
+                  functions that were not chosen as glibc chooses them
+  thread-in-code, thread-in-loader  dumped at a bad moment: take it again
+  state-live, frame-live, in-use  registers that the machine lacks, and somebody needs
+  copies-elsewhere  a function's address where it cannot be changed
+  hwcaps-path     libraries built for more than the machine (glibc-hwcaps)
+  own-dispatch    an object that chose its code by itself
+  compiled-isa    an object that is compiled for more than the machine
+  cached-cpuid    an object that keeps what CPUID said
+  jit-code        code that the program made at run time
+  shared-memory   shared memory that is in no image
+
+The last five are a judgement: --accept=NAME, or --accept=NAME:OBJECT, goes ahead in
+spite of them. --dry-run says whether a checkpoint will go, and what would change.
+
+What nobody can see: a pointer that a program keeps in a form of its own, packed or
+combined with other bits. And results may differ in the last bit: libm with FMA rounds
+otherwise than without.
+
+A new directory ckpt.level-haswell appears beside the input, or for an archive a new
+archive; -o names another place, and --in-place changes the checkpoint itself, as
+fpuimg help convert tells. A cpuinfo.img becomes what the machine satisfies, unless
+--keep-cpuinfo is given.
+
+    fpuimg level --host=haswell.json --root=/ ckpt
+    fpuimg level --host=x86-64-v2 --root=/ --dry-run ckpt
+    fpuimg level --host=haswell.json --root=$(podman image mount web) web.tar.zst
+`,
+	Exits: exits,
+	See:   []string{"fpuimg", "fpuimg-check", "fpuimg-convert", "fpuimg-profile", "criu(8)"},
 }
 
 var checkManual = cli.Manual{

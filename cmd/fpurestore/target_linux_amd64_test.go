@@ -236,7 +236,7 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		if cfg.newPID {
-			testcmd.Lack(tb, "no pid namespace to be had: "+err.Error())
+			tb.Skipf("no pid namespace to be had: %v", err)
 		}
 		tb.Fatalf("target: %v", err)
 	}

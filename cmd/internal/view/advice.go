@@ -11,6 +11,7 @@ import (
 type Advice struct {
 	Force   string // the command that goes ahead where force is needed; "" is none
 	Convert string // the checkpoint, as a word of fpuimg convert; "" if it takes none
+	Level   string // the command that levels the checkpoint; "" if it would be refused
 	General bool   // say what fpuimg convert could do, without naming the checkpoint
 }
 
@@ -52,6 +53,8 @@ func (a Advice) hint(f *compat.Finding) (text, command string) {
 			way, line = "any conversion writes INIT: ", "fpuimg convert --to=xsave "+a.Convert
 		case r.Kind == compat.WriteInit && a.General:
 			way = "fpuimg convert --to=xsave writes INIT, as any conversion does"
+		case r.Kind == compat.Level && a.Level != "":
+			way, line = "make it run there (--dry-run tells whether it can be): ", a.Level
 		case r.Kind == compat.HostWith && len(r.Flags) > 4:
 			way = "restore on a host that has them"
 		case r.Kind == compat.HostWith:

@@ -1,0 +1,147 @@
+package level
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/program"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+func base(o *facts.Object) string { return path.Base(o.Path) }
+
+// own refuses objects whose code the host cannot run, and that no IFUNC chooses.
+func (t *task) own() {
+	t.Sweep()
+	for _, o := range t.Objects {
+		if o.Own == nil {
+			continue
+		}
+		missing := t.plan.lacks(o.Own.Needs)
+		switch {
+		case len(missing) == 0:
+		case !o.Own.AsksCPUID:
+			t.refuse(CompiledISA, o, "it holds code that needs %s, and never asks CPUID: it is compiled for such CPUs, or its callers choose", some(missing))
+		default:
+			t.refuse(OwnDispatch, o, "it asks CPUID itself and holds code that needs %s: what it chose when it started, it may run on", some(missing))
+		}
+	}
+}
+
+// static refuses a static program that holds code which the host cannot run, besides what
+// its IFUNCs may have chosen.
+func (t *task) static(chose map[uint64][]*choice) {
+	if t.Dynamic() {
+		return
+	}
+	var entries []uint64
+	for addr := range chose {
+		entries = append(entries, addr)
+	}
+	needs := t.Besides(entries)
+	if missing := t.plan.lacks(needs); len(missing) > 0 {
+		t.refuse(CompiledISA, t.Loader(), "it holds code that needs %s, which no IFUNC chooses", some(missing))
+	}
+}
+
+// running refuses threads that are in code which the host cannot run, or which may have
+// read what changes.
+func (t *task) running() {
+	for _, th := range t.Process.Threads {
+		where := "anonymous memory"
+		if th.Object != nil {
+			where = base(th.Object)
+		}
+		if th.Symbol != "" {
+			where = th.Symbol + " of " + where
+		}
+		switch missing := t.plan.lacks(th.Needs); {
+		case len(missing) > 0:
+			t.refuseThread(th.TID, ThreadInCode, th.Object, "it is in %s, at %#x, and on its way out of there is code that needs %s", where, th.IP, strings.Join(missing, " "))
+		case th.Object == nil && t.inArea(th.IP):
+			t.refuseThread(th.TID, ThreadInCode, nil, "it is in code that the program made, at %#x", th.IP)
+		case th.Incomplete != "" && th.Object.Status == facts.OK:
+			t.refuseThread(th.TID, ThreadInCode, th.Object, "it is in %s, at %#x, and it is not known what code is on its way out of there: %s", where, th.IP, th.Incomplete)
+		}
+	}
+}
+
+// loading refuses threads that are in the dynamic loader, or wait for what it binds: it
+// may hold what it has read of glibc's record, or of a slot.
+func (t *task) loading() {
+	loader := t.Loader()
+	if !t.Dynamic() || loader == nil {
+		return
+	}
+	for i, th := range t.Process.Threads {
+		if th.Object == loader {
+			t.refuseThread(th.TID, ThreadInLoader, loader, "it is in the dynamic loader, at %#x", th.IP)
+			continue
+		}
+		if regs := t.threads[i].GPRegs; regs != nil {
+			for at := range t.Calls(regs[regSP], loader) {
+				if !slices.ContainsFunc(t.saves, func(f program.SaveFunction) bool { return f.Address <= at && at < f.End }) {
+					continue // a call that has returned may have left it
+				}
+				t.refuseThread(th.TID, ThreadInLoader, loader, "a function is being bound for it, from %s", t.Place(at))
+				break
+			}
+		}
+	}
+}
+
+func (t *task) inArea(ip uint64) bool {
+	return slices.ContainsFunc(t.Areas, func(a facts.Area) bool { return a.Start <= ip && ip < a.End })
+}
+
+// paths refuses libraries, mapped or to be opened later, that are built for more than the
+// host: glibc made the list of the places where it looks for them when it started
+// (elf/dl-hwcaps.c).
+func (t *task) paths() {
+	above := func(name string) []string {
+		level, ok := xstate.ByName(name)
+		if !ok {
+			return nil
+		}
+		return t.plan.lacks(level.Flags)
+	}
+	dirs := map[string]bool{}
+	for _, o := range t.Objects {
+		before, below, found := strings.Cut(o.Path, "/glibc-hwcaps/")
+		level, _, _ := strings.Cut(below, "/")
+		if missing := above(level); found && len(missing) > 0 {
+			t.refuse(HWCapsPath, o, "it is the build for %s, and %s is missing", level, some(missing))
+		}
+		if !found {
+			before = path.Dir(o.Path)
+		}
+		dirs[before] = true
+	}
+	if t.Loader() == nil || !t.Dynamic() {
+		return
+	}
+	for _, dir := range []string{"/lib", "/usr/lib", "/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"} {
+		dirs[dir] = true
+	}
+	for _, dir := range sorted(dirs) {
+		for _, level := range xstate.LevelNames() {
+			if len(above(level)) == 0 {
+				continue
+			}
+			at := path.Join(dir, "glibc-hwcaps", level)
+			if t.plan.options.Roots.HasFiles(at) {
+				t.refuse(HWCapsPath, &facts.Object{Path: at}, "libraries there are built for %s, and the program would open them", level)
+			}
+		}
+	}
+}
+
+func sorted(set map[string]bool) (list []string) {
+	for name := range set {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}

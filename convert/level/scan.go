@@ -1,0 +1,235 @@
+package level
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+
+	"github.com/fpuimg/fpuimg/codec/memory"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+)
+
+// union finds all functions that the resolvers may ever have chosen, and what becomes of
+// a pointer to one. A process may have been levelled before, and keep pointers from
+// before that: so not only the image's own choices count, but what resolvers choose on
+// CPUs of every level.
+func (t *task) union() {
+	chose := map[uint64][]*choice{} // by function
+	own := map[uint64]bool{}
+	for _, c := range t.choices {
+		if c.err == nil {
+			chose[c.from] = append(chose[c.from], c)
+			own[c.from] = true
+		}
+	}
+	preferred := []uint32{0, 1<<32 - 1}
+	for bit := range preferences {
+		preferred = append(preferred, t.had.Preferred()|1<<bit, t.had.Preferred()&^(1<<bit))
+	}
+	for _, flags := range variants() {
+		on := t.had.With(flags)
+		for _, preferred := range preferred {
+			f := on.Preferring(preferred)
+			for _, c := range t.choices {
+				if c.err != nil {
+					continue
+				}
+				to, err := t.Choose(c.Address, f)
+				if err == nil && !own[to] && !slices.Contains(chose[to], c) {
+					chose[to] = append(chose[to], c)
+				}
+			}
+		}
+	}
+	t.static(chose)
+	for addr, list := range chose {
+		if !own[addr] {
+			if needs, _ := t.Needs(addr); len(t.plan.lacks(needs)) == 0 {
+				continue
+			}
+		}
+		to, ok := general(list)
+		if addr != to || !ok {
+			t.matches[addr] = match{Copy, to, !ok}
+		}
+	}
+}
+
+// preferences is how many bits of what it prefers a glibc has, at least.
+const preferences = 20
+
+// variants are the flags of CPUs of every level, with what else changes glibc's choices.
+func variants() (list [][]string) {
+	add := func(flags ...string) {
+		extra := [][]string{nil, {"erms", "fsrm"}}
+		if slices.Contains(flags, "avx2") {
+			extra = append(extra, []string{"rtm"}, []string{"erms", "fsrm", "rtm"})
+		}
+		for _, more := range extra {
+			all := slices.Concat(flags, more)
+			slices.Sort(all)
+			list = append(list, slices.Compact(all))
+		}
+	}
+	for _, name := range xstate.LevelNames() {
+		level, _ := xstate.ByName(name)
+		add(level.Flags...)
+		switch name {
+		case "x86-64-v2":
+			add(append(level.Flags, "avx", "xsave", "osxsave")...)
+			add(append(level.Flags, "avx", "fma4", "xop", "xsave", "osxsave")...)
+		case "x86-64-v3":
+			add(append(level.Flags, "avx512f", "avx512cd", "avx512er", "avx512pf")...)
+		case "x86-64-v4":
+			add(append(level.Flags, "avx512ifma", "avx512vbmi", "avx512_vbmi2", "gfni", "vaes")...)
+		}
+	}
+	return list
+}
+
+// PTR_MANGLE (glibc, sysdeps/unix/sysv/linux/x86_64/pointer_guard.h).
+const (
+	guardOffset = 0x30 // of the thread's header
+	guardShift  = 17
+)
+
+// guard reads the key of mangled pointers.
+func (t *task) guard() (key uint64, ok bool) {
+	for _, th := range t.threads {
+		if th.GPRegs == nil || th.GPRegs[regFSBase] == 0 {
+			continue
+		}
+		if key, ok := t.Word(th.GPRegs[regFSBase] + guardOffset); ok {
+			return key, true
+		}
+	}
+	return 0, false
+}
+
+// chunk is how much memory is scanned at once, in bytes.
+const chunk = 1 << 20
+
+// scan looks through all memory that is in images for the addresses that change: at any
+// byte, and mangled where a pointer can stand.
+func (t *task) scan() error {
+	if len(t.matches) == 0 {
+		return nil
+	}
+	lo, hi := ^uint64(0), uint64(0)
+	var heads [][]byte // the upper five bytes of the addresses
+	low := false
+	for addr := range t.matches {
+		lo, hi = min(lo, addr), max(hi, addr)
+		head := le64(addr)[3:]
+		if addr>>24 == 0 {
+			low = true
+		} else if !slices.ContainsFunc(heads, func(h []byte) bool { return bytes.Equal(h, head) }) {
+			heads = append(heads, head)
+		}
+	}
+	key, guarded := t.guard()
+	buf := make([]byte, chunk+7)
+	for _, v := range t.mem.VMAs() {
+		for r := range t.mem.Ranges(v.Start, v.End) {
+			if r.State != memory.Dumped {
+				continue
+			}
+			// A pointer may begin in the range before this one.
+			start := r.Start
+			for start < r.End {
+				n := int(min(chunk, r.End-start))
+				over := 0
+				if r.End-start > chunk {
+					over = 7
+				} else if t.mem.State(r.End) == memory.Dumped {
+					over = 7
+				}
+				b := buf[:n+over]
+				if m, err := t.mem.ReadAt(b, start); m < n {
+					return err
+				} else {
+					b = b[:m]
+				}
+				for _, head := range heads {
+					for at := 0; ; at++ {
+						i := bytes.Index(b[at:], head)
+						if i < 0 {
+							break
+						}
+						at += i
+						if at >= 3 && at-3 < n {
+							t.hit(start+uint64(at-3), binary.LittleEndian.Uint64(b[at-3:]))
+						}
+					}
+				}
+				if low {
+					for at := 0; at+8 <= len(b) && at < n; at++ {
+						if w := binary.LittleEndian.Uint64(b[at:]); w-lo <= hi-lo {
+							t.hit(start+uint64(at), w)
+						}
+					}
+				}
+				if guarded {
+					for at := 0; at+8 <= len(b) && at < n; at += 8 {
+						w := binary.LittleEndian.Uint64(b[at:])
+						if from := bits.RotateLeft64(w, -guardShift) ^ key; from-lo <= hi-lo {
+							t.mangled(start+uint64(at), w, from, key)
+						}
+					}
+				}
+				start += uint64(n)
+				t.progress(int64(n))
+			}
+		}
+	}
+	return nil
+}
+
+// hit plans a word that holds what could be an address that changes.
+func (t *task) hit(addr, value uint64) {
+	m, ok := t.matches[value]
+	if !ok || t.planned[addr] {
+		return
+	}
+	if m.ambiguous {
+		t.refuse(WordAmbiguous, t.Object(addr), "a copy of %s at %#x could become one function or another", t.Place(value), addr)
+		return
+	}
+	t.pointer(m.what, addr, value, m.to)
+}
+
+func (t *task) mangled(addr, word, value, key uint64) {
+	m, ok := t.matches[value]
+	if !ok || t.planned[addr] {
+		return
+	}
+	if m.ambiguous {
+		t.refuse(WordAmbiguous, t.Object(addr), "a mangled copy of %s at %#x could become one function or another", t.Place(value), addr)
+		return
+	}
+	t.word(m.what, addr, le64(word), le64(bits.RotateLeft64(m.to^key, guardShift)), value, m.to)
+}
+
+// Indexes of struct user_regs_struct (arch/x86/include/asm/user_64.h).
+const (
+	regSP     = 19
+	regFSBase = 21
+)
+
+// registerNames are the general registers that can hold a pointer, by their index.
+var registerNames = [...]string{"r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"}
+
+// generals refuses threads whose general registers hold an address that changes.
+func (t *task) generals() {
+	for _, th := range t.threads {
+		if th.GPRegs == nil {
+			continue
+		}
+		for i, name := range registerNames {
+			if _, ok := t.matches[th.GPRegs[i]]; ok {
+				t.refuseThread(th.TID, CopiesElsewhere, nil, "%s holds %s, which the host cannot run", name, t.Place(th.GPRegs[i]))
+			}
+		}
+	}
+}
