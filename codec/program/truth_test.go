@@ -78,117 +78,211 @@ func (p *process) place(truth corpus.Process, addr uint64) string {
 	return fmt.Sprintf("%#x", addr)
 }
 
-// Every slot of an IFUNC holds what it held in the live process.
-func TestTruthSlots(t *testing.T) {
-	for _, name := range corpus.Names(t) {
-		truth := corpus.Load(t, name)
-		for _, proc := range truth.Processes {
-			if len(proc.Slots) == 0 {
-				continue
-			}
-			p := lookAt(t, name, proc.PID)
-			slots, _ := p.slots()
-			got := map[string]string{}
-			for _, s := range slots {
-				got[fmt.Sprintf("%s+%#x", path.Base(s.module.fact.Path), s.addr-s.module.bias)] = p.place(proc, s.value)
-			}
-			n := 0
-			unread := map[string]int{}
-			for _, s := range proc.Slots {
-				at := s.Object + "+" + s.Slot
-				v, ok := got[at]
-				switch {
-				case ok:
-					n++
-					if v != s.Value {
-						t.Errorf("%s: slot %s (%s) holds %s, want %s", name, at, s.Symbol, v, s.Value)
-					}
-					delete(got, at)
-				case s.Impl == "" || strings.HasPrefix(s.Value, "linux-vdso"): // not bound, or the kernel's
-				case p.status(s.Object) != facts.OK:
-					unread[s.Object+" "+string(p.status(s.Object))]++
-				default:
-					t.Errorf("%s: slot %s (%s %s) is missing: %s %s", name, at, s.Type, s.Symbol, s.Value, s.Impl)
-				}
-			}
-			for at, v := range got {
-				t.Errorf("%s: slot %s holds %s, which nobody told", name, at, v)
-			}
-			t.Logf("%s: %d of %d slots; unread %v", name, n, len(proc.Slots), unread)
-			for _, o := range proc.Objects {
-				m := p.moduleOf(o.Path)
-				if m == nil || m.fact.BuildID != o.BuildID {
-					t.Errorf("%s: %s: build-id %v, want %s", name, o.Path, m, o.BuildID)
-				}
-			}
-		}
-	}
+// truth is a process of an entry of the corpus, and what was recorded of it while it
+// lived.
+type truth struct {
+	*process
+	name string
+	all  corpus.Truth
+	proc corpus.Process
+
+	counts
 }
 
-// The source CPU and the auxiliary vector are what the system said of them.
-func TestTruthSource(t *testing.T) {
+// counts are how many of each kind were compared.
+type counts [9]int
+
+const (
+	nTold    = iota // slots that hold what they did,
+	nUnread         // or are of files that are not there
+	nNamed          // slots that hold what dlsym gave,
+	nUnnamed        // or what it does not name
+	nWaiting        // threads in a wrapper of a libc or of Go, which have done with their registers,
+	nLive           // or with live ones in a system call,
+	nRunning        // or in none
+	nFrames         // that are live,
+	nStale          // or are not
+)
+
+func (c *counts) String() string {
+	return fmt.Sprintf("%4d (%d) %4d (%d); %3d %d %d; %d %d", c[nTold], c[nUnread], c[nNamed], c[nUnnamed], c[nWaiting], c[nLive], c[nRunning], c[nFrames], c[nStale])
+}
+
+// What is found out of every process is what the system and the process itself said.
+func TestTruth(t *testing.T) {
 	host := corpus.Diagnostics{}
 	for line := range strings.Lines(string(corpus.Read(t, "profiles", "host", "2.36.diag.txt"))) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 		host[key] = value
 	}
+	var sum counts
+	table := []string{"entry: slots as they were (no file), as dlsym gave (not named); threads done, live, running; frames live, stale"}
 	for _, name := range corpus.Names(t) {
-		truth := corpus.Load(t, name)
-		for _, proc := range truth.Processes {
-			p := lookAt(t, name, proc.PID)
-			if len(p.Unknowns) > 0 {
-				t.Errorf("%s: unknown: %v", name, p.Unknowns)
-			}
-			auxv, err := hex.DecodeString(proc.AuxvHex)
-			if err != nil || len(auxv) == 0 {
-				t.Fatalf("%s: auxv %q", name, proc.AuxvHex)
-			}
-			for ; len(auxv) >= 16 && le64(auxv) != 0; auxv = auxv[16:] {
-				if v, ok := p.mem.Aux(le64(auxv)); !ok || v != le64(auxv[8:]) {
-					t.Errorf("%s: auxv %d is %#x, want %#x", name, le64(auxv), v, le64(auxv[8:]))
+		t.Run(name, func(t *testing.T) {
+			all := corpus.Load(t, name)
+			for _, proc := range all.Processes {
+				c := truth{process: lookAt(t, name, proc.PID), name: name, all: all, proc: proc}
+				if len(c.Unknowns) > 0 {
+					t.Errorf("unknown: %v", c.Unknowns)
+				}
+				c.checkObjects(t)
+				c.checkSlots(t)
+				c.checkNames(t)
+				c.checkAuxv(t)
+				c.checkSource(t, host)
+				c.checkThreads(t)
+				c.checkFrames(t)
+				table = append(table, fmt.Sprintf("%-16s %v", name, &c.counts))
+				for i, n := range c.counts {
+					sum[i] += n
 				}
 			}
-			const minSigStkSz = 51 // include/uapi/asm/auxvec.h
-			if v, _ := p.mem.Aux(minSigStkSz); fmt.Sprintf("%#x", v) != proc.Auxv["AT_MINSIGSTKSZ"] {
-				t.Errorf("%s: AT_MINSIGSTKSZ %#x, want %s", name, v, proc.Auxv["AT_MINSIGSTKSZ"])
+		})
+	}
+	t.Log(strings.Join(append(table, fmt.Sprintf("%-16s %v", "all", &sum)), "\n"))
+	if sum[nUnnamed] == 0 {
+		t.Error("dlsym names every slot")
+	}
+}
+
+func (c *truth) checkObjects(t *testing.T) {
+	for _, o := range c.proc.Objects {
+		m := c.moduleOf(o.Path)
+		// Of Go's programs the first note was recorded, which is no build-id.
+		unrecorded := strings.HasPrefix(c.name, "go-")
+		switch {
+		case m == nil:
+			t.Errorf("%s is not mapped", o.Path)
+		case (m.fact.BuildID == o.BuildID) == unrecorded:
+			t.Errorf("%s: build-id %q, want %q", o.Path, m.fact.BuildID, o.BuildID)
+		}
+	}
+}
+
+// checkSlots: every slot of an IFUNC holds what it held in the live process.
+func (c *truth) checkSlots(t *testing.T) {
+	if len(c.proc.Slots) == 0 {
+		return
+	}
+	slots, _ := c.slots()
+	got := map[string]string{}
+	for _, s := range slots {
+		got[fmt.Sprintf("%s+%#x", path.Base(s.module.fact.Path), s.addr-s.module.bias)] = c.place(c.proc, s.value)
+	}
+	for _, s := range c.proc.Slots {
+		at := s.Object + "+" + s.Slot
+		v, ok := got[at]
+		switch {
+		case ok:
+			c.counts[nTold]++
+			if v != s.Value {
+				t.Errorf("slot %s (%s) holds %s, want %s", at, s.Symbol, v, s.Value)
 			}
-			if otherLibc.MatchString(name) {
-				if p.Source != nil {
-					t.Errorf("%s: source %v of a program that is not of glibc", name, p.Source)
-				}
-				continue
+			delete(got, at)
+		case s.Impl == "" || strings.HasPrefix(s.Value, "linux-vdso"): // not bound, or the kernel's
+		case c.status(s.Object) != facts.OK:
+			c.counts[nUnread]++
+		default:
+			t.Errorf("slot %s (%s %s) is missing: %s %s", at, s.Type, s.Symbol, s.Value, s.Impl)
+		}
+	}
+	for at, v := range got {
+		t.Errorf("slot %s holds %s, which nobody told", at, v)
+	}
+}
+
+// untold are the IFUNCs that dlsym does not name: symbols that only old programs are
+// linked with, and what the library calls itself.
+var untold = regexp.MustCompile(`^\[(__[a-z0-9]+_finite)?\]$`)
+
+// versioned is the name of a file of glibc up to 2.33, which another one links to.
+var versioned = regexp.MustCompile(`^(lib[a-z]+)-2\.[0-9]+\.so`)
+
+// checkNames: IFUNC slots hold what dlsym gave the program itself, or another one on its
+// CPU.
+func (c *truth) checkNames(t *testing.T) {
+	bySymbol := map[string]string{}
+	for _, f := range c.all.IFuncs {
+		if f.Impl != "vdso" && f.Impl != "" {
+			bySymbol[f.Symbol] = f.Value
+		}
+	}
+	if len(bySymbol) == 0 {
+		return
+	}
+	if _, err := os.Stat(filepath.Join(corpus.Dir(t), c.name, "program.ptr.tsv")); err == nil {
+		for line := range strings.Lines(string(corpus.Read(t, c.name, "program.ptr.tsv"))) {
+			col := strings.Split(strings.TrimSpace(line), "\t") // symbol, address, file, offset
+			value := versioned.ReplaceAllString(path.Base(col[2])+"+"+col[3], "$1.so.6")
+			if other, ok := bySymbol[col[0]]; ok && other != value {
+				t.Errorf("the program has %s at %s, another one at %s", col[0], value, other)
 			}
-			s, d := p.Source, truth.Diagnostics
-			if s == nil {
-				t.Errorf("%s: no source", name)
-				continue
+		}
+	}
+	slots, _ := c.slots()
+	for _, s := range slots {
+		holds := versioned.ReplaceAllString(c.place(c.proc, s.value), "$1.so.6")
+		switch {
+		case slices.ContainsFunc(s.names, func(n string) bool { return bySymbol[n] == holds }):
+			c.counts[nNamed]++
+		case s.kind == elf.R_X86_64_IRELATIVE && untold.MatchString(fmt.Sprint(s.names)):
+			c.counts[nUnnamed]++
+		default:
+			t.Errorf("%v of %v in %s holds %s, and dlsym gave another", s.kind, s.names, s.module.fact.Path, holds)
+		}
+	}
+}
+
+func (c *truth) checkAuxv(t *testing.T) {
+	auxv, err := hex.DecodeString(c.proc.AuxvHex)
+	if err != nil || len(auxv) == 0 {
+		t.Fatalf("recorded auxv %q", c.proc.AuxvHex)
+	}
+	for ; len(auxv) >= 16 && le64(auxv) != 0; auxv = auxv[16:] {
+		if v, ok := c.mem.Aux(le64(auxv)); !ok || v != le64(auxv[8:]) {
+			t.Errorf("auxv %d is %#x, want %#x", le64(auxv), v, le64(auxv[8:]))
+		}
+	}
+	const minSigStkSz = 51 // arch/x86/include/uapi/asm/auxvec.h
+	if v, _ := c.mem.Aux(minSigStkSz); fmt.Sprintf("%#x", v) != c.proc.Auxv["AT_MINSIGSTKSZ"] {
+		t.Errorf("AT_MINSIGSTKSZ %#x, want %s", v, c.proc.Auxv["AT_MINSIGSTKSZ"])
+	}
+}
+
+// checkSource: the CPU is what ld.so printed. Of a static program and of glibc 2.31,
+// which print nothing, it is the host's.
+func (c *truth) checkSource(t *testing.T, host corpus.Diagnostics) {
+	s, d := c.Source, c.all.Diagnostics
+	if (s == nil) != otherLibc.MatchString(c.name) {
+		t.Errorf("source %v", s)
+	}
+	if s == nil {
+		return
+	}
+	if d == nil {
+		d = host
+	}
+	want := func(key string, got any) {
+		if got := fmt.Sprintf("%#x", got); got != d["x86.cpu_features."+key] {
+			t.Errorf("%s %s, want %s", key, got, d["x86.cpu_features."+key])
+		}
+	}
+	want("basic.family", *s.CPU.Family)
+	want("basic.model", *s.CPU.Model)
+	want("basic.stepping", *s.CPU.Stepping)
+	want("xsave_state_size", s.SaveSize)
+	active := c.Libc != "glibc 2.31" // which records neither this nor a level
+	if active {
+		want("isa_1", 1<<s.ISALevel-1)
+	}
+	for i, l := range s.Leaves {
+		for j := range 4 {
+			key := fmt.Sprintf("features[%#x].", i)
+			if active {
+				want(fmt.Sprintf("%sactive[%#x]", key, j), l.Active[j])
 			}
-			if d == nil { // static, or glibc 2.31: all of these are of the host
-				d = host
-			}
-			want := func(key string, got any) {
-				if got := fmt.Sprintf("%#x", got); got != d["x86.cpu_features."+key] {
-					t.Errorf("%s: %s %s, want %s", name, key, got, d["x86.cpu_features."+key])
-				}
-			}
-			want("basic.family", *s.CPU.Family)
-			want("basic.model", *s.CPU.Model)
-			want("basic.stepping", *s.CPU.Stepping)
-			want("xsave_state_size", s.SaveSize)
-			records := p.Libc != "glibc 2.31" // levels, and what is active
-			if records {
-				want("isa_1", 1<<s.ISALevel-1)
-			}
-			for i, l := range s.Leaves {
-				for j := range 4 {
-					key := fmt.Sprintf("features[%#x].", i)
-					if records {
-						want(fmt.Sprintf("%sactive[%#x]", key, j), l.Active[j])
-					}
-					if i > 0 || j != 1 { // CPUID 1, EBX has the number of the processor that was asked
-						want(fmt.Sprintf("%scpuid[%#x]", key, j), l.CPUID[j])
-					}
-				}
+			if i > 0 || j != 1 { // CPUID 1, EBX has the number of the processor that was asked
+				want(fmt.Sprintf("%scpuid[%#x]", key, j), l.CPUID[j])
 			}
 		}
 	}
@@ -197,152 +291,78 @@ func TestTruthSource(t *testing.T) {
 // raw are the functions of the corpus' programs that make a system call of their own.
 var raw = regexp.MustCompile(`^th2?\+`)
 
-// Threads wait or run as they did. Those that wait in a wrapper of a libc, or of Go, have
-// done with their vector registers; those with live ones have not.
-func TestTruthThreads(t *testing.T) {
-	waiting, dead, running, live := 0, 0, 0, 0
-	for _, name := range corpus.Names(t) {
-		for _, proc := range corpus.Load(t, name).Processes {
-			p := lookAt(t, name, proc.PID)
-			if len(p.Threads) != len(proc.Threads) {
-				t.Errorf("%s: %d threads, want %d", name, len(p.Threads), len(proc.Threads))
+// checkThreads: they wait or run as they did. Those that wait in a wrapper of a libc, or
+// of Go, have done with their vector registers; those with live ones have not.
+func (c *truth) checkThreads(t *testing.T) {
+	if len(c.Threads) != len(c.proc.Threads) {
+		t.Fatalf("%d threads, want %d", len(c.Threads), len(c.proc.Threads))
+	}
+	for i, th := range c.Threads {
+		want := c.proc.Threads[i]
+		at := fmt.Sprintf("thread %d at %s %s", th.TID, want.PCObject, want.PCSymbol)
+		call, _, _ := strings.Cut(want.ProcSyscall, " ")
+		n, err := strconv.ParseInt(call, 0, 64)
+		if th.TID != want.TID || err != nil {
+			t.Fatalf("%s: recorded %d %q", at, want.TID, want.ProcSyscall)
+		}
+		if want.Blocked != (th.Syscall != "") || want.Blocked && th.Syscall != syscallName(uint64(n)) {
+			t.Errorf("%s: waits in %q, recorded %q", at, th.Syscall, want.ProcSyscall)
+		}
+		switch bv, _ := strconv.ParseUint(want.Snap.XStateBV, 0, 64); {
+		case !want.Blocked:
+			c.counts[nRunning]++
+			if th.Dead != 0 {
+				t.Errorf("%s: it runs, and %v are dead", at, th.Dead)
+			}
+		case raw.MatchString(want.PCSymbol):
+			c.counts[nLive]++
+			if in := xstate.Features(bv) &^ xstate.Legacy; in == 0 || th.Dead&in != 0 || th.Live == "" {
+				t.Errorf("%s: of %v, which it works with, %v are dead: %s", at, in, th.Dead, th.Live)
+			}
+		default:
+			c.counts[nWaiting]++
+			if th.Dead != 1<<xstate.AVX|xstate.AVX512 {
+				t.Errorf("%s: only %v are dead: %s", at, th.Dead, th.Live)
+			}
+		}
+	}
+}
+
+// checkFrames: signal frames are live where the program was in its handler, and hold
+// what it read of them there. Go's signal stacks, which lie above its others, keep what
+// was returned from.
+func (c *truth) checkFrames(t *testing.T) {
+	text := func(v any) string { return fmt.Sprintf("%#x", v) }
+	for _, th := range c.Threads {
+		for _, f := range th.Frames {
+			if !f.Live {
+				c.counts[nStale]++
 				continue
 			}
-			for i, th := range p.Threads {
-				want := proc.Threads[i]
-				at := fmt.Sprintf("%s: thread %d at %s %s", name, th.TID, want.PCObject, want.PCSymbol)
-				call, _, _ := strings.Cut(want.ProcSyscall, " ")
-				n, err := strconv.ParseInt(call, 0, 64)
-				if th.TID != want.TID || err != nil {
-					t.Fatalf("%s: recorded %d %q", at, want.TID, want.ProcSyscall)
-				}
-				if want.Blocked != (th.Syscall != "") || want.Blocked && th.Syscall != syscallName(uint64(n)) {
-					t.Errorf("%s: waits in %q, recorded %q", at, th.Syscall, want.ProcSyscall)
-				}
-				switch bv, _ := strconv.ParseUint(want.Snap.XStateBV, 0, 64); {
-				case !want.Blocked:
-					running++
-					if th.Dead != 0 {
-						t.Errorf("%s: it runs, and %v are dead", at, th.Dead)
-					}
-				case raw.MatchString(want.PCSymbol):
-					live++
-					if in := xstate.Features(bv) &^ xstate.Legacy; in == 0 || th.Dead&in != 0 || th.Live == "" {
-						t.Errorf("%s: of %v, which it works with, %v are dead: %s", at, in, th.Dead, th.Live)
-					}
-				default:
-					waiting++
-					if th.Dead == 1<<xstate.AVX|xstate.AVX512 {
-						dead++
-					} else {
-						t.Errorf("%s: only %v are dead: %s", at, th.Dead, th.Live)
-					}
-				}
+			c.counts[nFrames]++
+			var said struct {
+				FPState   string `json:"fpstate"`
+				XFeatures string `json:"xfeatures"`
+				Size      int    `json:"xstate_size"`
+				BV        string `json:"xstate_bv"`
+			}
+			if err := json.Unmarshal(corpus.Read(t, c.name, "program.frame.json"), &said); err != nil {
+				t.Fatal(err)
+			}
+			if text(f.Address) != said.FPState || text(uint64(f.Features)) != said.XFeatures || text(uint64(f.BV)) != said.BV || f.Size != said.Size {
+				t.Errorf("frame %v, want %v", f, said)
+			}
+			if strings.Contains(c.name, "ymm") && f.Dead.Has(xstate.AVX) {
+				t.Errorf("of the frame's registers, %v are dead", f.Dead)
 			}
 		}
 	}
-	t.Logf("%d threads wait in wrappers, %d have done with all; %d wait with live registers, %d run", waiting, dead, live, running)
-}
-
-// Signal frames are live where the program was in its handler, and hold what it read of
-// them there. Go's signal stacks, which lie above its others, keep what was returned
-// from.
-func TestTruthFrames(t *testing.T) {
-	for _, name := range corpus.Names(t) {
-		stale := 0
-		for _, proc := range corpus.Load(t, name).Processes {
-			for _, th := range lookAt(t, name, proc.PID).Threads {
-				var live []facts.Frame
-				for _, f := range th.Frames {
-					if f.Live {
-						live = append(live, f)
-					} else {
-						stale++
-					}
-				}
-				if !strings.HasPrefix(name, "sigh") {
-					if len(live) > 0 {
-						t.Errorf("%s: thread %d: live frames %v", name, th.TID, live)
-					}
-					continue
-				}
-				var frame struct {
-					FPState   string `json:"fpstate"`
-					XFeatures string `json:"xfeatures"`
-					Size      int    `json:"xstate_size"`
-					BV        string `json:"xstate_bv"`
-				}
-				if err := json.Unmarshal(corpus.Read(t, name, "program.frame.json"), &frame); err != nil {
-					t.Fatal(err)
-				}
-				if len(live) != 1 {
-					t.Errorf("%s: live frames %v", name, live)
-				} else if got, hex := live[0], func(v any) string { return fmt.Sprintf("%#x", v) }; hex(got.Address) != frame.FPState || hex(uint64(got.Features)) != frame.XFeatures || hex(uint64(got.BV)) != frame.BV || got.Size != frame.Size {
-					t.Errorf("%s: frame %v, want %v", name, got, frame)
-				} else if strings.Contains(name, "ymm") && got.Dead.Has(xstate.AVX) {
-					t.Errorf("%s: of the frame's registers, %v are dead", name, got.Dead)
-				}
-			}
-		}
-		if (stale > 0) != strings.HasPrefix(name, "go-") {
-			t.Errorf("%s: %d stale frames", name, stale)
-		}
+	wantLive := 0
+	if strings.HasPrefix(c.name, "sigh") {
+		wantLive = 1
 	}
-}
-
-// untold are the IFUNCs that dlsym does not name: symbols that only old programs are
-// linked with, and what the library calls itself.
-var untold = regexp.MustCompile(`^$|^__[a-z0-9]+_finite$`)
-
-// versioned is the name of a file of glibc up to 2.33, which another one links to.
-var versioned = regexp.MustCompile(`^(lib[a-z]+)-2\.[0-9]+\.so`)
-
-// IFUNC slots hold what dlsym gave the program itself, or another one on its CPU.
-func TestTruthNames(t *testing.T) {
-	named, unnamed := 0, 0
-	for _, name := range corpus.Names(t) {
-		truth := corpus.Load(t, name)
-		bySymbol := map[string]string{}
-		for _, f := range truth.IFuncs {
-			if f.Impl != "vdso" && f.Impl != "" {
-				bySymbol[f.Symbol] = f.Value
-			}
-		}
-		if len(bySymbol) == 0 {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(corpus.Dir(t), name, "program.ptr.tsv")); err == nil {
-			for line := range strings.Lines(string(corpus.Read(t, name, "program.ptr.tsv"))) {
-				col := strings.Split(strings.TrimSpace(line), "\t") // symbol, address, file, offset
-				value := versioned.ReplaceAllString(path.Base(col[2])+"+"+col[3], "$1.so.6")
-				if other, ok := bySymbol[col[0]]; ok && other != value {
-					t.Errorf("%s: the program has %s at %s, another one at %s", name, col[0], value, other)
-				}
-			}
-		}
-		for _, proc := range truth.Processes {
-			p := lookAt(t, name, proc.PID)
-			slots, _ := p.slots()
-			for _, s := range slots {
-				holds := versioned.ReplaceAllString(p.place(proc, s.value), "$1.so.6")
-				first := ""
-				if len(s.names) > 0 {
-					first = s.names[0]
-				}
-				switch {
-				case slices.ContainsFunc(s.names, func(n string) bool { return bySymbol[n] == holds }):
-					named++
-				case s.kind == elf.R_X86_64_IRELATIVE && len(s.names) < 2 && untold.MatchString(first):
-					unnamed++
-				default:
-					t.Errorf("%s: %v of %v in %s holds %s, dlsym gave %s", name, s.kind, s.names, s.module.fact.Path, holds, bySymbol[first])
-				}
-			}
-		}
-	}
-	t.Logf("%d slots hold what dlsym gave, %d what it does not name", named, unnamed)
-	if unnamed == 0 {
-		t.Error("dlsym names every slot")
+	if c.counts[nFrames] != wantLive || (c.counts[nStale] > 0) != strings.HasPrefix(c.name, "go-") {
+		t.Errorf("%d frames are live, %d stale", c.counts[nFrames], c.counts[nStale])
 	}
 }
 
