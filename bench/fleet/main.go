@@ -23,7 +23,7 @@ func main() {
 	n := flag.Int("n", 10000, "core `images`")
 	rounds := flag.Int("rounds", 5, "`times` that each pair is run")
 	archive := flag.Int("archive", 2048, "`MiB` of memory in the archives")
-	only := flag.String("only", "", "one `comparison`: check, decoders, small, convert, memory or archives")
+	only := flag.String("only", "", "one `comparison`: check, decoders, small, code, convert, memory or archives")
 	flag.Parse()
 	if err := run(&bench{n: *n, rounds: *rounds, archive: *archive}, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
@@ -54,7 +54,7 @@ func run(b *bench, only string) (err error) {
 	for _, c := range []struct {
 		name    string
 		measure func() error
-	}{{"check", b.check}, {"decoders", b.decoders}, {"small", b.small}, {"convert", b.convert}, {"memory", b.memory}, {"archives", b.archives}} {
+	}{{"check", b.check}, {"decoders", b.decoders}, {"small", b.small}, {"code", b.code}, {"convert", b.convert}, {"memory", b.memory}, {"archives", b.archives}} {
 		if only != "" && only != c.name {
 			continue
 		}
