@@ -16,6 +16,7 @@ _fpuimg() {
     --elf-core= | --elf-core) paths=default ;;
     --color= | --color) words='auto always never' ;;
     --root= | --root) paths=default ;;
+    --spool= | --spool) : ;;
     --criu= | --criu) : ;;
     --to= | --to) words='none fxsave xsave' ;;
     --features= | --features) words='x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' ;;
@@ -26,10 +27,10 @@ _fpuimg() {
     *)
         case ${COMP_WORDS[1]} in
         show) if [[ $cur == -* ]]; then words='--regs --json --redact --xsave-area --host --help --as= --component= --tid= --host= --elf-core= --color='; else paths=default; fi ;;
-        check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --criu= --color='; else paths=default; fi ;;
-        convert) if [[ $cur == -* ]]; then words='--host --force --keep-cpuinfo --dry-run --in-place --json --help --to= --features= --host= --root= --output= --compress= --color='; else paths=default; fi ;;
-        level) if [[ $cur == -* ]]; then words='--host --keep-cpuinfo --dry-run --in-place --json --help --host= --root= --accept= --output= --compress= --color='; else paths=default; fi ;;
-        need) if [[ $cur == -* ]]; then words='--no-memory --help --as= --root= --color='; else paths=default; fi ;;
+        check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --spool= --criu= --color='; else paths=default; fi ;;
+        convert) if [[ $cur == -* ]]; then words='--host --force --keep-cpuinfo --dry-run --in-place --json --help --to= --features= --host= --root= --spool= --output= --compress= --color='; else paths=default; fi ;;
+        level) if [[ $cur == -* ]]; then words='--host --keep-cpuinfo --dry-run --in-place --json --help --host= --root= --spool= --accept= --output= --compress= --color='; else paths=default; fi ;;
+        need) if [[ $cur == -* ]]; then words='--no-memory --help --as= --root= --spool= --color='; else paths=default; fi ;;
         profile) if [[ $cur == -* ]]; then words='--common --help --output= --format= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default; fi ;;
         diff) if [[ $cur == -* ]]; then words='--json --xsave-area --host --help --host= --color='; else paths=default; fi ;;
         completion) if [[ $cur == -* ]]; then words='--help --color='; else words='bash zsh fish'; fi ;;

@@ -23,6 +23,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from show' -l color -d 'colour, by
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l host -d 'check against this machine or PROFILE: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3; may be repeated' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l root -d 'judge the code too, by the programs\' files below DIR: /, or a container\'s root file system; may be repeated' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l spool -d 'with --root, keep at most SIZE of the memory in a compressed archive in a temporary file, such as 500M' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l no-memory -d 'look at registers alone, not at the dumped memory'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l criu -d 'predict this VERSION of CRIU, 3.11 to 4.3 (default 4.3)' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l json -d 'print one JSON document'
@@ -35,6 +36,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l host -d 'what fit
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l force -d 'go ahead where registers are lost'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l keep-cpuinfo -d 'leave cpuinfo.img as it is'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l root -d 'prove by the programs\' files below DIR which registers the threads have done with; may be repeated' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l spool -d 'with --root, keep at most SIZE of the memory in a compressed archive in a temporary file, such as 500M' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l dry-run -d 'print the report and write nothing'
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -s o -l output -d 'write to this path instead of beside the input; - is standard output' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l in-place -d 'change the checkpoint itself and keep the originals as NAME.orig'
@@ -44,6 +46,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l color -d 'colour,
 complete -c fpuimg -n '__fish_seen_subcommand_from convert' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from level' -l host -d 'the machine to run on: this one, or PROFILE: a file, a directory with a cpuinfo.img, or a level such as x86-64-v3' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4'
 complete -c fpuimg -n '__fish_seen_subcommand_from level' -l root -d 'where the programs\' files are, below DIR: / where they ran on this machine, or a container\'s root file system; may be repeated' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from level' -l spool -d 'with --root, keep at most SIZE of the memory in a compressed archive in a temporary file, such as 500M' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from level' -l accept -d 'go ahead in spite of the refusals NAME or NAME:OBJECT: own-dispatch, compiled-isa, cached-cpuid, jit-code, shared-memory' -a 'own-dispatch compiled-isa cached-cpuid jit-code shared-memory' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from level' -l keep-cpuinfo -d 'leave cpuinfo.img as it is'
 complete -c fpuimg -n '__fish_seen_subcommand_from level' -l dry-run -d 'print the report and write nothing'
@@ -55,6 +58,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from level' -l color -d 'colour, b
 complete -c fpuimg -n '__fish_seen_subcommand_from level' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from need' -l as -d 'print it as FORM: text, json, or for Kubernetes affinity, nfd-rule or annotations' -a 'hex f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 text json affinity nfd-rule annotations' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from need' -l root -d 'say what the code needs too, by the programs\' files below DIR: /, or a container\'s root file system; may be repeated' -r
+complete -c fpuimg -n '__fish_seen_subcommand_from need' -l spool -d 'with --root, keep at most SIZE of the memory in a compressed archive in a temporary file, such as 500M' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from need' -l no-memory -d 'look at registers alone, not at the dumped memory'
 complete -c fpuimg -n '__fish_seen_subcommand_from need' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from need' -l help -d 'print the manual'

@@ -21,6 +21,9 @@ type ArchiveOptions struct {
 	// Progress is called with the bytes of the archive that are copied so far; nil
 	// is none.
 	Progress func(done int64)
+	// Spool is how many bytes of memory are kept of the new archive, if it is compressed,
+	// for those that verify it; 0 keeps none.
+	Spool int64
 }
 
 // WriteArchive writes the archive of the plans' checkpoints, converted, to the new
@@ -48,7 +51,7 @@ func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
 		if err := copyArchive(plans, f, src, o); err != nil {
 			return err
 		}
-		if err := verifyArchive(plans, s.path(result)); err != nil {
+		if err := verifyArchive(plans, s.path(result), o.Spool); err != nil {
 			return err
 		}
 		if err := copyMeta(f, src, true); err != nil {
@@ -59,11 +62,13 @@ func WriteArchive(plans []*Plan, out string, o ArchiveOptions) error {
 }
 
 // verifyArchive asks the plans about their checkpoints in the new archive.
-func verifyArchive(plans []*Plan, file string) error {
+func verifyArchive(plans []*Plan, file string, max int64) error {
 	if !slices.ContainsFunc(plans, func(p *Plan) bool { return p.Verify != nil }) {
 		return nil
 	}
-	all, err := checkpoint.OpenAll(file, checkpoint.Options{})
+	spool := checkpoint.NewSpool(max)
+	defer spool.Close()
+	all, err := checkpoint.OpenAll(file, checkpoint.Options{Spool: spool})
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func (d *destination) archive(s *cli.IO, path string, found []checkpoint.Found, 
 	} else if err := fileOutput(out, d.archiveName(file)); err != nil {
 		return failed(err)
 	}
-	opts := convert.ArchiveOptions{Compression: d.compress, Progress: s.Progress(path + ": copied")}
+	opts := convert.ArchiveOptions{Compression: d.compress, Progress: s.Progress(path + ": copied"), Spool: int64(d.code.keep)}
 	var plans []*convert.Plan
 	var errs []error
 	changed, refused := false, false

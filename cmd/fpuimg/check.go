@@ -160,7 +160,9 @@ func (o *checkOptions) images(s *cli.IO, paths []string) iter.Seq[*checked] {
 
 // load checks what a path holds.
 func (o *checkOptions) load(s *cli.IO, path string) []*checked {
-	all, err := openAll(s, path, checkpoint.Options{XSaveArea: o.area})
+	spool := o.code.spool()
+	defer spool.Close()
+	all, err := openAll(s, path, checkpoint.Options{XSaveArea: o.area, Spool: spool})
 	if err != nil {
 		return []*checked{{path: path, kind: checkpoint.KindCRIU, errs: []error{err}}}
 	}
@@ -299,7 +301,9 @@ func (o *checkOptions) text(s *cli.IO, img *checked) {
 		view.VerdictStyle(s, r.Verdict).Sprint(r.Verdict)+unchecked(r))
 	if o.code.roots != nil && img.code != nil {
 		view.Table(s, []string{"TASKS", "LIBC", "VERDICT", "FUNCTIONS", "LAZY BINDING"}, taskRows(img.code, r.Tasks))
-		view.Table(s, []string{"FUNCTIONS", "FILE", "OBJECT"}, objectRows(img.code, r.host.CPU))
+		if rows := objectRows(img.code, r.host.CPU); len(rows) > 0 {
+			view.Table(s, []string{"FUNCTIONS", "FILE", "OBJECT"}, rows)
+		}
 	}
 	var rows [][]string
 	for _, group := range view.Fold(r.Threads, func(t compat.Judged) string { return fmt.Sprint(t.From, t.Verdict, checkLines(t.Report)) }) {

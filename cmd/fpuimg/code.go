@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -25,6 +26,7 @@ import (
 // codeOptions say where the code of a checkpoint's processes is looked for.
 type codeOptions struct {
 	dirs  []string
+	keep  size           // of the memory in a compressed archive
 	roots *program.Roots // nil: only in the images
 }
 
@@ -33,7 +35,47 @@ var errNoMemoryRoot = &cli.UsageError{Err: errors.New("--root is for the dumped 
 
 func (o *codeOptions) flags(fs *pflag.FlagSet, usage string) {
 	fs.StringArrayVar(&o.dirs, "root", nil, usage)
+	o.keep = 16 << 30
+	fs.Var(&o.keep, "spool", "with --root, keep at most `SIZE` of the memory in a compressed archive in a temporary file, such as 500M")
 }
+
+// spool returns what keeps the memory in an archive; nil if none is wanted.
+func (o *codeOptions) spool() *checkpoint.Spool {
+	if o.roots == nil || o.keep == 0 {
+		return nil
+	}
+	return checkpoint.NewSpool(int64(o.keep))
+}
+
+// size is a number of bytes as an option has it, with a unit of 1024 or its powers.
+type size int64
+
+const units = "KMGT"
+
+func (n *size) String() string {
+	v, unit := int64(*n), ""
+	for i := 0; i < len(units) && v > 0 && v%1024 == 0; i++ {
+		v, unit = v/1024, units[i:i+1]
+	}
+	return strconv.FormatInt(v, 10) + unit
+}
+
+func (n *size) Set(text string) error {
+	number, shift := text, 0
+	if i := len(text) - 1; i >= 0 {
+		if at := strings.IndexByte(units, text[i]); at >= 0 {
+			number, shift = text[:i], 10*(at+1)
+		}
+	}
+	v, err := strconv.ParseUint(number, 10, 63-shift)
+	if err != nil {
+		return errors.New("want a number of bytes, which K, M, G or T may follow")
+	}
+	*n = size(v << shift)
+	return nil
+}
+
+func (n *size) Type() string { return "size" }
 
 // open opens the roots.
 func (o *codeOptions) open() error {
@@ -82,7 +124,7 @@ func (o *codeOptions) look(ckpt *checkpoint.Checkpoint, threads []codec.Thread) 
 		}
 		p, err := looker.Look(pid, threads[:n])
 		if err != nil {
-			p = &facts.Process{PID: pid, Rooted: o.roots != nil, Unknowns: []facts.Unknown{{Topic: facts.Libc, Reason: err.Error()}}}
+			p = &facts.Process{PID: pid, Rooted: o.roots != nil, Unknowns: []facts.Unknown{{Topic: facts.Libc, Reason: o.unread(err)}}}
 		}
 		none = none && errors.Is(err, fs.ErrNotExist)
 		code, threads = append(code, p), threads[n:]
@@ -91,6 +133,22 @@ func (o *codeOptions) look(ckpt *checkpoint.Checkpoint, threads []codec.Thread) 
 		return nil
 	}
 	return code
+}
+
+// unread says why the memory of a task was not looked at, and what to do.
+func (o *codeOptions) unread(err error) string {
+	spool, failed := errors.AsType[*checkpoint.SpoolError](err)
+	switch {
+	case failed && spool.Err != nil:
+		return err.Error() + "; make room, name another directory in TMPDIR, or unpack the archive"
+	case failed:
+		return err.Error() + "; allow more by --spool, or unpack the archive"
+	case errors.Is(err, checkpoint.ErrNotKept) && o.roots == nil:
+		return "its memory is in an archive that is compressed or comes by once, and is looked at only with --root"
+	case errors.Is(err, checkpoint.ErrNotKept):
+		return "its memory is in an archive that is compressed or comes by once, and --spool keeps nothing; unpack the archive"
+	}
+	return err.Error()
 }
 
 // hasMemory reports whether a checkpoint has images of the memory of any task.

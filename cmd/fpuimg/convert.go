@@ -24,7 +24,6 @@ type convertOptions struct {
 	features    []string
 	force       bool
 	keepCPUInfo bool
-	code        codeOptions
 
 	target compat.Target
 	named  *host

@@ -29,6 +29,7 @@ type destination struct {
 	dryRun   bool
 	json     bool
 	compress string
+	code     codeOptions
 }
 
 // compressions are the values of --compress.
@@ -117,7 +118,9 @@ func (d *destination) run(s *cli.IO, path string, begin func(*checkpoint.Checkpo
 			s.Warnf("%s: a conversion of it was interrupted; it is complete now", path)
 		}
 	}
-	all, err := openAll(s, path, checkpoint.Options{})
+	spool := d.code.spool()
+	defer spool.Close()
+	all, err := openAll(s, path, checkpoint.Options{Spool: spool})
 	if err != nil {
 		return none(err)
 	}

@@ -21,7 +21,6 @@ type levelOptions struct {
 	host        string
 	accept      []string
 	keepCPUInfo bool
-	code        codeOptions
 
 	named *host
 	level level.Options

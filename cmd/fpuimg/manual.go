@@ -256,7 +256,9 @@ the root file system of their container (podman image mount NAME). A file serves
 if its build-id is the dumped one; what could not be looked at is named. --root may be
 given several times. Without it only the images are read: the CPU as glibc recorded
 it, signal frames, generated code; nothing of that is fatal. --no-memory looks at
-registers alone. Of a compressed archive the memory is not read: unpack it.
+registers alone. The memory in a compressed archive is read only with --root: it is
+kept meanwhile in a file without a name in $TMPDIR or /tmp, at most --spool of it
+(16G; 0 keeps none).
 
 Last comes what CRIU 4.3, or the release that --criu=3.17.1 names, will do for each
 value of its --cpu-cap option.

@@ -57,7 +57,8 @@ func (o *needOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
 	var all []*needs
 	for _, path := range paths {
-		found, err := openAll(s, path, checkpoint.Options{})
+		spool := o.code.spool()
+		found, err := openAll(s, path, checkpoint.Options{Spool: spool})
 		if err != nil {
 			found = []checkpoint.Found{{Path: path, Err: err}}
 		}
@@ -75,6 +76,7 @@ func (o *needOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 				all = append(all, n)
 			}
 		}
+		spool.Close()
 	}
 	switch o.as {
 	case "json":

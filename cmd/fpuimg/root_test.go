@@ -1,6 +1,11 @@
 package main
 
 import (
+	"archive/tar"
+	"compress/gzip"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -26,5 +31,28 @@ func TestShowSource(t *testing.T) {
 		if got := strings.Contains(out, "dumped on an unnamed CPU (amd 25/17/1)"); got != want {
 			t.Errorf("%s: %.300s", name, out)
 		}
+	}
+}
+
+// TestArchiveRoot: of a compressed archive the same is said as of the directory, and the
+// same is made.
+func TestArchiveRoot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "py.tar.gz")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := gzip.NewWriter(f)
+	w := tar.NewWriter(z)
+	if err := errors.Join(w.AddFS(os.DirFS(corpus.Images(t, "py-1"))), w.Close(), z.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	check := func(path string) string {
+		_, out, _ := fpuimg(t, "check", "--json", "--host=x86-64-v3", "--root="+corpus.Root(t, "py-1"), path)
+		return strings.NewReplacer(path, "PATH", `"kind": "archive"`, `"kind": "criu"`).Replace(out)
+	}
+	got, want := check(path), check(corpus.Images(t, "py-1"))
+	if got != want || !strings.Contains(got, `"code-unfit"`) {
+		t.Errorf("of the archive\n%.2000s\nof the directory\n%.2000s", got, want)
 	}
 }

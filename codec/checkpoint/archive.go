@@ -35,7 +35,8 @@ const (
 // what is held of them stays below maxHeld and heldRatio times what was read.
 type budget struct {
 	rawtar.Budget
-	held int64
+	held  int64
+	spool *Spool // nil: memory that can be read but once is not kept
 }
 
 // hold counts n bytes more. It reports whether they are within the bound.
@@ -47,7 +48,8 @@ func (b *budget) hold(n int64) bool {
 func (b *budget) mayHold() int64 { return maxHeld + heldRatio*b.In }
 
 // Archive is the files of one directory in a tar archive. Those that tell of registers
-// can be opened always, others where the archive is a file that is not compressed.
+// can be opened always, others where the archive is a file that is not compressed, or a
+// [Spool] has them.
 type Archive struct {
 	Path string // of the archive
 	Dir  string // in it, "." for its root
@@ -64,12 +66,14 @@ type Archive struct {
 // member is one file of an archive.
 type member struct {
 	b        []byte // nil if it is not held
-	at, size int64  // of the data in the archive
+	at, size int64  // of the data in the archive, or in the spool
+	spool    *Spool // that has it
 	sparse   bool   // in the archive: b is what it expands to
 	err      error  // why it cannot be read
 }
 
-// Open opens a file. The error for one in a compressed archive says to unpack it.
+// Open opens a file. The error may be a [*SpoolError] or [ErrNotKept], else a
+// [*codec.FormatError] or from the file system.
 func (a *Archive) Open(name string) (io.ReaderAt, int64, error) {
 	m, ok := a.members[name]
 	switch {
@@ -79,8 +83,12 @@ func (a *Archive) Open(name string) (io.ReaderAt, int64, error) {
 		return nil, 0, m.err
 	case m.b != nil:
 		return bytes.NewReader(m.b), int64(len(m.b)), nil
-	case a.info == nil || m.sparse:
-		return nil, 0, fmt.Errorf("%s: %w", a.Label(name), errPacked)
+	case m.spool != nil:
+		return io.NewSectionReader(m.spool.file, m.at, m.size), m.size, nil
+	case m.sparse:
+		return nil, 0, fmt.Errorf("%s: %w", a.Label(name), errNotExpanded)
+	case a.info == nil:
+		return nil, 0, fmt.Errorf("%s: %w", a.Label(name), ErrNotKept)
 	}
 	f, err := os.OpenFile(a.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is not waited for
 	if err != nil {
@@ -467,6 +475,11 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 		f.err = &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: errHardLink}
 	case !m.Regular() && !m.Sparse:
 		f.err = &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: codec.ErrIrregular}
+	case !needed && w.info == nil && w.budget.spool != nil && isMemory(base) && !m.Sparse:
+		f.spool = w.budget.spool
+		if f.at, f.err, err = f.spool.keep(label, tr, m.Size); err != nil {
+			return w.wrap(err)
+		}
 	case !needed && (w.info != nil || d.mapped || !isPagemap(base) || m.Size > smallPagemap):
 	case w.info != nil && !m.Sparse: // it is read when it is opened
 		if end := w.info.Size(); f.size > end-f.at {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -19,17 +20,31 @@ import (
 type held struct {
 	files map[string][]byte
 	label func(name string) string
+	left  map[string]bool // images of memory that are there, and are not held
 }
 
 func (h *held) Open(name string) (io.ReaderAt, int64, error) {
 	b, ok := h.files[name]
-	if !ok {
+	switch {
+	case ok:
+	case h.left[name]:
+		return nil, 0, fmt.Errorf("%s: %w", h.label(name), errLeft)
+	default:
 		return nil, 0, &fs.PathError{Op: "open", Path: h.label(name), Err: fs.ErrNotExist}
 	}
 	return bytes.NewReader(b), int64(len(b)), nil
 }
 
-func (h *held) Names() ([]string, error) { return slices.Collect(maps.Keys(h.files)), nil }
+func (h *held) Names() ([]string, error) {
+	return slices.AppendSeq(slices.Collect(maps.Keys(h.files)), maps.Keys(h.left)), nil
+}
+
+// leave notes an image that is not held, if it tells what memory a task has.
+func (h *held) leave(name string) {
+	if strings.HasPrefix(name, "mm-") && strings.HasSuffix(name, ".img") {
+		h.left[name] = true
+	}
+}
 
 func (h *held) Label(name string) string { return h.label(name) }
 
@@ -101,6 +116,7 @@ func isCapture(head []byte) bool {
 // its length of 32 bits, and between them the pieces of the files. One that is cut off
 // has a problem.
 func readCapture(path string, r *bufio.Reader, b *budget) ([]Found, error) {
+	h := &held{map[string][]byte{}, func(name string) string { return path + ":" + name }, map[string]bool{}}
 	files := map[string]*bytes.Buffer{}
 	var at int64
 	fail := func(field string, err error) error {
@@ -143,6 +159,8 @@ func readCapture(path string, r *bufio.Reader, b *budget) ([]Found, error) {
 				if !b.hold(fileHeld) {
 					return nil, fail("file_data", errTooMuch)
 				}
+			} else if current == nil && len(h.left) < maxLeft {
+				h.leave(m.name)
 			}
 		}
 		if m.data == 0 {
@@ -168,7 +186,6 @@ func readCapture(path string, r *bufio.Reader, b *budget) ([]Found, error) {
 			fault = fail("file_data", err)
 		}
 	}
-	h := &held{map[string][]byte{}, func(name string) string { return path + ":" + name }}
 	for name, data := range files {
 		h.files[name] = data.Bytes()
 	}
@@ -183,5 +200,10 @@ func readCapture(path string, r *bufio.Reader, b *budget) ([]Found, error) {
 	c.ReadOnly = "a capture of criu-image-streamer; unpack it first: criu-image-streamer extract"
 	return found(c, nil)
 }
+
+// maxLeft bounds the images of memory whose names are remembered.
+const maxLeft = 1 << 16
+
+var errLeft = errors.New("memory is not read from such files; unpack them")
 
 var errTooMuch = errors.New("more images than a checkpoint has")

@@ -61,7 +61,7 @@ func openPacked(path string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, nil
 	}
-	h := &held{map[string][]byte{}, func(name string) string { return filepath.Join(path, name) }}
+	h := &held{map[string][]byte{}, func(name string) string { return filepath.Join(path, name) }, map[string]bool{}}
 	b := new(budget)
 	cores := false
 	for _, name := range names {
@@ -70,6 +70,8 @@ func openPacked(path string) (*Checkpoint, error) {
 			base = name
 		}
 		if !isImage(base) {
+			h.leave(base)
+			h.leave(name)
 			continue
 		}
 		raw, err := codec.ReadImage(codec.Dir(path), name)
@@ -127,13 +129,13 @@ func interrupted(dir string) error {
 }
 
 // openDirs opens an images directory, or those below one.
-func openDirs(path string) ([]Found, error) {
+func openDirs(path string, o Options) ([]Found, error) {
 	c, err := OpenDir(path)
 	if err == nil {
 		c.Container = dirContainer(filepath.Clean(path))
 		return found(c, nil)
 	}
-	if layout, lerr := openLayout(path); layout != nil || lerr != nil {
+	if layout, lerr := openLayout(path, o); layout != nil || lerr != nil {
 		return layout, lerr
 	}
 	// Podman and runc have the images in checkpoint/ or userdata/checkpoint/, Docker in

@@ -40,10 +40,14 @@ var ErrNoImages = errors.New("not a CRIU images directory: there is no pstree.im
 // ErrPreDump is a directory that criu pre-dump wrote.
 var ErrPreDump = errors.New("only a pre-dump, which holds memory but no registers")
 
+// ErrNotKept is an image in a compressed archive, or in a stream of one, that was not
+// kept as it came by.
+var ErrNotKept = errors.New("in a compressed archive or a stream, and was not kept; unpack the archive")
+
 var (
 	errNoCheckpoint = errors.New("no checkpoint in the archive")
 	errLinkAbove    = errors.New("a link, and images below its name: unpacked, they land elsewhere")
 	errHardLink     = errors.New("a hard link, with the content in another place; pack it again with tar --hard-dereference")
-	errPacked       = errors.New("cannot be read from within; unpack the archive")
+	errNotExpanded  = errors.New("stored as a sparse file, of which only images of registers are read; unpack the archive")
 	errSparse       = errors.New("stored as a sparse file, whose map would change; pack the archive without --sparse")
 )

@@ -61,7 +61,7 @@ type ociLayout struct {
 // openLayout opens the checkpoints in the blobs of an OCI image layout (OCI image
 // specification, image-layout.md). A blob that cannot be read stands among them, unless
 // there are no others. The result is nil if dir is no layout.
-func openLayout(dir string) ([]Found, error) {
+func openLayout(dir string, o Options) ([]Found, error) {
 	index := filepath.Join(dir, "index.json")
 	b, err := readManifest(index)
 	// skopeo's dir: has the manifest of one image, and its blobs beside it.
@@ -77,7 +77,7 @@ func openLayout(dir string) ([]Found, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &ociLayout{dir: dir, flat: flat, seen: map[string]bool{}}
+	l := &ociLayout{dir: dir, flat: flat, seen: map[string]bool{}, budget: budget{spool: o.Spool}}
 	l.manifest(index, b, 0)
 	if n := l.faults - codec.MaxFaults; n > 0 {
 		l.all = append(l.all, Found{Path: dir, Err: &codec.MoreError{N: n}})

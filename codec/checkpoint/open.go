@@ -26,6 +26,9 @@ type Options struct {
 	// Machine is the one that stored a bare area, or wrote an ELF core that does not
 	// place its components; nil guesses from the size.
 	Machine *xstate.CPU
+	// Spool keeps the memory in compressed archives and in streams of them, which
+	// cannot be read otherwise; nil leaves it.
+	Spool *Spool
 }
 
 // Found is a checkpoint, or why there is none where one should be, in a blob of an OCI
@@ -108,7 +111,7 @@ func OpenAll(path string, o Options) ([]Found, error) {
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return openDirs(path)
+		return openDirs(path, o)
 	case !info.Mode().IsRegular():
 		return nil, &codec.FormatError{Path: path, Field: "file", Err: codec.ErrIrregular}
 	}
@@ -124,7 +127,7 @@ func OpenAll(path string, o Options) ([]Found, error) {
 		return nil, err
 	}
 	s := &stream{bufio.NewReaderSize(f, 4096), f, info.Size()}
-	if all, ok, err := s.open(path, o, new(budget), true); ok || err != nil {
+	if all, ok, err := s.open(path, o, &budget{spool: o.Spool}, true); ok || err != nil {
 		return all, err
 	}
 	image := lonelyLink(path)
@@ -157,7 +160,7 @@ func lonelyLink(path string) string {
 
 // ReadAll is [OpenAll] for a stream; name stands for its path.
 func ReadAll(name string, r io.Reader, o Options) ([]Found, error) {
-	return readAll(name, r, o, new(budget))
+	return readAll(name, r, o, &budget{spool: o.Spool})
 }
 
 func readAll(name string, r io.Reader, o Options, b *budget) ([]Found, error) {

@@ -1,6 +1,7 @@
 package elfcore
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,10 +13,11 @@ const maxSpool = 1 << 30
 // Spool makes a stream one that can be read anywhere: as much of it as is asked for is
 // kept in a temporary file without a name.
 type Spool struct {
-	r    io.Reader
-	f    *os.File
-	size int64 // of what is kept
-	err  error // why it is not more, [io.EOF] if there is not
+	r     io.Reader
+	f     *os.File
+	named bool  // it has a name still
+	size  int64 // of what is kept
+	err   error // why it is not more, [io.EOF] if there is not
 }
 
 // NewSpool starts to read a stream. The error is from the file system.
@@ -24,8 +26,8 @@ func NewSpool(r io.Reader) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	os.Remove(f.Name()) // where that fails, Close does it
-	return &Spool{r: r, f: f}, nil
+	named := os.Remove(f.Name()) != nil // some systems keep that of an open file
+	return &Spool{r: r, f: f, named: named}, nil
 }
 
 // ReadAt reads from what is kept, and from the stream what is not. The error says
@@ -49,7 +51,9 @@ func (s *Spool) ReadAt(b []byte, off int64) (int, error) {
 // Close gives up what is kept.
 func (s *Spool) Close() error {
 	err := s.f.Close()
-	os.Remove(s.f.Name())
+	if s.named {
+		err = errors.Join(err, os.Remove(s.f.Name()))
+	}
 	return err
 }
 
