@@ -80,6 +80,9 @@ func CPU(q Querier) *xstate.CPU {
 		cpu.Layout, _ = layout(q, *cpu.XFeatures)
 	}
 	cpu.Flags, cpu.UnknownFlags = flags(w, cpu.XFeatures)
+	if r.vendor == "amd" && r.signed && *cpu.Family == 0x17 { // erratum 1386: Linux arch/x86/kernel/cpu/amd.c
+		cpu.Flags = xstate.WithoutFlags(cpu.Flags, "xsaves")
+	}
 	if cpu.FXSave == nil && slices.Contains(cpu.Flags, "fxsr") {
 		cpu.FXSave = new(true)
 	}
