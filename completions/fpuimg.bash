@@ -12,7 +12,7 @@ _fpuimg() {
     --as= | --as) words='hex f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 text json affinity nfd-rule annotations' ;;
     --component= | --component) words='x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' ;;
     --tid= | --tid) : ;;
-    --host=) words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default ;;
+    --host=) words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4 core2 nehalem westmere sandybridge ivybridge haswell broadwell skylake skylake-avx512 cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake alderlake raptorlake meteorlake arrowlake-s sapphirerapids emeraldrapids graniterapids silvermont goldmont goldmont-plus tremont gracemont sierraforest knl btver1 btver2 bdver1 bdver2 bdver3 bdver4 znver1 znver2 znver3 znver4 znver5' paths=default ;;
     --elf-core= | --elf-core) paths=default ;;
     --color= | --color) words='auto always never' ;;
     --root= | --root) paths=default ;;
@@ -31,7 +31,7 @@ _fpuimg() {
         convert) if [[ $cur == -* ]]; then words='--host --force --keep-cpuinfo --dry-run --in-place --json --help --to= --features= --host= --root= --spool= --output= --compress= --color='; else paths=default; fi ;;
         level) if [[ $cur == -* ]]; then words='--host --keep-cpuinfo --dry-run --in-place --json --help --host= --root= --spool= --accept= --output= --compress= --color='; else paths=default; fi ;;
         need) if [[ $cur == -* ]]; then words='--no-memory --help --as= --root= --spool= --color='; else paths=default; fi ;;
-        profile) if [[ $cur == -* ]]; then words='--common --help --output= --format= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4' paths=default; fi ;;
+        profile) if [[ $cur == -* ]]; then words='--common --list --host --help --output= --format= --host= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4 core2 nehalem westmere sandybridge ivybridge haswell broadwell skylake skylake-avx512 cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake alderlake raptorlake meteorlake arrowlake-s sapphirerapids emeraldrapids graniterapids silvermont goldmont goldmont-plus tremont gracemont sierraforest knl btver1 btver2 bdver1 bdver2 bdver3 bdver4 znver1 znver2 znver3 znver4 znver5' paths=default; fi ;;
         diff) if [[ $cur == -* ]]; then words='--json --xsave-area --host --help --host= --color='; else paths=default; fi ;;
         completion) if [[ $cur == -* ]]; then words='--help --color='; else words='bash zsh fish'; fi ;;
         help) words='show check convert level need profile diff completion' ;;

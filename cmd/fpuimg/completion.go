@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -17,7 +18,7 @@ var completionManual = cli.Manual{
 	Synopsis: "bash|zsh|fish",
 	Body: `
 Completes commands, options, and the values of options: formats, components,
-levels and files.
+machines and files.
 
     . <(fpuimg completion bash)
     fpuimg completion zsh > ~/.zfunc/_fpuimg
@@ -53,7 +54,7 @@ func flagValues() map[string]cli.Values {
 		"elf-core":  {Files: true},
 		"features":  {Words: xstate.Known.Names()},
 		"format":    {Words: profileFormats},
-		"host":      {Words: xstate.LevelNames(), Files: true},
+		"host":      {Words: cpuid.Names(), Files: true},
 		"output":    {Files: true},
 		"root":      {Files: true},
 		"tid":       {},
@@ -71,7 +72,7 @@ func completed(s *cli.IO) []cli.Command {
 		args := cli.Values{Files: true}
 		switch name {
 		case "profile":
-			args.Words = xstate.LevelNames()
+			args.Words = cpuid.Names()
 		case "completion":
 			args = cli.Values{Words: cli.Shells}
 		}

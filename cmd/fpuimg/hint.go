@@ -14,7 +14,6 @@ import (
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/elfcore"
-	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
 // inputHint says what to do about an input that could not be read whole, "" if
@@ -142,5 +141,5 @@ func profileHint(err error) string {
 		return hinted.Hint
 	}
 	return "PROFILE is a file by fpuimg profile, a cpuinfo.img or a directory or archive that has one, /proc/cpuinfo or what lscpu, " +
-		"cpuid -r or ld.so --list-diagnostics print, a log of criu -v4, or a level: " + strings.Join(xstate.LevelNames(), ", ")
+		"cpuid -r or ld.so --list-diagnostics print, a log of criu -v4, or a name that fpuimg profile --list prints, such as znver3 or x86-64-v4"
 }

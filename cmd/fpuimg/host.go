@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
@@ -38,9 +37,71 @@ type host struct {
 func loadHost(s *cli.IO, value string) (*host, error) { return loadMachine(s, "--host=", value) }
 
 // loadMachine resolves a PROFILE: this machine, standard input, a file or directory if
-// the value has a slash or a colon or exists, else the name of a level. flag is what
-// stands before it.
+// the value has a slash or a colon or exists, else the name of a level or a CPU; after it
+// may stand flags to add and to take away. flag is what stands before it.
 func loadMachine(s *cli.IO, flag, value string) (*host, error) {
+	machine, add, drop := splitChanges(value)
+	h, err := loadUnchanged(s, flag, machine)
+	if err != nil || len(add)+len(drop) == 0 {
+		return h, err
+	}
+	if h.CPU, err = cpuid.Modify(h.CPU, add, drop); err != nil {
+		return nil, &cli.UsageError{Err: fmt.Errorf("%s%s: %w", flag, value, err), Hint: flagHint(err)}
+	}
+	changes := strings.TrimPrefix(value, machine)
+	h.option, h.short, h.Name = "--host="+value, h.short+changes, h.Name+changes
+	if h.recorded != "" {
+		h.recorded += changes
+	}
+	return h, nil
+}
+
+// splitChanges takes the changes off a PROFILE: haswell,-rtm,+pku or rtm=off,pku=on, as
+// QEMU has them. A file may have a comma in its name.
+func splitChanges(value string) (machine string, add, drop []string) {
+	for machine = value; ; {
+		if _, err := os.Stat(machine); err == nil {
+			return machine, add, drop
+		}
+		i := strings.LastIndexByte(machine, ',')
+		change := machine[i+1:]
+		name, state, equals := strings.Cut(change, "=")
+		switch {
+		case i < 0:
+			return machine, add, drop
+		case strings.HasPrefix(change, "+"):
+			add = append(add, change[1:])
+		case strings.HasPrefix(change, "-"):
+			drop = append(drop, change[1:])
+		case equals && state == "on":
+			add = append(add, name)
+		case equals && state == "off":
+			drop = append(drop, name)
+		default:
+			return machine, add, drop
+		}
+		machine = machine[:i]
+	}
+}
+
+// flagHint says what to write instead of a flag that there is none of.
+func flagHint(err error) string {
+	e, ok := errors.AsType[*cpuid.FlagError](err)
+	if !ok || e.By != "" {
+		return ""
+	}
+	var names []string
+	for f := range xstate.AllFlags() {
+		names = append(names, f.Name)
+	}
+	hint := "flags are named as in /proc/cpuinfo"
+	if near := cli.Nearest(e.Flag, names); near != "" {
+		hint = "did you mean " + near + "? " + hint
+	}
+	return hint
+}
+
+func loadUnchanged(s *cli.IO, flag, value string) (*host, error) {
 	h := &host{option: "--host=" + value, short: value}
 	var err error
 	switch _, stat := os.Stat(value); {
@@ -60,10 +121,14 @@ func loadMachine(s *cli.IO, flag, value string) (*host, error) {
 		h.short = profileName(value)
 		h.Name = h.short
 	default:
-		cpu, ok := xstate.ByName(value)
+		cpu, ok := cpuid.ByName(value)
 		if !ok {
-			err := fmt.Errorf("%s%s: no such file, and no such level", flag, value)
-			return nil, cli.Unknown(err, flag, value, "the levels", xstate.LevelNames())
+			err := fmt.Errorf("%s%s: no such file, and no such machine", flag, value)
+			name, _, changed := strings.Cut(value, ",")
+			if _, ok := cpuid.ByName(name); ok && changed {
+				return nil, &cli.UsageError{Err: err, Hint: "flags are added and taken away as in " + flag + name + ",+pku,-rtm"}
+			}
+			return nil, cli.Unknown(err, flag, value, "the machines", cpuid.Names())
 		}
 		h.CPU = cpu
 	}
@@ -115,12 +180,18 @@ func profileName(path string) string {
 // readOnce refuses to read standard input twice.
 func readOnce(hosts, paths []string) error {
 	n := 0
-	for _, arg := range slices.Concat(hosts, paths) {
+	for _, arg := range paths {
 		if arg == "-" {
 			n++
 		}
 	}
-	if n > 1 && slices.Contains(hosts, "-") {
+	inputs := n
+	for _, arg := range hosts {
+		if machine, _, _ := splitChanges(arg); machine == "-" {
+			n++
+		}
+	}
+	if n > 1 && n > inputs {
 		return &cli.UsageError{Err: errors.New("standard input, -, can be read only once"), Hint: "name a file for one of the two"}
 	}
 	return nil
@@ -285,7 +356,8 @@ func machineOf(path string, all []checkpoint.Found) (*xstate.CPU, error) {
 // equals sign of --host=PROFILE was forgotten.
 func misplacedProfile(path string) string {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if _, ok := xstate.ByName(path); ok {
+		machine, _, _ := splitChanges(path)
+		if _, ok := cpuid.ByName(machine); ok {
 			return "a machine is named with an equals sign: " + view.Quote("--host="+path)
 		}
 		return ""

@@ -37,6 +37,7 @@ var edges = []struct {
 	{"codec/elfcore", "codec codec/xstate"},
 	{"codec/memory", "codec"},
 	{"codec", "codec/xstate protobuf"},
+	{"internal/test/machines", "codec/cpuid codec/xstate"}, // for maintainers only
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/facts", "codec/xstate"},
 	{"internal/test/elf", "codec/xstate"},                     // for tests only

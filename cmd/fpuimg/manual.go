@@ -122,8 +122,7 @@ With --to=xsave alone the AVX component is added, which every CRIU reads;
 --features names others, and takes away what it does not name. --host takes away
 what that machine cannot hold, and gives a thread without a record a legacy one.
 The machine is this one, or PROFILE: a file that describes it, as fpuimg help
-profile lists them, - for standard input, or one of the levels x86-64, x86-64-v2,
-x86-64-v3, x86-64-v4.
+profile lists them, - for standard input, or a name such as x86-64-v3 or znver3.
 
 What a thread in a system call overwrites before it reads it is no loss; --root proves
 it, as fpuimg help check says. Code is not judged: check does that.
@@ -233,10 +232,9 @@ var checkManual = cli.Manual{
 	Synopsis: "[--host[=PROFILE]]... [OPTION]... [PATH]...",
 	Body: `
 Holds every thread's FPU state against a machine, this one or PROFILE: a file that
-describes it, as fpuimg help profile lists them, - for standard input, or one of
-the levels x86-64, x86-64-v2, x86-64-v3, x86-64-v4. With several machines it
-prints a matrix, images down and machines across, whose cells name the chief
-reason only.
+describes it, as fpuimg help profile lists them, - for standard input, or a name
+such as x86-64-v3 or znver3. With several machines it prints a matrix, images down
+and machines across, whose cells name the chief reason only.
 
   compatible           it fits
   downgrade-lossless   the machine lacks what the record has; no value would go
@@ -278,7 +276,7 @@ fpuimg show --host=PROFILE --elf-core=FILE makes a core of it that says so.
     fpuimg check --host=haswell.json --root=/ ckpt
     ssh node cat /proc/cpuinfo | fpuimg check --host=- ckpt
     fpuimg check --host=haswell.json --criu=3.17.1 ckpt
-    fpuimg check --host=x86-64-v2 --host=x86-64-v3 --host=zen4.json a b c
+    fpuimg check --host=x86-64-v3 --host=znver3 --host=haswell,-rtm --host=zen4.json a b c
 `,
 	Exits: exits,
 	See:   []string{"fpuimg", "fpuimg-profile", "fpuimg-convert", "criu(8)"},
@@ -327,15 +325,18 @@ comments.
 var profileManual = cli.Manual{
 	Name:     "fpuimg profile",
 	Short:    "describe a machine for --host",
-	Synopsis: "[-o FILE] [--format=FORMAT] [--common PROFILE... | PROFILE]",
+	Synopsis: "[-o FILE] [--format=FORMAT] [--host[=PROFILE] | PROFILE | --common PROFILE... | --list]",
 	Body: `
-Describes this machine, from CPUID, XCR0 and the kernel, as JSON or, with --format,
-as something else. With --common the result is what all the
-named machines share: what convert --host makes of an image for it fits each of
-them. An existing file is not overwritten.
+Describes this machine, or the one of PROFILE, as JSON or, with --format, as
+something else. With --common the result is what all the named machines share: what
+convert --host makes of an image for it fits each of them. An existing file is not
+overwritten.
 
-A PROFILE is a level such as x86-64-v3, - for standard input, or a file, told apart
-by content. Links are followed, and pipes read to their end.
+A PROFILE is a name, - for standard input, or a file, told apart by content. Links
+are followed, and pipes read to their end.
+
+  name       that --list prints: a level of the x86-64 psABI, x86-64-v3, or a CPU
+             as compilers call it, znver3, from a published dump
 
   profile    JSON by fpuimg profile
   cpuinfo.img  of criu dump --cpu-cap=cpu, or a directory or archive that has one;
@@ -344,9 +345,14 @@ by content. Links are followed, and pipes read to their end.
   cpuinfo    /proc/cpuinfo, or lscpu, plain or -J: the flags, and the components
              that follow from them, but no sizes
   dump       of the CPUID instruction by cpuid -r, kcpuid -r, AIDA64 (InstLatx64,
-             libcpuid), x86info -r, xen-cpuid -p or cpucontrol
+             libcpuid), x86info -r, xen-cpuid -p or cpucontrol, or libvirt's cpudata
   ld.so      --list-diagnostics of glibc 2.33 or later; all leaves from 2.39 on
   log        dump.log or restore.log of criu -v4, or dmesg: the components
+
+After it may stand flags that a virtual machine lacks, or has besides, as QEMU has
+them: haswell,-rtm,+pku or node.json,rtm=off,pku=on. What needs a flag goes with it,
+and what it needs comes with it; components and sizes follow. A named CPU has all
+that its dump shows, enabled as Linux does. Updates of microcode take rtm away.
 
 FORMAT is one of these.
 
@@ -363,6 +369,7 @@ not called missing, and what CRIU would make of it is unknown too. The JSON name
 such flags in unknown_flags.
 
     fpuimg profile -o haswell.json
+    fpuimg profile --host=skylake-avx512,-pku
     fpuimg profile --format=criu -o cpuinfo.img
     fpuimg profile --common *.json > fleet.json
     fpuimg profile --format=nfd > /etc/kubernetes/node-feature-discovery/features.d/fpuimg

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
+	"github.com/fpuimg/fpuimg/cmd/internal/view"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -16,7 +18,8 @@ import (
 
 type profileOptions struct {
 	output, format string
-	common         bool
+	hosts          []string
+	common, list   bool
 }
 
 // profileFormats are the values of --format, the default first.
@@ -27,16 +30,26 @@ func setupProfile(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVarP(&o.output, "output", "o", "", "write to this new `file` instead of standard output, which is -")
 	fs.StringVar(&o.format, "format", "json", "the `FORMAT`: json, criu for CRIU's cpuinfo.img, nfd for Node Feature Discovery, or tunables for glibc")
 	fs.BoolVar(&o.common, "common", false, "the profile that all named machines share")
+	fs.BoolVar(&o.list, "list", false, "print the machines that have names")
+	fs.StringArrayVar(&o.hosts, "host", nil, "describe this machine or `PROFILE`: another way to name one")
+	fs.Lookup("host").NoOptDefVal = liveHost
 	return o.run
 }
 
 func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	toStdout := o.output == "" || o.output == "-"
+	args = append(o.hosts, args...)
 	switch {
+	case o.list && (len(args) > 0 || o.common || o.output != ""):
+		return 0, &cli.UsageError{Err: errors.New("--list stands alone"), Hint: "fpuimg profile --host=NAME describes one of them"}
+	case o.list:
+		return cli.OK, listMachines(s)
 	case !slices.Contains(profileFormats, o.format):
 		return 0, cli.Unknown(fmt.Errorf("--format=%s: unknown format", o.format), "--format=", o.format, "the formats", profileFormats)
 	case o.common && len(args) == 0:
 		return 0, &cli.UsageError{Err: errors.New("--common of which machines?"), Hint: "fpuimg profile --common PROFILE..."}
+	case !o.common && len(o.hosts) == 1 && o.hosts[0] == liveHost && len(args) == 2:
+		return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: "a machine is named with an equals sign: " + view.Quote("--host="+args[1])}
 	case !o.common && len(args) > 1:
 		return 0, &cli.UsageError{Err: errors.New("more than one machine"), Hint: "--common gives what they share"}
 	case o.format == "criu" && toStdout && s.OutIsTerminal():
@@ -72,21 +85,46 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 	return cli.OK, writeNew(o.output, "-o", b)
 }
 
+// listMachines prints the machines that have names.
+func listMachines(s *cli.IO) error {
+	var rows [][]string
+	for _, name := range cpuid.Names() {
+		c, ok := cpuid.ByName(name)
+		if !ok {
+			return fmt.Errorf("%s: no machine of that name", name)
+		}
+		row := []string{name, cmp.Or(c.Vendor, "-"), cmp.Or(c.Level(), "-"), "-", "-"}
+		if c.XFeatures != nil {
+			row[3] = fmt.Sprintf("%#x", uint64(*c.XFeatures))
+		}
+		if c.XSaveSize != nil {
+			row[4] = fmt.Sprint(*c.XSaveSize)
+		}
+		rows = append(rows, row)
+	}
+	view.Table(s, []string{"NAME", "VENDOR", "LEVEL", "XCR0", "SIZE"}, rows)
+	return nil
+}
+
 // machine returns the machine to describe: this one, a named one, or what several
 // share.
 func (o *profileOptions) machine(s *cli.IO, args []string) (*xstate.CPU, error) {
 	if len(args) == 0 {
-		cpu, err := cpuid.Host()
-		if err != nil {
-			return nil, &cli.UsageError{Err: err, Hint: "fpuimg profile PROFILE reads a recorded machine"}
-		}
-		return cpu, nil
+		args = []string{liveHost}
 	}
 	if err := readOnce(args, nil); err != nil {
 		return nil, err
 	}
 	cpus := make([]*xstate.CPU, len(args))
 	for i, arg := range args {
+		if arg == liveHost {
+			cpu, err := cpuid.Host()
+			if err != nil {
+				return nil, &cli.UsageError{Err: err, Hint: "fpuimg profile PROFILE reads a recorded machine"}
+			}
+			cpus[i] = cpu
+			continue
+		}
 		h, err := loadMachine(s, "", arg)
 		if err != nil {
 			return nil, err

@@ -6,6 +6,7 @@
 // [Host] asks the CPU and the kernel that the program runs on. [ParseDump] reads
 // what programs such as cpuid(1) printed of the CPUID instruction on another machine.
 // [ParseProfile] reads a profile in JSON, which [NewProfile] made somewhere else.
+// [ByName] knows the CPUs that compilers name, and [Modify] makes virtual ones of them.
 // [CPU] builds the model from any [Querier], so that a recorded CPU is as good as a
 // live one. What a record does not have is unknown, not absent.
 //

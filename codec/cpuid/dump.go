@@ -81,6 +81,8 @@ var leafForms = [...]leafForm{
 	form(`cpuid level 0x.*: `, `cpuid level 0x(?<leaf>H)(?:, level_type 0x(?<sub>H))?: 0x(?<eax>H) 0x(?<ebx>H) 0x(?<ecx>H) 0x(?<edx>H)`),
 	// Linux, in its log, when it doubts leaf 0xD.
 	form(`(\[[ .0-9]+\] )?CPUID\[`, `(?:\[[ .0-9]+\] )?CPUID\[(?<leaf>H), (?<sub>H)\]: eax=(?<eax>H) ebx=(?<ebx>H) ecx=(?<ecx>H) edx=(?<edx>H)`),
+	// libvirt: <cpudata arch='x86'>, of old with function for eax_in.
+	form(`<cpuid `, `<cpuid (?:eax_in|function)=.0x(?<leaf>H).(?: ecx_in=.0x(?<sub>H).)? eax=.0x(?<eax>H). ebx=.0x(?<ebx>H). ecx=.0x(?<ecx>H). edx=.0x(?<edx>H). ?/>`),
 	// xen-cpuid -p.
 	form(`[0-9a-f]{8}:[0-9a-f]{8}\s+->`, `(?<leaf>H):(?<sub>H)\s+-> (?<eax>H):(?<ebx>H):(?<ecx>H):(?<edx>H)`).leavesOutZeros(),
 }

@@ -225,11 +225,12 @@ func names(list []string) []string {
 	return slices.Compact(list)
 }
 
-func value(s *string) string {
-	if s == nil {
-		return ""
+// value returns what p leads to, the zero value if it leads nowhere.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
 	}
-	return *s
+	return v
 }
 
 func number[T ~uint32 | ~uint64](h *Hex) *T {

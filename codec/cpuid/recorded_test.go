@@ -319,6 +319,9 @@ var printers = []struct {
 	{"cpucontrol", "", func(l Leaf, r Regs) string {
 		return fmt.Sprintf("cpuid level 0x%x, level_type 0x%x: 0x%08x 0x%08x 0x%08x 0x%08x", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
 	}, false},
+	{"libvirt", "<!-- node -->\n<cpudata arch='x86'>\n", func(l Leaf, r Regs) string {
+		return fmt.Sprintf("  <cpuid eax_in='0x%08x' ecx_in='0x%02x' eax='0x%08x' ebx='0x%08x' ecx='0x%08x' edx='0x%08x'/>", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
+	}, false},
 	{"Linux log", "", func(l Leaf, r Regs) string {
 		return fmt.Sprintf("[    0.000000] CPUID[%02x, %02x]: eax=%08x ebx=%08x ecx=%08x edx=%08x", l.EAX, l.ECX, r.EAX, r.EBX, r.ECX, r.EDX)
 	}, false},
@@ -364,6 +367,8 @@ func TestDumpPrograms(t *testing.T) {
 		"version=0.7.1\n\n_________________ Logical CPU #0 _________________\nbasic_cpuid[0]=00000001 68747541 444d4163 69746e65\nbasic_cpuid[1]=00b00f21 0 0 178bfbff\next_cpuid[0]=80000001 0 0 0\next_cpuid[1]=00b00f21 0 0 25d3fbff\n",
 		"x86info v1.31\neax in: 0x00000000, eax = 00000001 ebx = 68747541 ecx = 444d4163 edx = 69746e65\neax in: 0x00000001, eax = 00b00f21 ebx = 0 ecx = 0 edx = 178bfbff\n" +
 			"eax in: 0x80000000, eax = 80000001 ebx = 0 ecx = 0 edx = 0\neax in: 0x80000001, eax = 00b00f21 ebx = 0 ecx = 0 edx = 25d3fbff\n",
+		"<cpudata arch=\"x86\">\n<cpuid function=\"0x0\" eax=\"0x1\" ebx=\"0x68747541\" ecx=\"0x444d4163\" edx=\"0x69746e65\" />\n<cpuid function='0x1' eax='0xb00f21' ebx='0x0' ecx='0x0' edx='0x178bfbff'/>\n" +
+			"<cpuid function='0x80000000' eax='0x80000001' ebx='0x0' ecx='0x0' edx='0x0'/>\n<cpuid function='0x80000001' eax='0x00b00f21' ebx='0x0' ecx='0x0' edx='0x25d3fbff'/>\n</cpudata>\n",
 	} {
 		all, err := ParseDump([]byte(text))
 		if err != nil {

@@ -58,3 +58,17 @@ func ByName(name string) (*CPU, bool) {
 	}
 	return c, true
 }
+
+// Level returns the name of the highest level of the x86-64 psABI that the CPU is known to
+// have, "" if there is none.
+func (c *CPU) Level() (name string) {
+	for _, l := range levels {
+		for flag := range strings.FieldsSeq(l.flags) {
+			if yes, _ := c.Executes(flag); !yes {
+				return name
+			}
+		}
+		name = l.name
+	}
+	return name
+}

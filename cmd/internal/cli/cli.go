@@ -276,15 +276,15 @@ func (f colorFlag) Type() string { return "when" }
 // command line ("--to="), and all: "the formats are ...".
 func Unknown(err error, before, word, plural string, words []string) *UsageError {
 	hint := plural + " are " + strings.Join(words, ", ")
-	if near := nearest(word, words); near != "" {
+	if near := Nearest(word, words); near != "" {
 		hint = "did you mean " + before + near + "? " + hint
 	}
 	return &UsageError{Err: err, Hint: hint}
 }
 
-// nearest returns the candidate that is one or two typing errors away from word, or
+// Nearest returns the candidate that is one or two typing errors away from word, or
 // else one that begins so, "" if there is none. Of equally near ones it is the last.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	best, least := "", min(2, len(word)/2)
 	word = strings.ToLower(word)
 	for _, c := range candidates {

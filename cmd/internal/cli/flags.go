@@ -45,7 +45,7 @@ func flagError(fs *pflag.FlagSet, err error, help string) error {
 				names = append(names, f.Name)
 			}
 		})
-		if near := nearest(name, names); near != "" {
+		if near := Nearest(name, names); near != "" {
 			out.Hint = "did you mean --" + near + "? " + help + " lists the options"
 		}
 	}
