@@ -145,6 +145,9 @@ prefixes:
 		i.REX = p & 15
 		i.Map = Map(p >> 7)
 		i.Op = d.byte()
+		if rowsREX2[i.Map]>>(i.Op>>4)&1 == 0 && (i.Map != OneByte || i.Op != 0xa1) { // JMPABS
+			return false
+		}
 	}
 	return d.legacy(i)
 }
@@ -183,6 +186,8 @@ func (d *decoder) legacy(i *Inst) bool {
 		form = oneByte[i.Op]
 	case Map0F:
 		form = twoByte[i.Op]
+	case EVEX4:
+		form = apx[i.Op]
 	}
 	opSize := 4 // of immediates
 	if i.Prefix&OpSize != 0 && i.REX&8 == 0 {
@@ -378,16 +383,19 @@ func (d *decoder) evex(i *Inst) bool {
 	i.vvvv = ^p1>>3&15 | ^p2<<1&16
 	i.evex = p2&0x87 | p2>>1&8 | ^p0&16
 	i.ll = p2 >> 5 & 3
+	if m == 4 { // legacy instructions (APX specification, 3.1.3)
+		i.Map = EVEX4
+		if p1&3 == 1 {
+			i.Prefix = OpSize
+		}
+		return d.legacy(i)
+	}
 	d.modRM(i)
 	switch m {
 	case 1, 2, 3:
 		i.Map = EVEX1 + Map(m) - 1
 	case 5, 6:
 		i.Map = EVEX5 + Map(m) - 5
-	case 4:
-		i.Map = EVEX4
-		d.apx(i, p1&3)
-		return true
 	default:
 		return false
 	}
@@ -413,29 +421,6 @@ func (d *decoder) evex(i *Inst) bool {
 	}
 	d.immediate(i, 4)
 	return i.registers(r)
-}
-
-// apx reads what follows the opcode in EVEX map 4, which has legacy instructions
-// (APX specification, 3.1.3).
-func (d *decoder) apx(i *Inst, pp uint8) {
-	size := 4
-	if pp == 1 && i.REX&8 == 0 {
-		size = 2
-	}
-	switch i.Op {
-	case 0x24, 0x2c, 0x6b, 0x80, 0x83, 0xc0, 0xc1, 0xd4:
-		i.Imm = d.imm(1)
-	case 0x69, 0x81:
-		i.Imm = d.imm(size)
-	case 0xf6:
-		if i.ModRM>>3&7 < 2 {
-			i.Imm = d.imm(1)
-		}
-	case 0xf7:
-		if i.ModRM>>3&7 < 2 {
-			i.Imm = d.imm(size)
-		}
-	}
 }
 
 // reg returns the register that ModRM.reg names.

@@ -72,6 +72,28 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// Lengths of APX instructions, which iced knows none of, as binutils 2.44 has them; 0 is
+// undefined.
+func TestAPX(t *testing.T) {
+	for code, want := range map[string]int{
+		"d5 18 8b 04 24 90":                5,  // mov rax, [r20]
+		"d5 48 c7 c0 11 22 33 44 90":       8,  // mov rax, 0x44332211, with r0 to r15 alone
+		"d5 00 a1 11 22 33 44 55 66 77 88": 11, // jmpabs
+		"d5 00 74 11":                      0,
+		"d5 80 30 00":                      0,
+		"62 f4 fc 10 01 c8":                6,  // add r16, rax, rcx
+		"62 f4 7c 18 81 1c 24 11 22 33 44": 11, // sbb eax, [rsp], 0x44332211
+		"62 f4 7d 18 81 1c 24 11 22 33 44": 9,  // sbb ax, [rsp], 0x2211
+		"62 f4 7c 08 f6 c0 11 22":          7,  // ctests al, 0x11
+		"62 f4 7c 08 50 c0":                0,
+	} {
+		i, ok := decodeHex(t, code)
+		if i.Len != want || ok != (want > 0) || ok && (!i.Features().Has(APX) || i.Flow() != Stop) {
+			t.Errorf("%s: %d bytes, want %d", code, i.Len, want)
+		}
+	}
+}
+
 // Bytes behind an instruction do not matter, and no part of one is an instruction.
 func FuzzDecode(f *testing.F) {
 	for _, code := range []string{"f30f1efa", "c5f877", "62e1fe496f0f", "c4e2699014cd12345678", "8fe8688dca35", "0f0f0b12bf", "c8123456", "66f20f7800", "d50c0f05", "62f47c1881c01234", "9bd93c24", "f048b0"} {

@@ -46,6 +46,29 @@ const (
 		"rrrrrrrrrrrrrrrm"
 )
 
+// apx is the map that APX adds to EVEX, as far as lengths go (APX specification, 3.1.3.2).
+const apx = "" +
+	"mmmm....mmmm...." + // 00
+	"mmmm....mmmm...." +
+	"mmmmB...mmmmB..." +
+	"mmmm....mmmm...." +
+	"mmmmmmmmmmmmmmmm" + // 40
+	"................" +
+	"mm...mm..Z.B...." +
+	"................" +
+	"BZ.Bmm..m.mm...m" + // 80
+	"................" +
+	".....m.......m.m" +
+	"................" +
+	"BB.............." + // C0
+	"mmmm............" +
+	"................" +
+	"mmm.mmtTmm..m.mm"
+
+// rowsREX2 has the rows of sixteen opcodes that REX2 may stand before, of the maps
+// OneByte and Map0F (APX specification, 3.1.2.1).
+var rowsREX2 = [2]uint16{^uint16(1<<4 | 1<<7 | 1<<0xa | 1<<0xe), ^uint16(1<<3 | 1<<8)}
+
 // x87 has for each of D8 to DF the opcodes that are not defined: of memory operands the
 // ModRM.reg values, of the others the ModRM bytes, with bit 0 for C0 (SDM vol. 2, A.5.2).
 var x87 = [8]struct {
