@@ -37,13 +37,14 @@
 //
 // # The CRIU of the guests
 //
-// fpuimg predicts CRIU 4.2, and the guests have the host's, on Debian 12 version
-// 3.17.1. That one differs in what it makes of components that an image lacks: it
-// sets the bits of all that the host has, with zeros (criu/arch/x86/crtools.c, before
-// 3.18). To a program that is the INIT state all the same, but for PKRU, which such a
-// restore leaves open where the image has none. The programs here look at PKRU only
-// if they set it, so that no row of the table tells the two releases apart, and none
-// is excused.
+// The guests have the host's CRIU, and fpuimg predicts that release (check --criu).
+//
+// TestReleasesVM is a matrix of releases besides: each CRIU dumps the programs, and each
+// restores what all of them dumped. Those of bookworm (3.17.1) and trixie (4.1.1) must be
+// there; with FPU_VM_ALL=1 those of sid and experimental are too, where they answer, and
+// programs that FPU_VM_CRIU lists, built from source by whoever wants to know of another.
+// The table is out/vm-matrix-criu.tsv. What no release of Debian's since 3.17 dumps in an
+// old form is made: a pagemap as CRIU writes it from 4.2 on, which older ones refuse.
 //
 // # Containers
 //

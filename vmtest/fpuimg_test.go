@@ -63,6 +63,7 @@ type (
 		Verdict  string                `json:"verdict"`
 		Findings []finding             `json:"findings"`
 		CRIU     map[string]prediction `json:"criu"`
+		Release  string                `json:"criu_version"`
 		Tasks    []struct {
 			Findings []finding `json:"findings"`
 		} `json:"tasks"`

@@ -127,7 +127,7 @@ func (m *matrix) planSuites() {
 // is not bound yet.
 func (c *cell) predictByCode(loses []string) outcome {
 	var o outcome
-	for _, f := range c.checks[c.on.name].all() {
+	for _, f := range c.check(c.image).all() {
 		switch {
 		case f.Severity == "fatal" && slices.Contains([]string{"code-missing", "thread-in-code", "lazy-save"}, f.Rule):
 			o.dies = append(o.dies, f.Features...)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fpuimg/fpuimg/vmtest/guest"
 	"github.com/fpuimg/fpuimg/vmtest/testprog"
 )
 
@@ -39,6 +40,7 @@ type program struct {
 	testprog.Program
 	kind               string
 	on                 *machine
+	criu               *guest.CRIU // that dumps it; nil: the guest's own
 	processes, threads int
 
 	// ticks is how many lines it must have written after a restore until

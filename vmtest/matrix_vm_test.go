@@ -30,25 +30,37 @@ type image struct {
 	*program
 	dump *image // what it was converted from; itself if it was not
 
-	ext      string   // of an archive, which dir is then
-	stripped []string // components that conversions took from it
-	checks   map[string]*checkResult
+	ext      string                  // of an archive, which dir is then
+	stripped []string                // components that conversions took from it
+	checks   map[string]*checkResult // by machine; for a CRIU besides the guest's see checkedFor
 }
 
 // cell is one restore of the matrix.
 type cell struct {
 	*image
-	on  *machine
-	cap string
+	on   *machine
+	criu *guest.CRIU // nil: the guest's own
+	cap  string
 
 	predicted, happened outcome
 	detail              string // what the guest says, for whoever looks into a disagreement
 }
 
+// checkedFor names a machine with a CRIU, which is nil for the guest's own.
+func checkedFor(on *machine, criu *guest.CRIU) string {
+	if criu == nil {
+		return on.name
+	}
+	return on.name + " by " + criu.Version
+}
+
+// check is what fpuimg says of the image, or the one that it was made from.
+func (c *cell) check(img *image) *checkResult { return img.checks[checkedFor(c.on, c.criu)] }
+
 func (c *cell) agrees() bool { return c.predicted.agrees(c.happened) }
 
 func (c *cell) String() string {
-	return fmt.Sprintf("%s on %s, --cpu-cap %s: predicted %q, happened %q", c.name, c.on.name, c.cap, c.predicted, c.happened)
+	return fmt.Sprintf("%s on %s, --cpu-cap %s: predicted %q, happened %q", c.name, checkedFor(c.on, c.criu), c.cap, c.predicted, c.happened)
 }
 
 // matrix is one run of the test.
@@ -67,6 +79,8 @@ type matrix struct {
 	roots   []string          // where fpuimg check finds the programs' files, on the host
 
 	fpuimg, fpurestore command
+	criu               *guest.CRIU   // of the cells that are added; nil: the guest's own
+	criux              []*guest.CRIU // that the guests have beside their own
 
 	mu            sync.Mutex
 	boots         int
@@ -170,7 +184,7 @@ func (m *matrix) dumpAll() {
 				j.Steps = append(j.Steps, saveStep(p))
 			}
 			if p.on == on {
-				j.Steps = append(j.Steps, guest.Step{Name: "dump-" + p.kind, Script: p.Dump(m.options)})
+				j.Steps = append(j.Steps, guest.Step{Name: "dump-" + p.kind, Script: shell(p.criu) + p.Dump(m.options)})
 			}
 		}
 		return j
@@ -214,6 +228,14 @@ func (m *matrix) dumpAll() {
 			}
 		}
 	})
+}
+
+// shell is what a script begins with that has a CRIU, nil for the guest's own.
+func shell(criu *guest.CRIU) string {
+	if criu == nil {
+		return ""
+	}
+	return criu.Shell()
 }
 
 func explain(s *guest.StepResult) string {
@@ -269,15 +291,17 @@ func (m *matrix) convert(from *image, suffix string, options ...string) *image {
 // add puts restores of an image into the matrix, each once.
 func (m *matrix) add(img *image, on string, caps ...string) {
 	for _, c := range caps {
-		if m.cell(img.name, on, c) == nil {
-			m.cells = append(m.cells, &cell{image: img, on: m.machine(on), cap: c})
+		if !slices.ContainsFunc(m.cells, func(have *cell) bool {
+			return have.image == img && have.on.name == on && have.cap == c && have.criu == m.criu
+		}) {
+			m.cells = append(m.cells, &cell{image: img, on: m.machine(on), criu: m.criu, cap: c})
 		}
 	}
 }
 
 func (m *matrix) cell(img, on, cap string) *cell {
 	for _, c := range m.cells {
-		if c.name == img && c.on.name == on && c.cap == cap {
+		if c.name == img && c.on.name == on && c.criu == m.criu && c.cap == cap {
 			return c
 		}
 	}
@@ -364,11 +388,31 @@ func (m *matrix) plan() {
 	}
 }
 
-// checkAll has fpuimg check hold every image against every machine, in one run,
-// and predicts every cell from that.
+// checkAll has fpuimg check hold every image against every machine, in one run for each
+// CRIU, and predicts every cell from that.
 func (m *matrix) checkAll() {
 	m.t.Helper()
-	args := []string{"check", "--json"}
+	for _, img := range m.images {
+		img.checks = map[string]*checkResult{}
+	}
+	done := map[*guest.CRIU]bool{}
+	for _, c := range m.cells {
+		if !done[c.criu] {
+			done[c.criu] = true
+			m.checkFor(c.criu)
+		}
+		c.predicted = c.predict()
+	}
+}
+
+// checkFor is checkAll for one CRIU.
+func (m *matrix) checkFor(criu *guest.CRIU) {
+	m.t.Helper()
+	version := m.guest.CRIU
+	if criu != nil {
+		version = criu.Version
+	}
+	args := []string{"check", "--json", "--criu=" + version}
 	for _, on := range m.machines {
 		args = append(args, "--host="+on.profile)
 	}
@@ -391,13 +435,12 @@ func (m *matrix) checkAll() {
 		if img == nil || len(di.Results) != len(m.machines) {
 			m.t.Fatalf("%s: %d results for %d machines", di.Path, len(di.Results), len(m.machines))
 		}
-		img.checks = map[string]*checkResult{}
 		for _, r := range di.Results {
-			img.checks[m.machines[r.Host].name] = &r
+			if r.Release != version {
+				m.t.Fatalf("%s: a prediction of CRIU %s, want %s", di.Path, r.Release, version)
+			}
+			img.checks[checkedFor(m.machines[r.Host], criu)] = &r
 		}
-	}
-	for _, c := range m.cells {
-		c.predicted = c.predict()
 	}
 }
 
@@ -405,7 +448,7 @@ func (m *matrix) checkAll() {
 // from the check of the checkpoint as it was dumped: a conversion erases from it
 // what the source had, and says so.
 func (c *cell) predict() outcome {
-	p := c.checks[c.on.name].CRIU[c.cap]
+	p := c.check(c.image).CRIU[c.cap]
 	switch p.Outcome {
 	case "refuses":
 		return outcome{refused: *p.Class}
@@ -417,7 +460,7 @@ func (c *cell) predict() outcome {
 		return c.predictByCode(p.Loses)
 	}
 	var o outcome
-	dumped := c.dump.checks[c.on.name]
+	dumped := c.check(c.dump)
 	if c.needs != nil {
 		o.dies = slices.DeleteFunc(c.needs(c.program.on), func(name string) bool { return !dumped.warned(name) })
 	}
@@ -437,7 +480,7 @@ const maxBatch = 12
 
 // batches arranges a machine's restores in groups that go on at a time: the
 // waiting is then done once for all of them. Restores of one program exclude each
-// other, as they are of the same processes.
+// other, as they are of the same processes; those of a group are by the same CRIU.
 func (m *matrix) batches(on *machine) [][]*cell {
 	var out [][]*cell
 next:
@@ -446,7 +489,7 @@ next:
 			continue
 		}
 		for i, b := range out {
-			if len(b) < maxBatch && !slices.ContainsFunc(b, func(d *cell) bool { return d.program == c.program }) {
+			if len(b) < maxBatch && b[0].criu == c.criu && !slices.ContainsFunc(b, func(d *cell) bool { return d.program == c.program }) {
 				out[i] = append(b, c)
 				continue next
 			}
@@ -470,6 +513,7 @@ func (m *matrix) restoreAll() {
 		j.Steps = []guest.Step{{Name: "setup", Script: "for root in / /suite-*; do [ ! -d $root/tmp ] || touch $root/tmp/go; done; echo 0 >/proc/sys/kernel/printk_ratelimit"}}
 		for n, batch := range m.batches(on) {
 			var restore, await, stop strings.Builder
+			restore.WriteString(shell(batch[0].criu))
 			for i, c := range batch {
 				images := c.inGuest(&j)
 				// Of the log, errors and warnings: more takes longer to write than to
@@ -556,7 +600,7 @@ func (m *matrix) compare() []row {
 		if err := c.contradiction(); err != nil {
 			m.t.Errorf("disagreement: %v: %v\n%s", c, err, c.detail)
 		}
-		rows = append(rows, row{c.name, c.on.name, c.cap, c.predicted.String(), c.happened.String(), c.agrees() && c.contradiction() == nil})
+		rows = append(rows, row{c.name, checkedFor(c.on, c.criu), c.cap, c.predicted.String(), c.happened.String(), c.agrees() && c.contradiction() == nil})
 	}
 	m.t.Logf("the verdict table:\n%s", folded(rows))
 	return rows
@@ -585,12 +629,13 @@ func (m *matrix) report(suffix string) {
 // contradiction says how the verdict, on which the exit status of check depends,
 // does not fit what happened by default.
 func (c *cell) contradiction() error {
-	r := c.checks[c.on.name]
+	r := c.check(c.image)
 	restored := c.happened.refused == ""
 	survived := restored && len(c.happened.dies) == 0 && !c.happened.overrun
 	intact := survived && slices.Equal(c.happened.lost, c.stripped)
 	switch {
 	case c.cap != "default":
+	case c.happened.refused == "unparseable": // for its memory, of which the verdict does not speak
 	case r.Verdict == "compatible" && !restored && !r.has("no-fpu-record"):
 		return fmt.Errorf("the verdict is %s", r.Verdict)
 	case r.Verdict == "compatible" && survived && !intact:

@@ -57,6 +57,8 @@ var refusals = []struct{ text, class string }{
 	{"CPU xsave max size mismatch", "xsave-size"},
 	{"CPU instruction capabilities do not match run time", "ins"},
 	{"CPU capabilities do not match run time", "cpu"},
+	// The first page that a CRIU looks at which has filled none.
+	{"ELF header magic mismatch", "unparseable"},
 	// A required field is missing. No other image here is beyond CRIU's parser.
 	{"Failed unpacking object", "no-fpregs"},
 }

@@ -163,7 +163,7 @@ func rootParts(ctx context.Context, k kernel, initProgram string, programs []par
 			parts = append(parts, part{path: path.Join("/bin", a), target: "busybox"})
 		}
 	}
-	libs, err := libraries(hosts...)
+	libs, err := libraries("/", hosts...)
 	if err != nil {
 		return nil, err
 	}

@@ -16,16 +16,16 @@ var libraryDirs = []string{
 }
 
 // libraries returns the paths of the shared libraries that programs need, their
-// dynamic linker included, nothing for static ones. It reads the ELF headers and
-// runs nothing.
-func libraries(programs ...string) ([]string, error) {
+// dynamic linker included, nothing for static ones; all of them below the directory
+// root. It reads the ELF headers and runs nothing.
+func libraries(root string, programs ...string) ([]string, error) {
 	var libs []string
 	seen := map[string]bool{}
 	todo := slices.Clone(programs)
 	for len(todo) > 0 {
 		p := todo[0]
 		todo = todo[1:]
-		more, err := needed(p)
+		more, err := needed(root, p)
 		if err != nil {
 			return nil, err
 		}
@@ -41,7 +41,7 @@ func libraries(programs ...string) ([]string, error) {
 }
 
 // needed returns the paths of what one ELF file asks for directly.
-func needed(p string) ([]string, error) {
+func needed(root, p string) ([]string, error) {
 	f, err := elf.Open(p)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p, err)
@@ -53,7 +53,7 @@ func needed(p string) ([]string, error) {
 		return nil, fmt.Errorf("%s: %w", p, err)
 	}
 	if interp != "" {
-		paths = append(paths, interp)
+		paths = append(paths, filepath.Join(root, interp))
 	}
 	names, err := f.ImportedLibraries()
 	if err != nil {
@@ -69,7 +69,9 @@ func needed(p string) ([]string, error) {
 			search = append(search, strings.ReplaceAll(d, "$ORIGIN", filepath.Dir(p)))
 		}
 	}
-	search = append(search, libraryDirs...)
+	for _, d := range libraryDirs {
+		search = append(search, filepath.Join(root, d))
+	}
 next:
 	for _, name := range names {
 		for _, d := range search {

@@ -155,7 +155,7 @@ func TestLibraries(t *testing.T) {
 	if isStatic(sh) {
 		t.Skip("this machine's shell is static")
 	}
-	libs, err := libraries(sh)
+	libs, err := libraries("/", sh)
 	if err != nil {
 		t.Skip("not a Debian machine: ", err)
 	}

@@ -96,7 +96,7 @@ func Suite(ctx context.Context, cache string, log io.Writer, suite string, packa
 	return dir, os.Rename(root, dir)
 }
 
-// suiteApt makes a state of apt's own in dir, which knows the suite alone and has
+// suiteApt makes a state of apt's own in dir, which knows the suite alone, with what it builds on, and has
 // nothing installed. It returns the options that have apt-get use it.
 func suiteApt(ctx context.Context, dir, suite string) ([]string, error) {
 	uri := archiveURI
@@ -107,6 +107,14 @@ func suiteApt(ctx context.Context, dir, suite string) ([]string, error) {
 	if found := strings.Fields(string(out)); len(found) > 0 {
 		uri = found[0]
 	}
+	suites, prefer := []string{suite}, ""
+	if suite == "experimental" { // which has only what sid does not have yet
+		suites, prefer = []string{"sid", suite}, suite
+	}
+	var sources strings.Builder
+	for _, suite := range suites {
+		fmt.Fprintf(&sources, "deb [target=Packages signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n", uri, suite)
+	}
 	for _, name := range []string{"state/lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			return nil, err
@@ -114,7 +122,7 @@ func suiteApt(ctx context.Context, dir, suite string) ([]string, error) {
 	}
 	for name, text := range map[string]string{
 		"status":       "",
-		"sources.list": fmt.Sprintf("deb [target=Packages signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n", uri, suite),
+		"sources.list": sources.String(),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return nil, err
@@ -125,7 +133,7 @@ func suiteApt(ctx context.Context, dir, suite string) ([]string, error) {
 		"Dir::Etc::sourcelist=" + filepath.Join(dir, "sources.list"), "Dir::Etc::sourceparts=/dev/null",
 		"Dir::State=" + filepath.Join(dir, "state"), "Dir::State::status=" + filepath.Join(dir, "status"),
 		"Dir::Cache=" + filepath.Join(dir, "cache"), "APT::Architecture=amd64", "APT::Sandbox::User=root",
-		"Acquire::Languages=none", "Debug::NoLocking=true",
+		"Acquire::Languages=none", "Debug::NoLocking=true", "APT::Default-Release=" + prefer,
 	} {
 		options = append(options, "-o", o)
 	}
