@@ -112,6 +112,9 @@ func fileHint(path string, err *codec.FormatError) string {
 		if _, err := checkpoint.OpenAll(path, checkpoint.Options{XSaveArea: true}); err == nil {
 			return "if this is a bare XSAVE area: fpuimg show --xsave-area " + view.Path(path)
 		}
+		if err.Offset == 0 {
+			return "it begins like no image of CRIU, archive or ELF core; file " + view.Path(path) + " may tell what it is"
+		}
 	case errors.As(err, &packed):
 		return piped(path, packed.Program)
 	}

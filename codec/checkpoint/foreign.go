@@ -149,6 +149,9 @@ func foreign(path string, head []byte) error {
 	if len(head) == 0 {
 		return &ForeignError{path, "an empty file", "what wrote it was cut off, or had no space"}
 	}
+	if len(head) == headSize && bytes.Count(head, []byte{0}) == headSize {
+		return &ForeignError{path, "zeros, as a crash or a full disk leaves them", "it holds no checkpoint; name another copy of it"}
+	}
 	text := squeeze(head)
 	for _, s := range signatures {
 		b := text

@@ -65,6 +65,17 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// TestZeros names a file of zeros; where whole blocks are, they are an empty archive.
+func TestZeros(t *testing.T) {
+	dir := t.TempDir()
+	for size, want := range map[int]string{5000: "zeros, as a crash", 10240: "no checkpoint in the archive"} {
+		write(t, dir, "zeros", make([]byte, size))
+		if _, err := checkpoint.OpenAll(filepath.Join(dir, "zeros"), checkpoint.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d zeros: error %v, want %q", size, err, want)
+		}
+	}
+}
+
 // TestForeignNot gives what may look foreign, and is not.
 func TestForeignNot(t *testing.T) {
 	for _, name := range []string{"b09-magic2.img", "b03-trunc4.img"} {

@@ -527,6 +527,9 @@ func FuzzELF(f *testing.F) {
 	}
 	f.Add(elf(32, 3, note("CORE", 1, prstatus(144, 24, 7)), note("CORE", 2, make([]byte, 108)), note("LINUX", 0x205, make([]byte, 32))))
 	f.Add(elf(64, 62, note("CORE", 3, make([]byte, 136)), note("CORE", 1, prstatus(336, 32, 7)), note("LINUX", 0x202, make([]byte, 832))))
+	two := elf(64, 62, status64(7), note("CORE", 2, usedFX()[:]), note("", 0x202, rawArea(usedFX(), 832, 0, 0xe7)), status64(8), note("LINUX", 0x202, rawArea(usedFX(), 576, 0, 0)))
+	f.Add(two)
+	f.Add(two[:len(two)-300])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if !bytes.HasPrefix(b, []byte("\x7fELF")) {
 			b = slices.Concat([]byte("\x7fELF"), b)
@@ -542,13 +545,38 @@ func FuzzELF(f *testing.F) {
 			t.Fatalf("threads of a stream %v, %v, of a file %v", piped, perr, threads)
 		}
 		for _, th := range threads {
-			if th.Err != nil {
-				continue
+			if th.Err == nil {
+				walk(t, th.State)
 			}
-			for f := range th.State.Present() {
-				th.State.View(f)
+		}
+	})
+}
+
+// walk looks at all of a state that was read from hostile bytes.
+func walk(t *testing.T, s *xstate.State) {
+	for f, st := range s.Present() {
+		if (s.View(f) == nil) != (st == xstate.Lost || st == xstate.Unknown) {
+			t.Fatalf("%v: %v, and a view of %d bytes", f, st, len(s.View(f)))
+		}
+	}
+	s.Vectors()
+}
+
+// FuzzArea reads arbitrary bytes as a bare area, with a machine and without.
+func FuzzArea(f *testing.F) {
+	f.Add(rawArea(usedFX(), 832, 7, 7))
+	f.Add(rawArea(usedFX(), 4096, 0x602e7, 0xe7))
+	f.Add(usedFX()[:])
+	compacted := rawArea(usedFX(), 900, 0, 0x27)
+	binary.LittleEndian.PutUint64(compacted[520:], 1<<63|0x27)
+	f.Add(compacted)
+	machines := []*xstate.CPU{nil, {Vendor: "amd", XFeatures: new(xstate.Features(0x2e7))}, {Layout: xstate.IntelLayout(0x602e7)},
+		{Layout: xstate.Layout{{Feature: xstate.AVX, Offset: -1, Size: 1 << 62}, {Feature: xstate.PKRU, Offset: 1 << 62, Size: 1 << 62}}}}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, m := range machines {
+			if s, err := openArea(t, b, m); err == nil {
+				walk(t, s)
 			}
-			th.State.Vectors()
 		}
 	})
 }

@@ -199,6 +199,13 @@ func TestNotePadding(t *testing.T) {
 	if got := describe(b); got != want+"; 8"+want[1:] {
 		t.Errorf("padding to 8: %s", got)
 	}
+	for _, align := range []byte{0, 1, 2, 8, 16} { // and where it does not hold
+		b := elf(64, 62, one[0], one[1], status64(8), one[1])
+		b[64+48] = align
+		if got := describe(b); got != want+"; 8"+want[1:] {
+			t.Errorf("padding to 4 in a segment aligned to %d: %s", align, got)
+		}
+	}
 }
 
 // TestDamagedNotes reads the notes around one that is damaged.

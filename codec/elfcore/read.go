@@ -223,9 +223,11 @@ func (c *core) header() (h elf.Header64, err error) {
 	return h, nil
 }
 
-// segment is where a PT_NOTE segment lies, and the multiple of which its notes and
-// their data begin at.
-type segment struct{ off, end, align int64 }
+// segment is where a PT_NOTE segment lies, and what it is to be aligned to.
+type segment struct {
+	off, end int64
+	align    uint64
+}
 
 // segments reads the headers and returns the segments of notes. The file may end
 // before a segment does.
@@ -275,13 +277,10 @@ func (c *core) segments() ([]segment, error) {
 		if elf.ProgType(ph.Type) != elf.PT_NOTE || ph.Filesz == 0 {
 			continue
 		}
-		s := segment{int64(ph.Off), int64(ph.Off + ph.Filesz), 4}
+		s := segment{int64(ph.Off), int64(ph.Off + ph.Filesz), ph.Align}
 		if s.off < 0 || s.end < s.off {
 			c.fault(c.fail(at, "PT_NOTE", "%d bytes at %#x are in no file", ph.Filesz, ph.Off))
 			continue
-		}
-		if ph.Align == 8 { // the ELF specification's own
-			s.align = 8
 		}
 		out = append(out, s)
 	}
@@ -307,8 +306,12 @@ func (c *core) read() error {
 			continue
 		}
 		end = s.end
+		align := int64(4)
+		if s.align == 8 && c.known(s, 8) > c.known(s, 4) { // as the ELF specification has it, and not every writer
+			align = 8
+		}
 		for at := s.off; at < end; {
-			if at, err = c.next(at, s); err != nil {
+			if at, err = c.next(at, s.end, align); err != nil {
 				break
 			}
 		}
@@ -341,62 +344,87 @@ func (c *core) broken(err error) {
 	c.fault(err)
 }
 
-// next reads the note at an offset of a segment, and returns where the next one begins.
-// The error is of what hides where that is.
-func (c *core) next(at int64, s segment) (int64, error) {
-	h, err := c.bytes(at, int(min(12, s.end-at)), "note")
+// head is the head of a note, in the first 24 bytes of its owner's name.
+type head struct {
+	typ        uint32
+	owner      string
+	data, size int64 // of what it holds
+	next       int64 // where the next one begins
+}
+
+// head reads the head of the note at an offset of a segment that ends at end. Of padding
+// only next is not 0.
+func (c *core) head(at, end, align int64) (h head, err error) {
+	b, err := c.bytes(at, int(min(12, end-at)), "note")
 	switch {
 	case err != nil:
-		return 0, err
-	case len(h) < 12 && !slices.ContainsFunc(h, func(b byte) bool { return b != 0 }):
-		return s.end, nil // padding
-	case len(h) < 12:
-		return 0, c.fail(at, "note", "want 12 bytes, have %d", len(h))
+		return h, err
+	case len(b) < 12 && zero(b):
+		return head{next: end}, nil
+	case len(b) < 12:
+		return h, c.fail(at, "note", "want 12 bytes, have %d", len(b))
 	}
-	up := func(n int64) int64 { return (n + s.align - 1) &^ (s.align - 1) }
-	name, size, typ := int64(le32(h)), int64(le32(h[4:])), le32(h[8:])
-	desc := at + up(12+name)
-	if desc+size > s.end {
-		return 0, c.fail(at, "note", "%d bytes, but only %d follow", name+size, s.end-at-12)
+	up := func(n int64) int64 { return (n + align - 1) &^ (align - 1) }
+	name := int64(le32(b))
+	h = head{typ: le32(b[8:]), data: at + up(12+name), size: int64(le32(b[4:]))}
+	if h.data+h.size > end {
+		return h, c.fail(at, "note", "%d bytes, but only %d follow", name+h.size, end-at-12)
 	}
-	after := min(desc+up(size), s.end) // the last note may lack its padding
-	if size > 0 {
-		if _, err := c.bytes(desc+size-1, 1, "note"); err != nil {
-			return 0, err
+	h.next = min(h.data+up(h.size), end) // the last note may lack its padding
+	b, err = c.bytes(at+12, int(min(name, 24)), "note")
+	h.owner = string(bytes.TrimRight(b, "\x00"))
+	return h, err
+}
+
+// known counts the notes of a segment before the first that is of none of Linux's owners.
+func (c *core) known(s segment, align int64) (n int) {
+	for at := s.off; at < s.end; n++ {
+		h, err := c.head(at, s.end, align)
+		if err != nil || h.owner != "CORE" && h.owner != "LINUX" {
+			break
 		}
+		at = h.next
 	}
-	if name > 24 { // no owner that is known
-		return after, nil
+	return n
+}
+
+// next reads the note at an offset of a segment, and returns where the next one begins.
+// The error is of what hides where that is, or a [*SystemError].
+func (c *core) next(at, end, align int64) (int64, error) {
+	h, err := c.head(at, end, align)
+	if err == nil && h.size > 0 {
+		_, err = c.bytes(h.data+h.size-1, 1, "note")
 	}
-	owner, err := c.bytes(at+12, int(name), "note")
 	if err != nil {
 		return 0, err
 	}
-	o := string(bytes.TrimRight(owner, "\x00"))
+	system := ""
 	for _, s := range noteSystems {
-		if strings.HasPrefix(o, s.owner) {
-			return 0, &codec.FormatError{Path: c.path, Offset: at, Field: "note", Err: &SystemError{s.system}}
+		if strings.HasPrefix(h.owner, s.owner) {
+			system = s.system
 		}
 	}
-	if o == "CORE" && slices.Contains(solarisNotes, typ) {
-		return 0, &codec.FormatError{Path: c.path, Offset: at, Field: "note", Err: &SystemError{"Solaris"}}
+	if h.owner == "CORE" && slices.Contains(solarisNotes, h.typ) {
+		system = "Solaris"
 	}
-	what, known := noteNames[typ]
-	if !known || o != "CORE" && o != "LINUX" && o != "" { // Delve writes no owner
-		return after, nil
+	what := noteNames[h.typ]
+	switch {
+	case system != "":
+		return 0, &codec.FormatError{Path: c.path, Offset: at, Field: "note", Err: &SystemError{system}}
+	case what == "" || h.owner != "CORE" && h.owner != "LINUX" && h.owner != "": // Delve writes none
+		return h.next, nil
+	case h.size > maxNote:
+		c.fault(c.fail(at, what, "%d bytes, which is more than any machine writes", h.size))
+		return h.next, nil
 	}
-	if size > maxNote {
-		c.fault(c.fail(at, what, "%d bytes, which is more than any machine writes", size))
-		return after, nil
-	}
-	b, err := c.bytes(desc, int(size), what)
+	b, err := c.bytes(h.data, int(h.size), what)
 	if err != nil {
 		return 0, err
 	}
-	if err := c.note(typ, desc, b); err != nil {
+	if err := c.note(h.typ, h.data, b); err != nil {
 		c.fault(err)
 	}
-	return after, nil
+	return h.next, nil
 }
 
 // note takes one note. NT_PRSTATUS opens a thread, to which the register notes
