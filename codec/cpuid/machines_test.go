@@ -289,6 +289,7 @@ func TestModify(t *testing.T) {
 		{"sapphirerapids", "", "xsaves", 0x2e7, 2696, 2696, "avx512f", "xsaves xfd amx_tile shstk user_shstk enqcmd", ""},
 		{"znver1", "pku", "", 0x207, 2440, 2440, "pku", "avx512f", ""},
 		{"znver2", "", "pku", 7, 832, 832, "avx2", "pku", ""},
+		{"znver2", "pku", "", 0x207, 2440, 2440, "pku ospke", "", ""},
 		{"znver3", "avx512f", "", 0x2e7, 2440, 2440, "avx512f", "", ""},
 		{"znver3", "mpx", "", 0x21f, -1, -1, "mpx", "", ""},
 		{"skylake", "apx", "", 0x8001f, -1, -1, "apx mpx", "", ""},
@@ -342,6 +343,28 @@ func TestModify(t *testing.T) {
 			}
 			checkCPU(t, m)
 		})
+	}
+}
+
+// TestModifyEach: each flag can come and go, and what is left is a machine.
+func TestModifyEach(t *testing.T) {
+	for _, name := range []string{"x86-64-v3", "nehalem", "sapphirerapids", "bdver4", "znver2"} {
+		c, _ := ByName(name)
+		for f := range xstate.AllFlags() {
+			for _, tt := range []struct {
+				add, drop []string
+				want      bool
+			}{{[]string{f.Name}, nil, true}, {nil, []string{f.Name}, false}} {
+				m, err := Modify(c, tt.add, tt.drop)
+				if err != nil {
+					t.Fatalf("%s +%v -%v: %v", name, tt.add, tt.drop, err)
+				}
+				if has, known := m.HasFlag(f.Name); has != tt.want || !known {
+					t.Errorf("%s +%v -%v: %v (%v)", name, tt.add, tt.drop, has, known)
+				}
+				checkCPU(t, m)
+			}
+		}
 	}
 }
 

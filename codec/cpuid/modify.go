@@ -71,28 +71,29 @@ func needs(flags ...string) []string {
 // unknown. The error is a [*FlagError]: no such flag, or one that drop leaves without
 // what it needs.
 func Modify(c *xstate.CPU, add, drop []string) (*xstate.CPU, error) {
-	on, err := flagNames(add)
+	on, add, err := flagNames(add)
 	if err != nil {
 		return nil, err
 	}
-	off, err := flagNames(drop)
+	off, drop, err := flagNames(drop)
 	if err != nil {
 		return nil, err
 	}
 	for i, name := range on {
-		for j, gone := range off {
-			switch {
-			case gone == name:
-				return nil, &FlagError{Flag: add[i], By: add[i]}
-			case slices.Contains(needs(name), gone):
-				return nil, &FlagError{Flag: add[i], By: drop[j]}
-			}
+		need := needs(name)
+		j := slices.IndexFunc(off, func(gone string) bool { return slices.Contains(need, gone) })
+		switch {
+		case j < 0:
+		case off[j] == name:
+			return nil, &FlagError{Flag: add[i], By: add[i]}
+		default:
+			return nil, &FlagError{Flag: add[i], By: drop[j]}
 		}
 	}
 	on, off = needs(on...), append(off, xstate.DependentsOf(off...)...)
 	m := *c
 	m.Flags = xstate.WithoutFlags(names(append(slices.Clone(on), c.Flags...)), off...)
-	for _, s := range switchedOn { // of no use where Linux keeps it off
+	for _, s := range switchedOn[:2] { // of no use where Linux keeps it off
 		if slices.Contains(off, s.adds) {
 			m.Flags = xstate.WithoutFlags(m.Flags, s.has)
 		}
@@ -110,16 +111,18 @@ func Modify(c *xstate.CPU, add, drop []string) (*xstate.CPU, error) {
 	return &m, nil
 }
 
-func flagNames(spelled []string) ([]string, error) {
-	out := make([]string, len(spelled))
-	for i, s := range spelled {
+// flagNames returns the names of flags, each once, and how they are spelled.
+func flagNames(spelled []string) (names, as []string, err error) {
+	for _, s := range spelled {
 		name, ok := FlagName(s)
-		if !ok {
-			return nil, &FlagError{Flag: s}
+		switch {
+		case !ok:
+			return nil, nil, &FlagError{Flag: s}
+		case !slices.Contains(names, name):
+			names, as = append(names, name), append(as, s)
 		}
-		out[i] = name
 	}
-	return out, nil
+	return names, as, nil
 }
 
 // changeState makes what the CPU can hold follow the flags that come and go.
@@ -168,10 +171,12 @@ func changeState(c *xstate.CPU, on, off []string) {
 		c.Layout = place(&old, usable)
 		c.XSaveSize = resize(c.Layout, old.XSaveSize, usable, gone)
 	}
+	// What the hardware lists and Linux does not use, PKRU of Zen 2, may lie elsewhere.
+	more := usable&^value(old.XFeatures) != 0
 	if c.XFeaturesHW != nil {
 		c.XFeaturesHW, changed = &hw, hw != *c.XFeaturesHW
 	}
-	if changed {
+	if changed || more {
 		c.XSaveSizeMax = resize(c.Layout, old.XSaveSizeMax, hw, gone)
 	}
 }
