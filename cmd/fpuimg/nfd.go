@@ -64,15 +64,7 @@ func componentLabel(f xstate.Feature) string {
 // label (NFD, features.d).
 func nfdFile(c *xstate.CPU) []byte {
 	w := &bytes.Buffer{}
-	level := 0
-	for i, name := range xstate.LevelNames() {
-		l, _ := xstate.ByName(name)
-		if slices.ContainsFunc(l.Flags, func(flag string) bool { yes, _ := c.Executes(flag); return !yes }) {
-			break
-		}
-		level = i + 1
-	}
-	fmt.Fprintf(w, "fpuimg-level=%d\n", level)
+	fmt.Fprintf(w, "fpuimg-level=%d\n", c.Level())
 	if c.XSaveSize != nil {
 		fmt.Fprintf(w, "fpuimg-xsave-size=%d\n", *c.XSaveSize)
 	}

@@ -93,7 +93,10 @@ func listMachines(s *cli.IO) error {
 		if !ok {
 			return fmt.Errorf("%s: no machine of that name", name)
 		}
-		row := []string{name, cmp.Or(c.Vendor, "-"), cmp.Or(c.Level(), "-"), "-", "-"}
+		row := []string{name, cmp.Or(c.Vendor, "-"), "-", "-", "-"}
+		if n := c.Level(); n > 0 {
+			row[2] = xstate.LevelNames()[n-1]
+		}
 		if c.XFeatures != nil {
 			row[3] = fmt.Sprintf("%#x", uint64(*c.XFeatures))
 		}

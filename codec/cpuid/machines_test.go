@@ -72,7 +72,7 @@ func TestByName(t *testing.T) {
 				if c.Name != name || c.Vendor != vendor || c.ModelName != "" || c.UnknownFlags != nil {
 					t.Errorf("%q %q %q, unknown %v", c.Name, c.Vendor, c.ModelName, c.UnknownFlags)
 				}
-				if got := c.Level(); got != tt.level {
+				if got := xstate.LevelNames()[c.Level()-1]; got != tt.level {
 					t.Errorf("level %s, want %s", got, tt.level)
 				}
 				if *c.XFeatures != tt.usable || *c.XSaveSize != tt.size || *c.XSave != (tt.size != 0) {
@@ -297,8 +297,8 @@ func TestModify(t *testing.T) {
 		{"x86-64-v3", "xsavec,pku", "", 0x207, -1, -1, "xsavec pku ospke", "avx512f", ""},
 		{"x86-64-v2", "avx", "", 7, -1, -1, "avx xsave osxsave", "avx2", ""},
 		{"haswell", "SSE4.1,pclmuldq,lzcnt", "RTM,hle", 7, 832, 832, "sse4_1", "rtm hle", ""},
-		{"haswell", "rmt", "", 0, 0, 0, "", "", "no flag rmt"},
-		{"haswell", "", "rmt", 0, 0, 0, "", "", "no flag rmt"},
+		{"haswell", "rmt", "", 0, 0, 0, "", "", `no flag "rmt"`},
+		{"haswell", "", "rmt", 0, 0, 0, "", "", `no flag "rmt"`},
 		{"haswell", "", "", 7, 832, 832, "rtm", "", ""},
 		{"haswell", "avx512vl", "avx", 0, 0, 0, "", "", "avx512vl needs avx, which is taken away"},
 		{"haswell", "avx2", "osxsave", 0, 0, 0, "", "", "avx2 needs osxsave, which is taken away"},

@@ -1,6 +1,7 @@
 package cpuid
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -18,7 +19,7 @@ type FlagError struct {
 func (e *FlagError) Error() string {
 	switch e.By {
 	case "":
-		return "no flag " + e.Flag
+		return fmt.Sprintf("no flag %q", e.Flag)
 	case e.Flag:
 		return e.Flag + " is added and taken away"
 	}

@@ -102,14 +102,7 @@ func (f *Features) On(c *xstate.CPU) *Features {
 		mask(s.preferred, ^s.avxFastUnalignedLoad())
 	}
 	if s.isa != absent {
-		var isa uint32
-		for i, name := range xstate.LevelNames() {
-			level, _ := xstate.ByName(name)
-			if !slices.ContainsFunc(level.Flags, func(flag string) bool { runs, _ := c.Executes(flag); return !runs }) {
-				isa |= 1 << i
-			}
-		}
-		mask(s.isa, isa)
+		mask(s.isa, 1<<c.Level()-1) // a bit for each
 	}
 	return g
 }

@@ -59,16 +59,15 @@ func ByName(name string) (*CPU, bool) {
 	return c, true
 }
 
-// Level returns the name of the highest level of the x86-64 psABI that the CPU is known to
-// have, "" if there is none.
-func (c *CPU) Level() (name string) {
-	for _, l := range levels {
+// Level returns the highest level of the x86-64 psABI that the CPU is known to have: 1 is
+// x86-64, 4 is x86-64-v4, and 0 is none.
+func (c *CPU) Level() int {
+	for i, l := range levels {
 		for flag := range strings.FieldsSeq(l.flags) {
 			if yes, _ := c.Executes(flag); !yes {
-				return name
+				return i
 			}
 		}
-		name = l.name
 	}
-	return name
+	return len(levels)
 }
