@@ -50,6 +50,7 @@ func flagValues() map[string]cli.Values {
 		"as":        {Words: slices.Concat(laneNames, needForms)},
 		"color":     {Words: cli.Colors},
 		"component": {Words: xstate.Known.Names()},
+		"criu":      {},
 		"compress":  {Words: compressions},
 		"elf-core":  {Files: true},
 		"features":  {Words: xstate.Known.Names()},
