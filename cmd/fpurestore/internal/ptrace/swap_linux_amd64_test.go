@@ -493,49 +493,57 @@ func TestCompare(t *testing.T) {
 // under a clear one.
 func TestInitStays(t *testing.T) {
 	for _, mode := range []string{"spin", "yield", "nanosleep"} {
-		for _, before := range []string{"in use", "INIT"} {
-			t.Run(mode+"/"+before, func(t *testing.T) {
-				g := start(t, "-n", "1000", "-mode", mode, "-full")
-				tr := open(t, NewSystem(), g.PID)
-				old := readAll(t, tr, g.tids())
-				sets := subsets(g.Mask &^ (1 << bitPKRU))
-				if before == "INIT" {
-					areas := make(map[int]Area)
-					for tid, b := range old {
-						b = slices.Clone(b)
-						setBV(b, bv(b)&(1<<bitPKRU))
-						areas[tid] = Area{XState, b}
-					}
-					if err := tr.Swap(areas); err != nil {
-						t.Fatal(err)
-					}
-				}
-				areas, want := make(map[int]Area), make(map[int][]byte)
-				for i, tid := range g.tids() {
-					b := scramble(rand.New(rand.NewPCG(1, uint64(tid))), old[tid], g.Mask)
-					setBV(b, sets[i%len(sets)]|bv(b)&(1<<bitPKRU))
-					if ambiguous(Area{XState, b}) {
-						binary.LittleEndian.PutUint32(b[offMXCSR:], initMXCSR)
-					}
-					areas[tid], want[tid] = Area{XState, b}, b
+		t.Run(mode, func(t *testing.T) {
+			g := start(t, "-n", "1000", "-mode", mode, "-full")
+			tr := open(t, NewSystem(), g.PID)
+			old := readAll(t, tr, g.tids())
+			initStays(t, g, tr, old, "in use")
+			stop(t, tr)
+			for _, keep := range []uint64{g.Mask, 1 << bitPKRU} {
+				areas := make(map[int]Area)
+				for tid, b := range old {
+					b = slices.Clone(b)
+					setBV(b, bv(b)&keep)
+					areas[tid] = Area{XState, b}
 				}
 				if err := tr.Swap(areas); err != nil {
 					t.Fatal(err)
 				}
-				detach(t, tr)
-				for look := range 3 {
-					wrong := make(map[string]int)
-					for _, th := range g.ask("snap").Threads {
-						if diffHeld(want[th.TID], th.Held) != nil {
-							wrong[fmt.Sprintf("%#x", bv(want[th.TID]))]++
-						}
-					}
-					if len(wrong) > 0 {
-						t.Errorf("look %d: threads with other registers, by XSTATE_BV: %v", look, wrong)
-					}
-					time.Sleep(200 * time.Millisecond)
-				}
-			})
+			}
+			initStays(t, g, tr, old, "INIT")
+		})
+	}
+}
+
+// initStays writes the sets, lets the threads go, and looks at what they hold.
+func initStays(t *testing.T, g *target, tr *Tracer, old map[int][]byte, before string) {
+	t.Helper()
+	sets := subsets(g.Mask &^ (1 << bitPKRU))
+	areas, want := make(map[int]Area), make(map[int][]byte)
+	for i, tid := range g.tids() {
+		b := scramble(rand.New(rand.NewPCG(1, uint64(tid))), old[tid], g.Mask)
+		setBV(b, sets[i%len(sets)]|bv(b)&(1<<bitPKRU))
+		if ambiguous(Area{XState, b}) {
+			binary.LittleEndian.PutUint32(b[offMXCSR:], initMXCSR)
+		}
+		areas[tid], want[tid] = Area{XState, b}, b
+	}
+	if err := tr.Swap(areas); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, tr)
+	for look := range 3 {
+		if look > 0 {
+			time.Sleep(200 * time.Millisecond)
+		}
+		wrong := make(map[string]int)
+		for _, th := range g.ask("snap").Threads {
+			if diffHeld(want[th.TID], th.Held) != nil {
+				wrong[fmt.Sprintf("%#x", bv(want[th.TID]))]++
+			}
+		}
+		if len(wrong) > 0 {
+			t.Errorf("%s before, look %d: threads with other registers, by XSTATE_BV: %v", before, look, wrong)
 		}
 	}
 }
