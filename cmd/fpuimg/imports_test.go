@@ -51,7 +51,7 @@ var edges = []struct {
 	{"internal/test/shell", "internal/test/cmd"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
 	{"internal/test/img", "protobuf"},
-	{"internal/test/corpus", "compress xz"},
+	{"internal/test/summary", ""},
 	{"internal/test/target", ""},
 	{"vmtest", ""},
 	{"vmtest/guest", "vmtest/guest/internal/agent sys"},

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -121,7 +122,7 @@ func bytesRead(t *testing.T) (n int) {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/io")
 	if err != nil {
-		t.Skipf("no count of what is read: %v", err)
+		testcmd.Lack(t, "no count of what is read: "+err.Error())
 	}
 	if _, err := fmt.Sscanf(string(b), "rchar: %d", &n); err != nil {
 		t.Fatal(err)
@@ -196,7 +197,7 @@ func TestWriteLimits(t *testing.T) {
 		parent := t.TempDir()
 		copyOf(t, parent)
 		if err := unix.Mount(parent, parent, "", unix.MS_BIND, ""); err != nil {
-			t.Skipf("no bind mount here: %v", err)
+			testcmd.Lack(t, "no bind mount to be had: "+err.Error())
 		}
 		defer unix.Unmount(parent, unix.MNT_DETACH)
 		if err := unix.Mount("", parent, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
@@ -207,7 +208,7 @@ func TestWriteLimits(t *testing.T) {
 	t.Run("full", func(t *testing.T) {
 		parent := t.TempDir()
 		if err := unix.Mount("tmpfs", parent, "tmpfs", 0, "size=128k"); err != nil {
-			t.Skipf("no tmpfs here: %v", err)
+			testcmd.Lack(t, "no tmpfs to be had: "+err.Error())
 		}
 		defer unix.Unmount(parent, unix.MNT_DETACH)
 		dir := copyOf(t, parent)
@@ -231,7 +232,7 @@ func TestWriteLimits(t *testing.T) {
 		if os.Getuid() == 0 {
 			// Root may write anywhere, except what is immutable.
 			if out, err := exec.Command("chattr", "+i", filepath.Join(parent, "ckpt"), parent).CombinedOutput(); err != nil {
-				t.Skipf("no immutable files here: %s", out)
+				testcmd.Lack(t, "no immutable files to be had: "+string(out))
 			}
 			defer exec.Command("chattr", "-i", filepath.Join(parent, "ckpt"), parent).Run()
 			fails(t, parent, "-c 0", "not permitted")

@@ -236,7 +236,7 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		if cfg.newPID {
-			tb.Skipf("no pid namespace to be had: %v", err)
+			testcmd.Lack(tb, "no pid namespace to be had: "+err.Error())
 		}
 		tb.Fatalf("target: %v", err)
 	}

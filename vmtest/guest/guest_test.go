@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 func TestJobValidate(t *testing.T) {
@@ -58,7 +60,7 @@ func TestQuote(t *testing.T) {
 	args := []string{"/usr/bin/qemu", "-cpu", "qemu64,-xsave", "-append", "console=ttyS0 quiet", "it's", ""}
 	out, err := exec.Command("/bin/sh", "-c", `printf '%s\n' `+quote(args)).Output()
 	if err != nil {
-		t.Skip("no shell: ", err)
+		t.Fatal(err)
 	}
 	if got := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n"); !slices.Equal(got, args) {
 		t.Errorf("a shell reads %q, want %q", got, args)
@@ -122,7 +124,7 @@ func TestFindKernel(t *testing.T) {
 // Check names every package, and does not take a dynamic busybox for ours.
 func TestCheckMissing(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("for linux")
+		testcmd.Lack(t, "this is not linux")
 	}
 	saved := requirements
 	defer func() { requirements = saved }()
@@ -146,18 +148,18 @@ func TestCheckMissing(t *testing.T) {
 
 func TestLibraries(t *testing.T) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		t.Skip("for linux/amd64")
+		testcmd.Lack(t, "this is not linux/amd64")
 	}
 	sh, err := filepath.EvalSymlinks("/bin/sh")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	if isStatic(sh) {
-		t.Skip("this machine's shell is static")
+		testcmd.Lack(t, "the shell is static")
 	}
 	libs, err := libraries("/", sh)
 	if err != nil {
-		t.Skip("not a Debian machine: ", err)
+		testcmd.Lack(t, "this is not Debian: "+err.Error())
 	}
 	for _, want := range []string{"ld-linux-x86-64.so.2", "libc.so.6"} {
 		if !slices.ContainsFunc(libs, func(l string) bool { return filepath.Base(l) == want }) {
@@ -210,21 +212,15 @@ func TestPartsKey(t *testing.T) {
 // failed.
 func TestRequireSkips(t *testing.T) {
 	t.Setenv("FPU_VM", "")
-	skipped := false
-	t.Run("guarded", func(t *testing.T) {
-		defer func() { skipped = t.Skipped() }()
-		Require(t)
-		t.Error("not skipped")
-	})
-	if !skipped {
-		t.Error("Require did not skip the test")
+	if rec := required(t); rec.fatal != "" || !rec.skipped {
+		t.Errorf("fatal %q, skipped %v", rec.fatal, rec.skipped)
 	}
 }
 
 // With FPU_VM=1 and no packages they fail and say what to install.
 func TestRequireFails(t *testing.T) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		t.Skip("for linux/amd64")
+		testcmd.Lack(t, "this is not linux/amd64")
 	}
 	saved := requirements
 	defer func() { requirements = saved }()
@@ -235,16 +231,21 @@ func TestRequireFails(t *testing.T) {
 	t.Setenv("FPU_VM", "1")
 	t.Setenv("FPU_VM_INSTALL", "")
 	t.Setenv("FPU_VM_CACHE", t.TempDir())
+	if rec := required(t); !strings.Contains(rec.fatal, "no-such-package") || rec.skipped {
+		t.Errorf("fatal %q, skipped %v", rec.fatal, rec.skipped)
+	}
+}
+
+// required calls Require.
+func required(t *testing.T) *recorder {
 	rec := &recorder{TB: t}
 	done := make(chan struct{})
-	go func() { // Fatalf ends its goroutine
+	go func() { // Skip and Fatalf end their goroutine
 		defer close(done)
 		Require(rec)
 	}()
 	<-done
-	if !strings.Contains(rec.fatal, "no-such-package") || rec.skipped {
-		t.Errorf("fatal %q, skipped %v", rec.fatal, rec.skipped)
-	}
+	return rec
 }
 
 // recorder notes what Require does to a test instead of doing it.

@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // fpuhold is a witness only if it can say no: each register that is changed
@@ -121,7 +123,7 @@ func editFXSave(t *testing.T, pid int, status string, edit func(area []byte)) in
 	runtime.LockOSThread() // ptrace belongs to a thread
 	defer runtime.UnlockOSThread()
 	if err := unix.PtraceSeize(pid); errors.Is(err, unix.EPERM) {
-		t.Skip("ptrace is forbidden here")
+		testcmd.Lack(t, "ptrace is forbidden")
 	} else if err != nil {
 		t.Fatal("seize: ", err)
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 func TestParseStatus(t *testing.T) {
@@ -58,13 +60,11 @@ func TestLast(t *testing.T) {
 func build(t *testing.T) Binaries {
 	t.Helper()
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		t.Skip("the test programs are for linux/amd64")
+		testcmd.Lack(t, "this is not linux/amd64, which the test programs are for")
 	}
-	if _, err := exec.LookPath("gcc"); err != nil {
-		t.Skip("no gcc to compile the test programs with")
-	}
+	testcmd.Tool(t, "gcc")
 	if _, err := os.Stat("/usr/include/stdio.h"); err != nil {
-		t.Skip("no libc headers to compile the test programs with")
+		testcmd.Lack(t, "the headers of libc are not installed")
 	}
 	p, err := Build(t.Context(), t.TempDir())
 	if err != nil {

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 func TestSwap(t *testing.T) {
@@ -886,7 +888,7 @@ func TestSeveral(t *testing.T) {
 func TestCompat(t *testing.T) {
 	cmd := exec.Command(program(t, "target32"))
 	if err := exec.Command(cmd.Path).Run(); errors.Is(err, unix.ENOEXEC) {
-		t.Skip("this kernel does not run 32-bit programs (ENOEXEC)")
+		testcmd.Lack(t, "this kernel runs no 32-bit programs")
 	}
 	g := startCommand(t, cmd)
 	tr := open(t, NewSystem(), g.PID)
