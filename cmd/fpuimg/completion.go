@@ -58,6 +58,7 @@ func flagValues() map[string]cli.Values {
 		"host":      {Words: cpuid.Names(), Files: true},
 		"output":    {Files: true},
 		"root":      {Files: true},
+		"spool":     {},
 		"tid":       {},
 		"to":        {Words: xstate.FormatNames()},
 	}
