@@ -26,7 +26,8 @@ RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
 
 # It finds nothing in packages that start no goroutine, and takes up to ten times as long.
 # Of these it has the tests TestConcurrent, which use a package from several goroutines.
-SERIAL = ./codec/... ./convert/... ./cmd/fpuimg ./cmd/fpurestore/internal/... ./cmd/internal/...
+# Those that take longest come first.
+SERIAL = ./cmd/fpuimg ./cmd/fpurestore/internal/... ./convert/... ./codec/... ./cmd/internal/...
 CONCURRENT = $(addprefix ./,$(sort $(dir $(shell grep -rl --include='*_test.go' 'func TestConcurrent' cmd codec convert internal vmtest))))
 
 # Packages whose tests take -update, and pairs of fuzz target and package.
@@ -51,9 +52,11 @@ demo: ## build, and show a real AVX-512 checkpoint and its registers
 .PHONY: test
 test: ## run all tests but those of vmtest, and count what was skipped; with the race detector where there is a C compiler
 	@export GORACE="$${GORACE:-atexit_sleep_ms=0}"; serial=$$($(GO) list $(SERIAL)); \
-	tested() { $(GO) test -json -timeout 30m -skip 'VM$$' "$$@" || echo "go test ended with exit code $$?"; }; { \
+	tested() { $(GO) test -json -timeout 30m -skip 'VM$$' "$$@" || echo "go test ended with exit code $$?"; }; \
+	events=$$(mktemp) && trap 'rm -f "$$events"' EXIT && { \
+		tested $(RACE) $$($(GO) list ./... | grep -vxF "$$serial") >"$$events" & \
 		tested $$serial; \
-		tested $(RACE) $$($(GO) list ./... | grep -vxF "$$serial"); \
+		wait; cat "$$events"; \
 		tested $(RACE) -run '^TestConcurrent' $(CONCURRENT); \
 	} | $(GO) run ./internal/test/summary
 
