@@ -433,7 +433,8 @@ func (i *Inst) registers(r *row) bool {
 	tile := r.need >= AMXTile && r.need <= AMXComplex
 	isMask := func(field int) bool { u := r.use >> field & 0xff; return u != 0 && u&3 == kreg }
 	switch {
-	case (tile || isMask(inR)) && reg > 7,
+	case r.attr&gr != 0 && reg > 15,
+		(tile || isMask(inR)) && reg > 7,
 		(tile || isMask(inV)) && i.vvvv > 7,
 		tile && i.ModRM >= 0xc0 && rm > 7:
 		return false

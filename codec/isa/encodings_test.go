@@ -72,7 +72,9 @@ var disagreements = []struct {
 		func(iced *answer, i *Inst) { *iced = answer{len: i.Len, features: Features{}.With(APX)} },
 	}, {
 		"SDM vol. 2, LAHF: 64-bit mode needs the feature",
-		func(i *Inst, _ answer, _ string) bool { return i.Map == OneByte && i.Op>>1 == 0x9e>>1 },
+		func(i *Inst, _ answer, _ string) bool {
+			return i.Map == OneByte && i.Prefix&REX2 == 0 && i.Op>>1 == 0x9e>>1
+		},
 		func(iced *answer, _ *Inst) { iced.features = iced.features.With(LAHF) },
 	}, {
 		"RDSSP runs as a NOP elsewhere",

@@ -186,7 +186,8 @@ const (
 	imm32                    // of four bytes
 	imm88                    // of two times one byte
 	is4                      // a byte whose high half is a register
-	gv                       // VEX.vvvv is a general register
+	gr                       // ModRM.reg is a general register,
+	gv                       // or VEX.vvvv
 	vl                       // AVX512VL below 512 bits
 	wide2                    // AVX2 at 256 bits, where AVX serves at 128
 	mk                       // may have an opmask,

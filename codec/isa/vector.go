@@ -192,8 +192,8 @@ var evex1 = []row{
 	{pf3&w0 | lv, AVX512F, wR | rM, vl | mz, "16"},                                                                   // vmovshdup
 	{pf3 | pf2, AVX512F, wRx | rVx, rc, "2a 7b"},                                                                     // vcvtsi2sd/vcvtsi2ss
 	{pspd | lv | mem, AVX512F, rR, vl, "2b"},                                                                         // vmovntpd/vmovntps
-	{pf3 | pf2, AVX512F, rMx, sae, "2c 78"},                                                                          // vcvttsd2si/vcvttss2si
-	{pf3 | pf2, AVX512F, rMx, rc, "2d 79"},                                                                           // vcvtsd2si/vcvtss2si
+	{pf3 | pf2, AVX512F, rMx, sae | gr, "2c 78"},                                                                     // vcvttsd2si/vcvttss2si
+	{pf3 | pf2, AVX512F, rMx, rc | gr, "2d 79"},                                                                      // vcvtsd2si/vcvtss2si
 	{pspd, AVX512F, rRx | rMx, sae, "2e 2f"},                                                                         // vucomisd/vucomiss
 	{pspd | lv, AVX512F, wR | rM, vl | bc | rc | mz, "51"},                                                           // vsqrtpd/vsqrtps
 	{sssd, AVX512F, wRx | rVx | rMx, rc | mz, "51 58 59 5c 5e"},                                                      // vsqrtsd/vsqrtss
@@ -244,7 +244,7 @@ var evex1 = []row{
 	{pspd | lv, AVX512F, wRk | rV | rM, vl | imm8 | bc | sae | mk, "c2"},                                             // vcmppd/vcmpps
 	{sssd, AVX512F, wRk | rVx | rMx, imm8 | sae | mk, "c2"},                                                          // vcmpsd/vcmpss
 	{p66 | l128, AVX512BW, wRx | rVx, imm8, "c4"},                                                                    // vpinsrw
-	{p66 | l128 | reg, AVX512BW, rMx, imm8, "c5"},                                                                    // vpextrw
+	{p66 | l128 | reg, AVX512BW, rMx, imm8 | gr, "c5"},                                                               // vpextrw
 	{pspd | lv, AVX512F, wR | rV | rM, vl | imm8 | bc | mz, "c6"},                                                    // vshufpd/vshufps
 	{p66 | lv, AVX512BW, wR | rV | rMx, vl | mz, "d1 e1 f1"},                                                         // vpsrlw
 	{p66&w0 | lv, AVX512F, wR | rV | rMx, vl | mz, "d2 f2"},                                                          // vpsrld
@@ -418,8 +418,8 @@ var evex5 = []row{
 	{p0 & w0, AVX512FP16, wRx | rVx | rMx, rc | mz, "1d"},                    // vcvtss2sh
 	{p66&w0 | lv, AVX512FP16, wRh | rM, vl | bc | rc | mz, "1d"},             // vcvtps2phx
 	{pf3, AVX512FP16, wRx | rVx, rc, "2a 7b"},                                // vcvtsi2sh
-	{pf3, AVX512FP16, rMx, sae, "2c 78"},                                     // vcvttsh2si
-	{pf3, AVX512FP16, rMx, rc, "2d 79"},                                      // vcvtsh2si
+	{pf3, AVX512FP16, rMx, sae | gr, "2c 78"},                                // vcvttsh2si
+	{pf3, AVX512FP16, rMx, rc | gr, "2d 79"},                                 // vcvtsh2si
 	{p0 & w0, AVX512FP16, rRx | rMx, sae, "2e 2f"},                           // vucomish
 	{p0&w0 | lv, AVX512FP16, wR | rM, vl | bc | rc | mz, "51"},               // vsqrtph
 	{pf3 & w0, AVX512FP16, wRx | rVx | rMx, rc | mz, "51 58 59 5c 5e"},       // vsqrtsh

@@ -140,7 +140,9 @@ for (const map of [1, 2, 3, 5, 6]) {
 		vary(evex(15, w, v, pp, 0, l, 0, 1, k), after(0x0c, 0x2b)); // a VSIB
 	}
 	for (const [w, pp, l] of product([0, 1], range(4), range(3))) {
-		for (const rxbr of range(15)) vary(evex(rxbr, w, 15, pp, 0, l, 0, 1, 3), after(register));
+		for (const [rxbr, k, modrm] of product(range(15), [0, 3], [register, memory])) {
+			vary(evex(rxbr, w, 15, pp, 0, l, 0, 1, k), after(modrm));
+		}
 		for (const rxbr of [0, 7, 11, 13, 14]) vary(evex(rxbr, w, 15, pp, 0, l, 0, 0, 3), after(0x0c, 0x2b));
 		vary(evex(15, w, 15, pp, 0, l, 0, 0, 0), after(register)); // V' alone
 		vary(evex(15, w, 4, pp, 0, l, 0, 0, 3), after(register));
