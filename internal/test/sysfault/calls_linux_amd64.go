@@ -225,6 +225,9 @@ func classify(tid int, info *syscallInfo) (Call, bool) {
 	return call, true
 }
 
+// followed are the calls that unsupported looks at.
+var followed = []uint64{unix.SYS_SETPGID, unix.SYS_SETSID, unix.SYS_IO_URING_SETUP, unix.SYS_IO_SETUP, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_MMAP}
+
 // unsupported returns the name of a call that the harness cannot follow, or "".
 func unsupported(tid int, info *syscallInfo) string {
 	switch info.nr {

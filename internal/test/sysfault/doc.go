@@ -47,5 +47,7 @@
 // setsid(2): the harness waits for, and kills, a process group. A mapping that
 // mprotect(2) makes writable later is not seen. Programs that share neither
 // root directory nor mount namespace with the harness get wrong paths. A stop
-// signal (SIGSTOP, SIGTSTP) does not keep a traced program stopped.
+// signal (SIGSTOP, SIGTSTP) does not keep a traced program stopped. The program runs
+// below a filter of seccomp(2), which has it stop at these calls and at no others; with
+// no_new_privs, therefore, so that set-user-ID programs that it starts are none.
 package sysfault

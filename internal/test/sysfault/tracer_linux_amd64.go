@@ -53,6 +53,8 @@ type tracer struct {
 type thread struct {
 	// starting is set until the first stop of the command, at its execve.
 	starting bool
+	// setup is what the command is made to do first, until it is done.
+	setup *setup
 	// errno is the return value to set when the current call ends, if not 0.
 	errno syscall.Errno
 	// site is the current call, if it counts.
@@ -193,10 +195,20 @@ func (t *tracer) stopped(tid int, th *thread, status unix.WaitStatus) {
 	case th.starting:
 		th.starting = false
 		const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACEEXEC |
-			unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK
+			unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACESECCOMP
 		t.check("ptrace set options", unix.PtraceSetOptions(tid, options))
-		sig = 0
+		t.setUp(tid, th)
+		return
+	case th.setup != nil && sig == unix.SIGTRAP: // after a step
+		t.setUp(tid, th)
+		return
+	case th.setup != nil: // a signal for a program that has not begun: it is lost
+		t.check("ptrace single step", unix.PtraceSingleStep(tid))
+		return
 	case sig == unix.SIGTRAP|0x80: // PTRACE_O_TRACESYSGOOD
+		t.syscallStop(tid, th)
+		sig = 0
+	case sig == unix.SIGTRAP && status.TrapCause() == unix.PTRACE_EVENT_SECCOMP:
 		t.syscallStop(tid, th)
 		sig = 0
 	case sig == unix.SIGTRAP && status.TrapCause() == unix.PTRACE_EVENT_EXEC:
@@ -210,7 +222,7 @@ func (t *tracer) stopped(tid int, th *thread, status unix.WaitStatus) {
 		// meant would not last either: to resume a thread ends its group-stop.
 		sig = 0
 	}
-	t.resume(tid, sig)
+	t.resume(tid, th, sig)
 }
 
 // exec accounts for an execve: the thread that made it has taken the id of its
@@ -235,7 +247,7 @@ func (t *tracer) syscallStop(tid int, th *thread) {
 		return
 	}
 	switch info.op {
-	case unix.PTRACE_SYSCALL_INFO_ENTRY:
+	case unix.PTRACE_SYSCALL_INFO_SECCOMP:
 		t.entry(tid, th, &info)
 	case unix.PTRACE_SYSCALL_INFO_EXIT:
 		if th.errno != 0 {
@@ -323,9 +335,14 @@ func (t *tracer) refuse(tid int, name string) {
 	t.giveUp(&UnsupportedError{Name: name})
 }
 
-// resume lets a stopped thread run to its next system call.
-func (t *tracer) resume(tid int, sig unix.Signal) {
-	t.check("ptrace resume", unix.PtraceSyscall(tid, int(sig)))
+// resume lets a stopped thread run: to the end of the call that it is in, if it counts,
+// else to the next one that the filter tells of.
+func (t *tracer) resume(tid int, th *thread, sig unix.Signal) {
+	request := unix.PtraceCont
+	if th.site != nil {
+		request = unix.PtraceSyscall
+	}
+	t.check("ptrace resume", request(tid, int(sig)))
 }
 
 // check gives up on an error from ptrace. ESRCH is none: the thread was killed
