@@ -296,6 +296,7 @@ check finds missing on a machine that has nothing but x86-64.
   MXCSR       bits that not every CPU has
   XSAVE area  where glibc's lazy binding saves registers by XSAVE, into a buffer that
               was sized when the program started: what fits there
+  machines    those of fpuimg profile --list that have all that is known to be needed
   perhaps     flags of code that may run: a library's own, behind its own tests
   not known   what was not found out
 
@@ -352,7 +353,8 @@ are followed, and pipes read to their end.
 After it may stand flags that a virtual machine lacks, or has besides, as QEMU has
 them: haswell,-rtm,+pku or node.json,rtm=off,pku=on. What needs a flag goes with it,
 and what it needs comes with it; components and sizes follow. A named CPU has all
-that its dump shows, enabled as Linux does. Updates of microcode take rtm away.
+that its dump shows, enabled as Linux does. Updates of microcode and Linux's default
+tsx=off take rtm away: -rtm says so, and is safe for fpuimg level.
 
 FORMAT is one of these.
 

@@ -12,6 +12,7 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -82,11 +83,12 @@ func (o *needOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	case "json":
 		return code, s.WriteJSON(needDocOf(all))
 	case "text":
+		named := namedCPUs()
 		for i, n := range all {
 			if i > 0 {
 				fmt.Fprintln(s.Out)
 			}
-			n.text(s)
+			n.text(s, named)
 		}
 	default:
 		for i, n := range all {
@@ -133,7 +135,34 @@ func (n *needs) levelOf() string {
 	return ""
 }
 
-func (n *needs) text(s *cli.IO) {
+// namedCPUs are the machines that have names of their own.
+func namedCPUs() (cpus []*xstate.CPU) {
+	for _, name := range cpuid.Names() {
+		if c, ok := cpuid.ByName(name); ok && c.Vendor != "" {
+			cpus = append(cpus, c)
+		}
+	}
+	return cpus
+}
+
+// on says which of the machines have all that is needed.
+func (n *needs) on(cpus []*xstate.CPU) string {
+	var names []string
+	for _, c := range cpus {
+		if n.Met(c) {
+			names = append(names, c.Name)
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "none that has a name has it"
+	case len(cpus):
+		return "each that has a name has it"
+	}
+	return strings.Join(names, " ")
+}
+
+func (n *needs) text(s *cli.IO, named []*xstate.CPU) {
 	fmt.Fprintf(s.Out, "%s needs\n", s.OutStyle(color.Bold).Sprint(cli.Printable(n.path)))
 	level := n.levelOf()
 	row := func(head, text string) {
@@ -159,6 +188,7 @@ func (n *needs) text(s *cli.IO) {
 	if n.XSaveSize != 0 {
 		row("XSAVE area", fmt.Sprintf("of no more than %d bytes, which is the room that lazy binding has", n.XSaveSize))
 	}
+	row("machines", n.on(named))
 	if len(n.Possible) > 0 {
 		row("perhaps", strings.Join(n.Possible, " "))
 	}

@@ -52,8 +52,8 @@ func holdNeed(t *testing.T, ckpt *checkpoint.Checkpoint, code codeOptions, hosts
 
 func TestNeed(t *testing.T) {
 	var hosts []*host
-	for _, name := range xstate.LevelNames() {
-		c, _ := xstate.ByName(name)
+	for _, name := range cpuid.Names() {
+		c, _ := cpuid.ByName(name)
 		hosts = append(hosts, &host{CPU: c})
 	}
 	infos, err := filepath.Glob(testimg.Path(t, "*", "cpuinfo.img"))
