@@ -235,7 +235,7 @@ func (p *pair) compare() diffThread {
 	for f := range (set & xstate.Known).All() {
 		if sa, sb := a.Status(f), b.Status(f); sa == xstate.Unknown || sb == xstate.Unknown {
 			if sa != xstate.Absent && sb != xstate.Absent { // a record without it says no more
-				add(f.String(), "state", new(sa.String()), new(sb.String()))
+				add(f.String(), f.String(), new(sa.String()), new(sb.String()))
 			}
 			continue
 		}

@@ -46,6 +46,8 @@ var fieldCases = []struct {
 	{"criu-coredump-avx512", "show --regs core.77", 3, []string{`\[x87\]\[SSE\]\[AVX\]-!opmask!!ZMM_Hi256!!Hi16_ZMM!`, `mxcsr +0x1fa0`, `st0 .* 3\.14159265`,
 		`ymm0 +504f4e4d4c4b4a49 4847464544434241 100f0e0d0c0b0a09\n? *0807060504030201`, `!hint`}},
 	{"criu-coredump-fxsave", "show --regs core.77", 0, []string{`fxsave`, `mxcsr +0x1fa0`, `st0 .* 3\.14159265`, `xmm0 +100f0e0d0c0b0a09 0807060504030201`, `!init`}},
+	{"criu-coredump-fxsave", "show --regs --redact core.77", 0, []string{`^unknown +AVX `, `^SSE +in use: mxcsr`, `!1fa0`}},
+	{"criu-coredump-fxsave", "diff core.77 ../delve-dump/core.dlv", 1, []string{`^AVX +- unknown\n +\+ in-use$`, `!BNDREGS`}},
 	{"delve-dump", "show core.dlv", 0, []string{`77-78 \(2\)  srv   xsave   0x7 .*\[SSE\]\[AVX\]`}},
 	{"delve-dump", "show --regs core.dlv", 0, []string{`mxcsr +0x1fa0`}},
 	{"foreign-files", "show freebsd.core", 3, []string{`a core of FreeBSD`}},

@@ -83,12 +83,14 @@ tags, and vector registers as wide as the record goes, most significant digit
 first. --as prints vector registers as lanes instead, lane 0 first.
 
 An ELF core from before Linux 6.12 does not say where its components lie; XCR0 and
-the size of the note tell, or --host does. gcore sets every bit of XSTATE_BV.
+the size of the note tell, or --host does. gcore sets every bit of XSTATE_BV. What a
+core does not record is unknown: the map does not have it, and a finding says so.
 --xsave-area reads a bare area, as a signal frame, ptrace or the XSAVE instruction
 leaves it; one of compacted format needs nothing else, one of standard format is
 told by its size or by --host. That is the machine that stored it: where its profile
 has no offsets, as a cpuinfo.img, its XSAVE size tells them. An area in which that
-machine has no place for what is in use, or ends no component, is refused.
+machine has no place for what is in use, or ends no component, is refused, unless only
+zeros follow, as in the buffer that KVM_GET_XSAVE fills.
 
 --elf-core writes a core that has the registers of all threads of one checkpoint and
 no memory, for gdb: gdb -c FILE. With --elf-core=- it goes to standard output, and

@@ -95,9 +95,12 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 	if st.Format == xstate.FormatNone {
 		fmt.Fprintln(s.Out, "no FPU record")
 	}
+	if unknown := st.Unknown & o.features; unknown != 0 {
+		p.list("unknown", unknown.Names())
+	}
 	if o.redact {
-		for f := range st.Present() {
-			if o.features.Has(f) {
+		for f, status := range st.Present() {
+			if o.features.Has(f) && status != xstate.Unknown {
 				p.line(f.String(), "%s", describeUse(st, f))
 			}
 		}
@@ -115,9 +118,6 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 		if o.features.Has(f) {
 			o.printExtended(p, st, f)
 		}
-	}
-	if unknown := st.Unknown & o.features; unknown != 0 {
-		p.list("unknown", unknown.Names())
 	}
 	if ss := st.ShadowStack; ss != nil && o.features.Has(xstate.CETUser) {
 		p.line("cet", "%#x", ss.Status)

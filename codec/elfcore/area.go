@@ -215,14 +215,19 @@ func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
 			return l, nil
 		}
 	}
-	if len(layouts) > 0 && (len(layouts) == 1 || machine.Vendor != "") && padded(b, layouts[0]) {
+	room := len(layouts) > 0 && padded(b, layouts[0])
+	anyVendor := len(layouts) > 1 && machine.Vendor == ""
+	if room && !anyVendor {
 		return layouts[0], nil
 	}
 	if l := commonLayout(b, 0); l != nil {
 		return l, nil
 	}
-	if len(layouts) == 0 {
+	switch {
+	case len(layouts) == 0:
 		return fail("neither its offsets nor the size of a known machine are recorded")
+	case room:
+		return fail("it has no vendor, and the layouts of Intel and AMD differ")
 	}
 	return fail("none of its components ends there")
 }
