@@ -70,6 +70,7 @@ lint: ## gofmt, go vet, staticcheck, and mandoc on the man pages
 	$(GO) vet ./...
 	$(GO) vet -tags release ./cmd/fpuimg
 	cd bench && $(GO) vet ./...
+	cd endtoend && $(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	@if command -v mandoc >/dev/null; then echo mandoc -Tlint man/*.1; mandoc -Tlint man/*.1; \
 		else echo "mandoc is not installed: the man pages are not checked"; fi
@@ -131,6 +132,10 @@ vmtest: ## compare what check predicts with what CRIU does in guests of unlike C
 .PHONY: vmtest-all
 vmtest-all: ## the same with every machine in every table
 	FPU_VM_ALL=1 $(MAKE) vmtest
+
+.PHONY: endtoend
+endtoend: ## try the page of check --html in chromium, and need on the matcher of Kubernetes' scheduler
+	cd endtoend && $(GO) test -count=1 -v ./...
 
 .PHONY: outcomes
 outcomes: ## hold check --root against every recorded restore, where the recordings lie beside the project

@@ -18,6 +18,7 @@ _fpuimg() {
     --root= | --root) paths=default ;;
     --spool= | --spool) : ;;
     --criu= | --criu) : ;;
+    --html= | --html) paths=default ;;
     --to= | --to) words='none fxsave xsave' ;;
     --features= | --features) words='x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP TILECFG TILEDATA APX' ;;
     --output= | --output | -o) paths=default ;;
@@ -27,7 +28,7 @@ _fpuimg() {
     *)
         case ${COMP_WORDS[1]} in
         show) if [[ $cur == -* ]]; then words='--regs --json --redact --xsave-area --host --help --as= --component= --tid= --host= --elf-core= --color='; else paths=default; fi ;;
-        check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --spool= --criu= --color='; else paths=default; fi ;;
+        check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --spool= --criu= --html= --color='; else paths=default; fi ;;
         convert) if [[ $cur == -* ]]; then words='--host --force --keep-cpuinfo --dry-run --in-place --json --help --to= --features= --host= --root= --spool= --output= --compress= --color='; else paths=default; fi ;;
         level) if [[ $cur == -* ]]; then words='--host --keep-cpuinfo --dry-run --in-place --json --help --host= --root= --spool= --accept= --output= --compress= --color='; else paths=default; fi ;;
         need) if [[ $cur == -* ]]; then words='--no-memory --help --as= --root= --spool= --color='; else paths=default; fi ;;

@@ -27,6 +27,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from check' -l spool -d 'with --ro
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l no-memory -d 'look at registers alone, not at the dumped memory'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l criu -d 'predict this VERSION of CRIU, 3.11 to 4.3 (default 4.3)' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l json -d 'print one JSON document'
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l html -d 'write a page with all images and machines to this new file' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l xsave-area -d 'read each input as a bare XSAVE area, of standard or compacted format'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l help -d 'print the manual'

@@ -28,6 +28,7 @@ type checkOptions struct {
 	code     codeOptions
 	noMemory bool
 	criuArg  string
+	html     string
 
 	criu  xstate.Release
 	hosts []*host
@@ -41,6 +42,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.noMemory, "no-memory", false, "look at registers alone, not at the dumped memory")
 	fs.StringVar(&o.criuArg, "criu", "", fmt.Sprintf("predict this `VERSION` of CRIU, %v to %v (default %[2]v)", compat.OldestCRIU, xstate.NewestCRIU))
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	fs.StringVar(&o.html, "html", "", "write a page with all images and machines to this new `file`")
 	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		if hint := forgottenEquals(args); hint != "" && slices.Contains(o.hostArgs, liveHost) {
@@ -100,6 +102,10 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		doc.Hosts = append(doc.Hosts, cpuid.NewProfile(h.CPU))
 	}
 	var all []*checked
+	var page *pageMaker
+	if o.html != "" {
+		page = newPageMaker(o.hosts)
+	}
 	printed := false
 	for img := range o.images(s, paths) {
 		for _, err := range img.errs {
@@ -113,6 +119,11 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		for _, r := range img.results {
 			code = cli.Worst(code, exitOf(r.Verdict))
 		}
+		if page != nil {
+			if err := page.add(img); err != nil {
+				return 0, err
+			}
+		}
 		switch {
 		case o.json:
 			doc.Images = append(doc.Images, img.document())
@@ -124,6 +135,15 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			}
 			printed = true
 			o.text(s, img)
+		}
+	}
+	if page != nil {
+		b, err := page.page()
+		if err == nil {
+			err = writeNew(o.html, "--html", b)
+		}
+		if err != nil {
+			return 0, err
 		}
 	}
 	switch {

@@ -56,6 +56,7 @@ func flagValues() map[string]cli.Values {
 		"features":  {Words: xstate.Known.Names()},
 		"format":    {Words: profileFormats},
 		"host":      {Words: cpuid.Names(), Files: true},
+		"html":      {Files: true},
 		"output":    {Files: true},
 		"root":      {Files: true},
 		"spool":     {},

@@ -268,6 +268,10 @@ value of its --cpu-cap option.
   refuses          with the class of its complaint, and the reason
   unknown          the profile lacks what CRIU compares, as a level does
 
+With --html the same is written to a file as a page for a browser, too: images down,
+machines across, to filter and sort, with all findings of a cell. It holds everything
+and asks no network.
+
 The exit status follows the verdict, not the prediction. Of an ELF core or a bare
 XSAVE area (--xsave-area) only the registers are judged. One that does not say where
 its components lie needs the machine that stored it, which --host does not name here:
@@ -279,6 +283,7 @@ fpuimg show --host=PROFILE --elf-core=FILE makes a core of it that says so.
     ssh node cat /proc/cpuinfo | fpuimg check --host=- ckpt
     fpuimg check --host=haswell.json --criu=3.17.1 ckpt
     fpuimg check --host=x86-64-v3 --host=znver3 --host=haswell,-rtm --host=zen4.json a b c
+    fpuimg check --html=fleet.html --root=/ $(printf -- '--host=%s ' nodes/*.json) ckpts/*
 `,
 	Exits: exits,
 	See:   []string{"fpuimg", "fpuimg-profile", "fpuimg-convert", "criu(8)"},

@@ -89,16 +89,22 @@ func Count(n int, noun string) string { return fmt.Sprint(n) + " " + Noun(n, nou
 // checkpoint has others for each of its threads.
 const maxTold = 10
 
-// Findings prints the findings of all tasks and threads, equal ones once, then those
-// of the checkpoint. Those of a rule after the tenth are counted.
-func Findings(s *cli.IO, tasks []compat.Task, ts []compat.Judged, checkpoint []compat.Finding, a Advice) {
+// Told is a finding as a report tells it.
+type Told struct {
+	*compat.Finding
+	Where         string // "thread 12", "tasks 1-5 (3)", "checkpoint"
+	Hint, Command string // what to do, and the command that it ends in; "" if nothing, or said further below
+}
+
+// Tell returns the findings of all tasks and threads, equal ones once, the gravest
+// first, then those of the checkpoint. Those of a rule after the tenth are counted.
+func Tell(tasks []compat.Task, ts []compat.Judged, checkpoint []compat.Finding, a Advice) (all []Told, more []string) {
 	type placed struct {
-		finding    *compat.Finding
-		noun       string
-		ids        []int
-		hint, line string
+		Told
+		noun string
+		ids  []int
 	}
-	var all []*placed
+	var list []*placed
 	byKey := map[string]*placed{}
 	place := func(noun string, id int, findings []compat.Finding) {
 		for i := range findings {
@@ -106,10 +112,10 @@ func Findings(s *cli.IO, tasks []compat.Task, ts []compat.Judged, checkpoint []c
 			key := string(f.Rule) + f.Reason
 			p := byKey[key]
 			if p == nil {
-				p = &placed{finding: f, noun: noun}
-				p.hint, p.line = a.hint(f)
+				p = &placed{Told: Told{Finding: f}, noun: noun}
+				p.Hint, p.Command = a.hint(f)
 				byKey[key] = p
-				all = append(all, p)
+				list = append(list, p)
 			}
 			p.ids = append(p.ids, id)
 		}
@@ -120,33 +126,45 @@ func Findings(s *cli.IO, tasks []compat.Task, ts []compat.Judged, checkpoint []c
 	for _, t := range ts {
 		place("thread", t.TID, t.Findings)
 	}
-	slices.SortStableFunc(all, func(a, b *placed) int { return int(b.finding.Severity) - int(a.finding.Severity) })
+	slices.SortStableFunc(list, func(a, b *placed) int { return int(b.Severity) - int(a.Severity) })
 	told := map[compat.Rule]int{}
 	tell := func(f *compat.Finding) bool {
 		told[f.Rule]++
 		return told[f.Rule] <= maxTold
 	}
-	all = slices.DeleteFunc(all, func(p *placed) bool { return !tell(p.finding) })
-	for i, p := range all {
-		if slices.ContainsFunc(all[i+1:], func(o *placed) bool { return o.hint == p.hint && o.line == p.line }) {
-			p.hint, p.line = "", "" // said once, below
+	list = slices.DeleteFunc(list, func(p *placed) bool { return !tell(p.Finding) })
+	for i, p := range list {
+		if slices.ContainsFunc(list[i+1:], func(o *placed) bool { return o.Hint == p.Hint && o.Command == p.Command }) {
+			p.Hint, p.Command = "", "" // said once, below
 		}
-		where := Noun(len(p.ids), p.noun) + " " + Range(p.ids)
+		p.Where = Noun(len(p.ids), p.noun) + " " + Range(p.ids)
 		if Range(p.ids) == "?" { // a core image whose name does not tell
-			where = "this " + p.noun
+			p.Where = "this " + p.noun
 		}
-		printFinding(s, where, p.finding, p.hint, p.line)
+		all = append(all, p.Told)
 	}
 	for i := range checkpoint {
 		if f := &checkpoint[i]; tell(f) {
-			hint, line := a.hint(f)
-			printFinding(s, "checkpoint", f, hint, line)
+			hint, command := a.hint(f)
+			all = append(all, Told{f, "checkpoint", hint, command})
 		}
 	}
 	for _, rule := range slices.Sorted(maps.Keys(told)) {
 		if n := told[rule] - maxTold; n > 0 {
-			fmt.Fprintf(s.Out, "%s: and %d more\n", rule, n)
+			more = append(more, fmt.Sprintf("%s: and %d more", rule, n))
 		}
+	}
+	return all, more
+}
+
+// Findings prints what [Tell] returns.
+func Findings(s *cli.IO, tasks []compat.Task, ts []compat.Judged, checkpoint []compat.Finding, a Advice) {
+	all, more := Tell(tasks, ts, checkpoint, a)
+	for _, t := range all {
+		printFinding(s, t)
+	}
+	for _, line := range more {
+		fmt.Fprintln(s.Out, line)
 	}
 }
 
@@ -196,28 +214,28 @@ func ActionLines(r *compat.Report) [][2]string {
 
 // printFinding prints one finding: severity, rule and place first, then the reason in
 // words, and the hint, with its command on a line of its own to copy.
-func printFinding(s *cli.IO, where string, f *compat.Finding, hint, command string) {
+func printFinding(s *cli.IO, t Told) {
 	style := map[compat.Severity]*color.Color{
 		compat.Note:  s.OutStyle(color.Faint),
 		compat.Risky: s.OutStyle(color.FgYellow, color.Bold),
 		compat.Fatal: s.OutStyle(color.FgRed, color.Bold),
-	}[f.Severity]
-	head := where
-	if len(f.Components) > 0 {
-		head += ", " + strings.Join(f.Components, " ")
+	}[t.Severity]
+	head := t.Where
+	if len(t.Components) > 0 {
+		head += ", " + strings.Join(t.Components, " ")
 	}
-	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(f.Severity), f.Rule, head)
+	fmt.Fprintf(s.Out, "%s %s: %s\n", style.Sprint(t.Severity), t.Rule, head)
 	paragraph := func(text string) {
 		for _, line := range cli.Wrap(strings.Fields(cli.Printable(text)), s.Width()-5) {
 			fmt.Fprintln(s.Out, "    "+line)
 		}
 	}
-	paragraph(f.Reason)
-	if hint != "" {
-		paragraph("hint: " + hint)
+	paragraph(t.Reason)
+	if t.Hint != "" {
+		paragraph("hint: " + t.Hint)
 	}
-	if command != "" {
-		fmt.Fprintln(s.Out, "        "+cli.Printable(command))
+	if t.Command != "" {
+		fmt.Fprintln(s.Out, "        "+cli.Printable(t.Command))
 	}
 }
 

@@ -1,0 +1,147 @@
+'use strict';
+const data = JSON.parse(document.getElementById('data').textContent);
+const byId = id => document.getElementById(id);
+
+// make returns an element with text, or with other elements in it.
+function make(name, attributes, ...content) {
+  const e = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) e.setAttribute(key, value);
+  e.append(...content);
+  return e;
+}
+
+const table = byId('matrix');
+const body = make('tbody', {});
+let sorted = {column: NaN, down: false};
+const rows = data.images.map((image, i) => {
+  const tr = make('tr', {}, make('th', {scope: 'row', title: image.path}, image.path));
+  image.cells.forEach((result, j) => {
+    const r = data.results[result];
+    const kind = data.kinds[r.kind];
+    tr.append(make('td', {class: kind.colour, tabindex: '-1', 'data-at': i + ' ' + j}, kind.word + (r.tag && ' ' + r.tag)));
+  });
+  return {tr, image, i, shown: true};
+});
+
+const heads = [{name: 'Image', title: ''}].concat(data.hosts).map((host, column) => {
+  const button = make('button', {type: 'button', title: host.title}, host.name);
+  button.addEventListener('click', () => sort(column - 1));
+  return make('th', {scope: 'col', 'aria-sort': 'none'}, button);
+});
+const columns = [make('col', {}), ...data.hosts.map(() => make('col', {}))];
+table.append(make('colgroup', {}, ...columns), make('thead', {}, make('tr', {}, ...heads)), body);
+
+// sort orders the rows by name, column -1, or by what becomes of them on a machine, the
+// worst first; again, the other way round.
+function sort(column) {
+  sorted = {column, down: sorted.column === column && !sorted.down};
+  const key = row => column < 0 ? 0 : -data.results[row.image.cells[column]].kind;
+  const collator = new Intl.Collator('en', {numeric: true});
+  const names = (a, b) => collator.compare(a.image.path, b.image.path) || a.i - b.i;
+  const sign = sorted.down ? -1 : 1;
+  rows.sort((a, b) => sign * (key(a) - key(b) || (column < 0 ? names(a, b) : 0)) || names(a, b));
+  heads.forEach((th, i) => th.setAttribute('aria-sort', i - 1 !== column ? 'none' : sorted.down ? 'descending' : 'ascending'));
+  body.append(...rows.map(row => row.tr));
+}
+
+const picked = data.kinds.map((kind, n) => {
+  const box = make('input', {type: 'checkbox', checked: '', value: n});
+  box.addEventListener('change', filter);
+  if (data.results.some(r => r.kind === n)) byId('kinds').append(make('label', {}, box, ' ' + kind.word));
+  return box;
+});
+
+// filter shows the images and machines whose names have a text, and rows that have one
+// of the picked kinds on a machine that is shown.
+function filter() {
+  const has = (id, name) => name.toLowerCase().includes(byId(id).value.trim().toLowerCase());
+  const on = data.hosts.map(host => has('host-filter', host.name));
+  let shown = 0;
+  for (const row of rows) {
+    row.shown = has('image-filter', row.image.path) && row.image.cells.some((r, j) => on[j] && picked[data.results[r].kind].checked);
+    row.tr.hidden = !row.shown;
+    shown += row.shown;
+  }
+  on.forEach((shown, j) => {
+    if (heads[j + 1].hidden === !shown) return;
+    columns[j + 1].hidden = heads[j + 1].hidden = !shown;
+    for (const row of rows) row.tr.cells[j + 1].hidden = !shown;
+  });
+  byId('count').textContent = `${shown} of ${rows.length} images, ${on.filter(Boolean).length} of ${data.hosts.length} machines`;
+  rove();
+}
+
+// rove makes one cell the one that Tab leads to.
+let current;
+function rove(to) {
+  if (!to && (!current || current.hidden || current.parentNode.hidden)) {
+    const row = [...body.rows].find(tr => !tr.hidden);
+    to = row && [...row.cells].slice(1).find(td => !td.hidden);
+  }
+  if (!to) return;
+  if (current) current.tabIndex = -1;
+  current = to;
+  current.tabIndex = 0;
+}
+
+table.addEventListener('keydown', event => {
+  const td = event.target.closest('td');
+  if (!td) return;
+  const step = (e, way) => {
+    do e = e && e[way]; while (e && e.hidden);
+    return e;
+  };
+  let to;
+  switch (event.key) {
+  case 'ArrowRight': to = step(td, 'nextElementSibling'); break;
+  case 'ArrowLeft': to = step(td, 'previousElementSibling'); break;
+  case 'ArrowDown': to = step(td.parentNode, 'nextElementSibling')?.cells[td.cellIndex]; break;
+  case 'ArrowUp': to = step(td.parentNode, 'previousElementSibling')?.cells[td.cellIndex]; break;
+  case 'Home': to = [...td.parentNode.cells].slice(1).find(c => !c.hidden); break;
+  case 'End': to = [...td.parentNode.cells].findLast(c => !c.hidden); break;
+  case 'Enter': case ' ': open(td); break;
+  default: return;
+  }
+  event.preventDefault();
+  if (to && to.tagName === 'TD') {
+    rove(to);
+    to.focus();
+  }
+});
+table.addEventListener('click', event => {
+  const td = event.target.closest('td');
+  if (td) {
+    rove(td);
+    open(td);
+  }
+});
+
+// open tells all about a cell.
+function open(td) {
+  const [i, j] = td.dataset.at.split(' ');
+  const image = data.images[i], host = data.hosts[j];
+  const result = data.results[image.cells[j]];
+  byId('details-title').textContent = `${image.path} on ${host.name}: ${result.verdict}`;
+  const parts = [make('p', {}, data.kinds[result.kind].meaning + (result.criu ? `. ${result.criu}` : '.'))];
+  if (image.error) parts.push(make('pre', {}, image.error));
+  if (result.lost.length) parts.push(make('p', {}, 'Lost: ' + result.lost.join('; ')));
+  for (const n of result.findings) {
+    const f = data.findings[n];
+    const a = make('article', {}, make('h3', {}, `${f.severity} ${f.rule}: ${f.where}`), make('p', {}, f.reason));
+    if (f.hint) a.append(make('p', {}, 'What helps: ' + f.hint));
+    if (f.command) a.append(make('pre', {tabindex: '0'}, f.command));
+    parts.push(a);
+  }
+  parts.push(...result.more.map(line => make('p', {}, line)));
+  byId('details-body').replaceChildren(...parts);
+  byId('details').showModal();
+}
+byId('details').addEventListener('close', () => current && current.focus());
+byId('details').addEventListener('click', event => event.target === byId('details') && byId('details').close());
+
+byId('controls').addEventListener('submit', event => event.preventDefault());
+byId('image-filter').addEventListener('input', filter);
+byId('host-filter').addEventListener('input', filter);
+for (const kind of data.kinds) byId('legend').append(make('dt', {}, kind.word), make('dd', {}, kind.meaning));
+sort(-1);
+filter();
