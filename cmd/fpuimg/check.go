@@ -245,7 +245,7 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 			r.Thread(convert.Subject(ckpt, th))
 		}
 	}
-	look := !o.noMemory && (o.code.roots != nil || hasMemory(ckpt))
+	look := !o.noMemory && (o.code.roots != nil || len(memoryOf(ckpt)) > 0)
 	if !look {
 		img.taken(source)
 	}

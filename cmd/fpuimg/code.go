@@ -151,13 +151,21 @@ func (o *codeOptions) unread(err error) string {
 	return err.Error()
 }
 
-// hasMemory reports whether a checkpoint has images of the memory of any task.
-func hasMemory(ckpt *checkpoint.Checkpoint) bool {
+// memoryOf lists the tasks that a checkpoint has images of the memory of.
+func memoryOf(ckpt *checkpoint.Checkpoint) (pids []int) {
 	if ckpt.Files == nil || ckpt.Image != "" {
-		return false
+		return nil
 	}
-	names, err := ckpt.Files.Names()
-	return err == nil && slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "mm-") })
+	names, _ := ckpt.Files.Names()
+	for _, name := range names {
+		rest, mm := strings.CutPrefix(name, "mm-")
+		rest, img := strings.CutSuffix(rest, ".img")
+		if pid, err := strconv.ParseInt(rest, 10, 32); mm && img && err == nil {
+			pids = append(pids, int(pid))
+		}
+	}
+	slices.Sort(pids)
+	return pids
 }
 
 // maxAsked is how many tasks are asked for the CPU that they started on.
@@ -165,15 +173,16 @@ const maxAsked = 8
 
 // glibcCPU returns the CPU that a checkpoint was taken on, as glibc recorded it in the
 // memory of a task; nil if none of the first ones has such a record.
-func glibcCPU(ckpt *checkpoint.Checkpoint, pids []int) *xstate.CPU {
-	if ckpt.Files == nil || ckpt.Image != "" {
+func glibcCPU(ckpt *checkpoint.Checkpoint) *xstate.CPU {
+	pids := memoryOf(ckpt)
+	if len(pids) == 0 {
 		return nil
 	}
 	looker := program.NewLooker(ckpt.Files, nil)
 	defer looker.Close()
 	for _, pid := range pids[:min(len(pids), maxAsked)] {
-		if p, err := looker.Look(pid, nil); err == nil && p.Source != nil {
-			return p.Source.CPU
+		if src, err := looker.Source(pid); err == nil && src != nil {
+			return src.CPU
 		}
 	}
 	return nil

@@ -3,12 +3,15 @@ package main
 import (
 	"archive/tar"
 	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
 )
 
@@ -30,6 +33,17 @@ func TestShowSource(t *testing.T) {
 		_, out, _ := fpuimg(t, "show", corpus.Images(t, name))
 		if got := strings.Contains(out, "dumped on an unnamed CPU (amd 25/17/1)"); got != want {
 			t.Errorf("%s: %.300s", name, out)
+		}
+		_, out, _ = fpuimg(t, "show", "--json", corpus.Images(t, name))
+		var doc struct {
+			Images []struct{ CPU *cpuid.Profile }
+		}
+		if err := json.Unmarshal([]byte(out), &doc); err != nil {
+			t.Fatal(err)
+		}
+		cpu := doc.Images[0].CPU
+		if got := cpu != nil; got != want || got && (*cpu.Vendor != "amd" || *cpu.Family != 25 || *cpu.Model != 17 || *cpu.Stepping != 1 || !slices.Contains(cpu.Flags, "avx512f") || cpu.XSaveSize != nil) {
+			t.Errorf("%s: cpu %+v", name, cpu)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 
@@ -185,6 +184,8 @@ func (o *showOptions) images(s *cli.IO, paths []string) iter.Seq[*shown] {
 					img.kind, img.ckpt, img.errs = ckpt.Kind, ckpt, slices.Clone(ckpt.Problems)
 					if ckpt.CPUInfo != nil {
 						img.cpu = ckpt.CPUInfo.CPU()
+					} else {
+						img.cpu = glibcCPU(ckpt)
 					}
 				}
 				if !yield(img) {
@@ -231,9 +232,6 @@ func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) err
 			img.groups = append(img.groups, g)
 		}
 		img.tids[g] = append(img.tids[g], th.TID)
-	}
-	if img.cpu == nil {
-		img.cpu = glibcCPU(img.ckpt, slices.Sorted(maps.Keys(img.tasks)))
 	}
 	return nil
 }

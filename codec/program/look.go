@@ -75,7 +75,18 @@ func (l *Looker) Look(pid int, threads []codec.Thread) (*facts.Process, error) {
 	return p.Process, nil
 }
 
-func (l *Looker) look(pid int, threads []codec.Thread) (*process, error) {
+// Source finds the CPU that glibc recorded in the memory of one process, nil if it did
+// not. The error is that of Look.
+func (l *Looker) Source(pid int) (*facts.Source, error) {
+	p, err := l.open(pid)
+	if err != nil {
+		return nil, err
+	}
+	return p.Process.Source, nil
+}
+
+// open finds out what a process maps, and what it started on.
+func (l *Looker) open(pid int) (*process, error) {
 	mem, err := l.images.Open(uint32(pid))
 	if err != nil {
 		return nil, err
@@ -83,6 +94,14 @@ func (l *Looker) look(pid int, threads []codec.Thread) (*process, error) {
 	p := &process{mem: mem, Process: &facts.Process{PID: pid, Rooted: l.roots != nil}}
 	p.mapModules(l)
 	p.findSource()
+	return p, nil
+}
+
+func (l *Looker) look(pid int, threads []codec.Thread) (*process, error) {
+	p, err := l.open(pid)
+	if err != nil {
+		return nil, err
+	}
 	p.findAreas()
 	p.findCaches()
 	if l.roots != nil {
