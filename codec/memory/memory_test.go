@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -9,70 +8,9 @@ import (
 	"slices"
 	"testing"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/fpuimg/fpuimg/codec"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
-
-// msg builds a message: numbers and uint64 values or payloads, in pairs.
-func msg(fields ...any) (b []byte) {
-	for i := 0; i < len(fields); i += 2 {
-		num := protowire.Number(fields[i].(int))
-		switch v := fields[i+1].(type) {
-		case int:
-			b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), uint64(v))
-		case uint64:
-			b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-		case string:
-			b = protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), v)
-		case []byte:
-			b = protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
-		}
-	}
-	return b
-}
-
-const (
-	magicMM      = 0x57492820
-	magicPagemap = 0x56084025
-	magicFiles   = 0x56303138
-	magicMemfd   = 0x48453499
-)
-
-// image builds an image file.
-func image(magic uint32, entries ...[]byte) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, 0x54564319)
-	b = binary.LittleEndian.AppendUint32(b, magic)
-	for _, e := range entries {
-		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(e))), e...)
-	}
-	return b
-}
-
-// mmImage builds mm-PID.img with mappings.
-func mmImage(vmas ...[]byte) []byte {
-	var fields []any
-	for num := 1; num <= 12; num++ {
-		fields = append(fields, num, 7)
-	}
-	fields = append(fields, 13, 6, 13, 4096, 13, 0, 13, 0)
-	for _, v := range vmas {
-		fields = append(fields, 14, v)
-	}
-	return image(magicMM, msg(fields...))
-}
-
-func vmaEntry(start, end, offset, id, prot, flags, status int) []byte {
-	return msg(1, start, 2, end, 3, offset, 4, id, 5, prot, 6, flags, 7, status, 8, 1)
-}
-
-// pageFill is n pages, each filled with its own letter.
-func pageFill(letters string) (b []byte) {
-	for _, c := range letters {
-		b = append(b, slices.Repeat([]byte{byte(c)}, codec.PageSize)...)
-	}
-	return b
-}
 
 // dir writes files into a directory of its own.
 func writeFiles(tb testing.TB, dir string, files map[string][]byte) codec.Dir {
@@ -88,43 +26,34 @@ func writeFiles(tb testing.TB, dir string, files map[string][]byte) codec.Dir {
 	return codec.Dir(dir)
 }
 
-func fileEntry(id int, name string, buildID ...int) []byte {
-	fown := msg(1, 0, 2, 0, 3, 0, 4, 0, 5, 0)
-	fields := []any{1, id, 2, 0, 3, 0, 5, fown, 6, name}
-	for _, w := range buildID {
-		fields = append(fields, 11, w)
-	}
-	return msg(1, 1, 2, id, 3, msg(fields...))
-}
-
 // TestStates reads pages of every kind.
 func TestStates(t *testing.T) {
 	const shared, private = 1, 2
-	fown := msg(1, 0, 2, 0, 3, 0, 4, 0, 5, 0)
+	fown := testimg.Message(1, 0, 2, 0, 3, 0, 4, 0, 5, 0)
 	files := map[string][]byte{
-		"mm-7.img": mmImage(
-			vmaEntry(0x10000, 0x13000, 0x2000, 7, 5, private, codec.VMARegular|codec.VMAFilePrivate),
-			vmaEntry(0x13000, 0x15000, 0, 0, 3, private, codec.VMARegular|codec.VMAAnonPrivate),
-			vmaEntry(0x20000, 0x22000, 0x1000, 99, 3, shared, codec.VMARegular|codec.VMAAnonShared),
-			vmaEntry(0x30000, 0x32000, 0, 8, 3, shared, codec.VMARegular|codec.VMAFileShared|codec.VMAMemfd),
-			vmaEntry(0x40000, 0x42000, 0, 8, 3, private, codec.VMARegular|codec.VMAFilePrivate|codec.VMAMemfd),
-			vmaEntry(0x50000, 0x51000, 0, 7, 1, shared, codec.VMARegular|codec.VMAFileShared),
-			vmaEntry(0x60000, 0x61000, 0, 0, 1, private, codec.VMARegular|codec.VMAVvar|codec.VMAAnonPrivate),
-			vmaEntry(0x70000, 0x71000, 0, 98, 3, shared, codec.VMARegular|codec.VMAAnonShared),
-			vmaEntry(0x80000, 0x81000, 0, 0, 3, private, codec.VMARegular|codec.VMAAnonPrivate),
-			vmaEntry(0x13000, 0x14000, 0, 0, 0, private, codec.VMAGuard),
+		"mm-7.img": testimg.MM([]int{6, 4096},
+			testimg.VMA(0x10000, 0x13000, 0x2000, 7, 5, private, codec.VMARegular|codec.VMAFilePrivate),
+			testimg.VMA(0x13000, 0x15000, 0, 0, 3, private, codec.VMARegular|codec.VMAAnonPrivate),
+			testimg.VMA(0x20000, 0x22000, 0x1000, 99, 3, shared, codec.VMARegular|codec.VMAAnonShared),
+			testimg.VMA(0x30000, 0x32000, 0, 8, 3, shared, codec.VMARegular|codec.VMAFileShared|codec.VMAMemfd),
+			testimg.VMA(0x40000, 0x42000, 0, 8, 3, private, codec.VMARegular|codec.VMAFilePrivate|codec.VMAMemfd),
+			testimg.VMA(0x50000, 0x51000, 0, 7, 1, shared, codec.VMARegular|codec.VMAFileShared),
+			testimg.VMA(0x60000, 0x61000, 0, 0, 1, private, codec.VMARegular|codec.VMAVvar|codec.VMAAnonPrivate),
+			testimg.VMA(0x70000, 0x71000, 0, 98, 3, shared, codec.VMARegular|codec.VMAAnonShared),
+			testimg.VMA(0x80000, 0x81000, 0, 0, 3, private, codec.VMARegular|codec.VMAAnonPrivate),
+			testimg.VMA(0x13000, 0x14000, 0, 0, 0, private, codec.VMAGuard),
 		),
-		"pagemap-7.img": image(magicPagemap, msg(1, 3),
-			msg(1, 0x12000, 2, 0, 4, codec.PagePresent, 5, 2), // into the next mapping
-			msg(1, 0x41000, 2, 1, 4, codec.PagePresent),
-			msg(1, 0x80000, 2, 1, 4, codec.PageLazy)),
-		"pages-3.img":            pageFill("abc"),
-		"pagemap-shmem-99.img":   image(magicPagemap, msg(1, 4), msg(1, 0x2000, 2, 1)),
-		"pages-4.img":            pageFill("s"),
-		"pagemap-shmem-1234.img": image(magicPagemap, msg(1, 5), msg(1, 0x0, 2, 2, 4, codec.PagePresent)),
-		"pages-5.img":            pageFill("mn"),
-		"files.img":              image(magicFiles, msg(1, 4, 2, 6, 5, "a socket"), fileEntry(7, "/bin/x", 0x04030201, 0x08070605), msg(1, 18, 2, 8, 20, msg(1, 8, 2, 0, 3, 0, 4, fown, 5, 55))),
-		"memfd.img":              image(magicMemfd, msg(1, "buf", 2, 0, 3, 0, 4, 0, 5, 1234, 6, 0, 7, 55)),
+		"pagemap-7.img": testimg.Image(testimg.MagicPagemap, testimg.Message(1, 3),
+			testimg.Message(1, 0x12000, 2, 0, 4, codec.PagePresent, 5, 2), // into the next mapping
+			testimg.Message(1, 0x41000, 2, 1, 4, codec.PagePresent),
+			testimg.Message(1, 0x80000, 2, 1, 4, codec.PageLazy)),
+		"pages-3.img":            testimg.Pages("abc"),
+		"pagemap-shmem-99.img":   testimg.Image(testimg.MagicPagemap, testimg.Message(1, 4), testimg.Message(1, 0x2000, 2, 1)),
+		"pages-4.img":            testimg.Pages("s"),
+		"pagemap-shmem-1234.img": testimg.Image(testimg.MagicPagemap, testimg.Message(1, 5), testimg.Message(1, 0x0, 2, 2, 4, codec.PagePresent)),
+		"pages-5.img":            testimg.Pages("mn"),
+		"files.img":              testimg.Image(testimg.MagicFiles, testimg.Message(1, 4, 2, 6, 5, "a socket"), testimg.File(7, "/bin/x", 0x04030201, 0x08070605), testimg.Message(1, 18, 2, 8, 20, testimg.Message(1, 8, 2, 0, 3, 0, 4, fown, 5, 55))),
+		"memfd.img":              testimg.Image(testimg.MagicMemfd, testimg.Message(1, "buf", 2, 0, 3, 0, 4, 0, 5, 1234, 6, 0, 7, 55)),
 	}
 	m, err := Open(writeFiles(t, t.TempDir(), files), 7)
 	if err != nil {

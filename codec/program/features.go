@@ -75,6 +75,7 @@ const (
 
 	// CPUID 1, EAX: bits that are 0 on every CPU.
 	signatureZero = 0xf000c000
+	osxsave       = 1 << 27 // CPUID 1, ECX: the kernel has enabled XSAVE
 	// CPUID 1, EDX: FPU TSC MSR CX8 CMOV MMX FXSR SSE SSE2, which x86-64 has.
 	baseEDX = 1<<0 | 1<<4 | 1<<5 | 1<<8 | 1<<15 | 1<<23 | 1<<24 | 1<<25 | 1<<26
 )
@@ -158,6 +159,10 @@ func (r *record) holds() bool {
 	if s.save != absent {
 		save, full := r.u64(s.save), r.u32(s.save+8)
 		if save%64 != 0 || full%64 != 0 || save > maxSaveSize || full > maxFullSize {
+			return false
+		}
+		// Of zeros, the releases without the sizes of caches take too much.
+		if full == 0 && !s.filled && r.u32(4) >= 0xd && r.u32(s.array+8)&osxsave != 0 {
 			return false
 		}
 	}

@@ -1,0 +1,338 @@
+package program
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/memory"
+	"github.com/fpuimg/fpuimg/codec/xstate"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
+)
+
+// Where the small process maps its program, the data behind it, and its stack.
+const (
+	smallExe   = 0x555555554000
+	smallData  = smallExe + codec.PageSize
+	smallStack = 0x7ffe00000000
+)
+
+// images is image files in memory.
+type images map[string][]byte
+
+func (f images) Open(name string) (io.ReaderAt, int64, error) {
+	b, ok := f[name]
+	if !ok {
+		return nil, 0, fs.ErrNotExist
+	}
+	return bytes.NewReader(b), int64(len(b)), nil
+}
+func (f images) Names() ([]string, error) { return slices.Collect(maps.Keys(f)), nil }
+func (f images) Label(name string) string { return name }
+
+// small is a process that runs a program of one page, with whole pages of data behind
+// it, and a stack.
+func small(tb testing.TB, program, data, stack []byte) (*Looker, error) {
+	tb.Helper()
+	o, err := readObject(bytes.NewReader(program), int64(len(program)))
+	if err != nil {
+		return nil, err
+	}
+	id := []byte("build-id of 20 bytes")
+	var words []int
+	for i := 0; i < len(id); i += 4 {
+		words = append(words, int(le32(id[i:])))
+	}
+	d, s := len(data)/codec.PageSize, len(stack)/codec.PageSize
+	l := NewLooker(images{
+		"mm-7.img": testimg.MM([]int{auxEntry, smallExe + 0x200},
+			testimg.VMA(smallExe, smallData, 0, 9, 5, 2, codec.VMARegular|codec.VMAFilePrivate),
+			testimg.VMA(smallData, smallData+(d+1)*codec.PageSize, 0, 0, 3, 2, codec.VMARegular|codec.VMAAnonPrivate),
+			testimg.VMA(smallStack, smallStack+(s+1)*codec.PageSize, 0, 0, 3, 2, codec.VMARegular|codec.VMAAnonPrivate)),
+		"pagemap-7.img": testimg.Image(testimg.MagicPagemap, testimg.Message(1, 1), testimg.Message(1, smallData, 2, 0, 5, d), testimg.Message(1, smallStack, 2, 0, 5, s)),
+		"pages-1.img":   slices.Concat(data[:d*codec.PageSize], stack[:s*codec.PageSize]),
+		"files.img":     testimg.Image(testimg.MagicFiles, testimg.File(9, "/bin/small", words...)),
+	}, &Roots{})
+	l.objects["/bin/small\x00"+hex.EncodeToString(id)] = &file{fact: &facts.Object{Path: "/bin/small", Status: facts.OK}, obj: o, reaches: map[uint64]reach{}}
+	return l, nil
+}
+
+// smallThread is a thread of it.
+func smallThread(ip, sp uint64) codec.Thread {
+	var regs [27]uint64
+	regs[regOrigAX], regs[regIP], regs[regSP] = 230, ip, sp
+	return codec.Thread{PID: 7, TID: 7, GPRegs: &regs, State: xstate.NewState(xstate.FormatFXSave)}
+}
+
+// layouts are those of struct cpu_features by the releases of glibc
+// (sysdeps/x86/include/cpu-features.h, of old sysdeps/x86/cpu-features.h), in bytes from
+// its start.
+var layouts = []struct {
+	glibc                          string
+	kind, family, model, stepping  int
+	array, entries, size           int
+	isa, save, full, cache, usable int
+	length                         int
+}{
+	{"2.26", 0, 56, 60, -1, 8, 3, 16, -1, -1, -1, 72, -1, 96},
+	{"2.28", 0, 56, 60, -1, 8, 3, 16, -1, 64, 72, 80, -1, 104},
+	{"2.31", 104, 112, 116, 120, 0, 6, 16, -1, 128, 136, 144, 96, 168},
+	{"2.32", 0, 8, 12, 16, 20, 7, 32, -1, 248, 256, 264, -1, 304},
+	{"2.33", 0, 8, 12, 16, 20, 8, 32, 280, 288, 296, 304, -1, 432},
+	{"2.36", 0, 8, 12, 16, 20, 9, 32, 312, 320, 328, 336, -1, 480},
+	{"2.38", 0, 8, 12, 16, 20, 9, 32, 312, 320, 328, 336, -1, 488},
+	{"2.39", 0, 8, 12, 16, 20, 10, 32, 344, 352, 360, 368, -1, 520},
+	{"2.44", 0, 8, 12, 16, 20, 10, 32, 344, 352, 360, 368, -1, 528},
+}
+
+// cpuFeatures is what glibc records on a CPU, in the layout i.
+func cpuFeatures(i int, kind, signature, family, model, stepping uint32) []byte {
+	l := layouts[i]
+	b := make([]byte, l.length)
+	put := func(at int, v uint32) {
+		if at >= 0 {
+			binary.LittleEndian.PutUint32(b[at:], v)
+		}
+	}
+	put(l.kind, kind)
+	put(l.kind+4, 0x1b)
+	put(l.family, family)
+	put(l.model, model)
+	put(l.stepping, stepping)
+	for e, regs := range [][4]uint32{{signature, 0x10800, 0x7ffafbff, 0xbfebfbff}, {1, 0xf1bf07a9, 0x18c05fce, 0x9c100520}, {0, 0, 0x121, 0x2c100800}} {
+		for j, v := range regs {
+			put(l.array+e*l.size+4*j, v)
+			if l.size == 32 {
+				put(l.array+e*l.size+16+4*j, v)
+			}
+		}
+	}
+	put(l.usable, 1<<0|1<<1) // AVX and AVX2
+	put(l.isa, 0xf)
+	put(l.save, 2496)
+	put(l.full, 2816)
+	for j := range 3 {
+		put(l.cache+8*j, 0x8000<<j)
+	}
+	return b
+}
+
+// TestCPUFeatures finds the record of every release of glibc in the data of a process,
+// wherever pieces of it that are searched at once meet; and none where one thing is not
+// as it must be.
+func TestCPUFeatures(t *testing.T) {
+	search := func(at int, records ...[]byte) *facts.Process {
+		t.Helper()
+		data := make([]byte, 35*codec.PageSize)
+		for _, r := range records {
+			copy(data[at:], r)
+			at += len(r) + 64
+		}
+		l, err := small(t, exe(t), data, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := l.Look(7, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for i, layout := range layouts {
+		b := cpuFeatures(i, 1, 0x806f8, 6, 0x8f, 8)
+		for at := 64<<10 - 700; at <= 64<<10+200; at += 12 {
+			p := search(at, b)
+			src := p.Source
+			if src == nil || p.Libc != "glibc" {
+				t.Fatalf("%s at %#x: not found: %v", layout.glibc, at, p.Unknowns)
+			}
+			c := src.CPU
+			want := fmt.Sprint("intel 6 143 ", map[bool]int{true: 8}[layout.stepping >= 0])
+			stepping := 0
+			if layout.stepping >= 0 {
+				stepping = int(*c.Stepping)
+			}
+			if got := fmt.Sprint(c.Vendor, " ", *c.Family, " ", *c.Model, " ", stepping); got != want {
+				t.Fatalf("%s at %#x: %s, want %s", layout.glibc, at, got, want)
+			}
+			save, isa := uint64(2496), 4
+			if layout.save < 0 {
+				save = 0
+			}
+			if layout.isa < 0 {
+				isa = 0
+			}
+			if src.SaveSize != save || src.ISALevel != isa || !slices.Contains(src.Active, "avx2") || slices.Contains(src.Active, "avx512f") != (layout.usable < 0) {
+				t.Fatalf("%s at %#x: save %d, level %d, active %v", layout.glibc, at, src.SaveSize, src.ISALevel, src.Active)
+			}
+		}
+		if p := search(4096, b, b); p.Source != nil || len(p.Unknowns) == 0 {
+			t.Errorf("%s twice: %+v", layout.glibc, p.Source)
+		}
+		amd := cpuFeatures(i, 2, 0xa10f11, 25, 0x11, 1)
+		if p := search(8192, amd); p.Source == nil || *p.Source.CPU.Family != 25 || *p.Source.CPU.Model != 0x11 {
+			t.Errorf("%s, AMD: %+v", layout.glibc, p.Source)
+		}
+		for what, change := range map[string]struct {
+			at int
+			v  uint32
+		}{
+			"kind 0":               {layout.kind, 0},
+			"kind 5":               {layout.kind, 5},
+			"no leaf":              {layout.kind + 4, 0},
+			"too many leaves":      {layout.kind + 4, 0x81},
+			"another family":       {layout.family, 7},
+			"another model":        {layout.model, 0x8e},
+			"signature":            {layout.array, 0x806f8 | 1<<31},
+			"no SSE2":              {layout.array + 12, 0xbfebfbff &^ (1 << 26)},
+			"save size":            {layout.save, 2497},
+			"save size, too large": {layout.save, 32 << 10},
+			"full size":            {layout.full, 65},
+			"level":                {layout.isa, 16},
+			"stepping":             {layout.stepping, 9},
+		} {
+			if change.at < 0 || layout.glibc == "2.28" && strings.Contains(what, "size") { // 2.26 has no such size
+				continue
+			}
+			bad := bytes.Clone(b)
+			binary.LittleEndian.PutUint32(bad[change.at:], change.v)
+			if p := search(4096, bad); p.Source != nil {
+				t.Errorf("%s, %s: found, level %d, save size %d", layout.glibc, what, p.Source.ISALevel, p.Source.SaveSize)
+			}
+		}
+	}
+}
+
+// frame is a signal frame as the kernel lays it (struct rt_sigframe,
+// arch/x86/include/asm/sigframe.h): the restorer, the ucontext, and the XSAVE area in its
+// place above.
+func signalFrame(stack []byte, sp uint64, at, area int, restorer, ip uint64, size int) {
+	put := func(at int, v uint64) { binary.LittleEndian.PutUint64(stack[at:], v) }
+	put(at, restorer)
+	put(at+8+40+128, ip)
+	put(at+8+40+184, sp+uint64(area))
+	put(area+464, 0x46505853)
+	put(area+472, 0xe7)
+	put(area+480, uint64(size))
+	put(area+512, 0x7) // XSTATE_BV
+	put(area+size, 0x46505845)
+}
+
+// TestFrames finds signal frames on a stack: live where a ucontext leads to the area and
+// returns through the restorer, stale where not, none where a magic is missing.
+func TestFrames(t *testing.T) {
+	program := exe(t)
+	copy(program[0x240:], restorer)
+	const ip, sp, back = smallExe + 0x202, smallStack + 0x80, smallExe + 0x240
+	for name, test := range map[string]struct {
+		change func(stack []byte)
+		want   string
+	}{
+		"live":             {nil, "live at 0x7ffe00001000, 2432 bytes, xfeatures 0xe7, from 0x555555554202"},
+		"another restorer": {func(b []byte) { b[0x200] ^= 1 }, "stale"},
+		"another area":     {func(b []byte) { b[0x200+8+40+184] ^= 0x40 }, "stale"},
+		"no first magic":   {func(b []byte) { b[0x1000+464] = 0 }, ""},
+		"no second magic":  {func(b []byte) { b[0x1000+2432] = 0 }, ""},
+		"too small":        {func(b []byte) { b[0x1000+480], b[0x1000+481] = 0xff, 1 }, ""},
+		"huge":             {func(b []byte) { b[0x1000+483] = 0x7f }, ""},
+		"unaligned":        {func(b []byte) { copy(b[0x1020:], bytes.Clone(b[0x1000:0x1a00])); b[0x1000+464] = 0 }, ""},
+	} {
+		stack := make([]byte, 3*codec.PageSize)
+		signalFrame(stack, smallStack, 0x200, 0x1000, back, ip, 2432)
+		if test.change != nil {
+			test.change(stack)
+		}
+		l, err := small(t, program, make([]byte, codec.PageSize), stack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := l.Look(7, []codec.Thread{smallThread(ip, sp)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		th := p.Threads[0]
+		if th.Syscall != "clock_nanosleep" || th.Object != p.Objects[0] || th.Dead == 0 {
+			t.Errorf("%s: thread %+v", name, th)
+		}
+		got := ""
+		for _, f := range th.Frames {
+			if f.Live {
+				got += fmt.Sprintf("live at %#x, %d bytes, xfeatures %#x, from %#x", f.Address, f.Size, uint64(f.Features), f.IP)
+			} else {
+				got += "stale"
+			}
+		}
+		if got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+	// More than can be: the innermost ones are told.
+	stack := make([]byte, 40*codec.PageSize)
+	for i := range 30 {
+		signalFrame(stack, smallStack, 0x100+0x1000*i, 0x400+0x1000*i, back, ip, 2432)
+	}
+	l, err := small(t, program, make([]byte, codec.PageSize), stack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := l.Look(7, []codec.Thread{smallThread(ip, sp)})
+	if err != nil || len(p.Threads[0].Frames) != maxFrames || p.Threads[0].Frames[0].Address != smallStack+0x400 {
+		t.Errorf("%d frames, %v", len(p.Threads[0].Frames), err)
+	}
+}
+
+// FuzzLook looks at a process whose program, data and stack are anything.
+func FuzzLook(f *testing.F) {
+	program := exe(f)
+	copy(program[0x240:], restorer)
+	stack := make([]byte, 2*codec.PageSize)
+	signalFrame(stack, smallStack, 0x200, 0x400, smallExe+0x240, smallExe+0x202, 2432)
+	for i := range layouts {
+		data := make([]byte, codec.PageSize)
+		copy(data[512:], cpuFeatures(i, 1, 0x806f8, 6, 0x8f, 8))
+		f.Add(program, data, stack, uint64(smallExe+0x202), uint64(smallStack+0x80))
+	}
+	f.Fuzz(func(t *testing.T, program, data, stack []byte, ip, sp uint64) {
+		if len(data)+len(stack) > 64*codec.PageSize {
+			return
+		}
+		l, err := small(t, program, data, stack)
+		if err != nil {
+			return
+		}
+		p, err := l.look(7, []codec.Thread{smallThread(ip, sp), smallThread(smallExe+0x202, smallStack+0x80)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Threads) != 2 || len(p.Objects) != 1 {
+			t.Fatalf("%+v", p.Process)
+		}
+		for _, th := range p.Threads {
+			if len(th.Frames) > maxFrames || th.Dead&^(1<<xstate.AVX|1<<xstate.ZMMHi256|1<<xstate.Hi16ZMM|1<<xstate.Opmask) != 0 {
+				t.Fatalf("%+v", th)
+			}
+			for _, frame := range th.Frames {
+				if p.mem.State(frame.Address) != memory.Dumped && p.mem.State(frame.Address) != memory.Zero {
+					t.Fatalf("frame %+v lies nowhere", frame)
+				}
+			}
+		}
+		for _, target := range p.Targets {
+			if target.Slots == 0 || target.Object != nil && p.moduleAt(target.Address) == nil {
+				t.Fatalf("%+v", target)
+			}
+		}
+		if src := p.Source; src != nil && (src.CPU == nil || src.ISALevel > 4 || src.SaveSize > maxSaveSize) {
+			t.Fatalf("%+v", src)
+		}
+	})
+}
