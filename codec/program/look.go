@@ -91,7 +91,7 @@ func (l *Looker) open(pid int) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{mem: mem, Process: &facts.Process{PID: pid, Rooted: l.roots != nil}}
+	p := &process{mem: mem, Process: &facts.Process{PID: pid, Rooted: l.roots != nil}, spots: map[uint64]*spot{}}
 	p.mapModules(l)
 	p.findSource()
 	return p, nil
@@ -125,6 +125,7 @@ type process struct {
 	modules []*module // by address
 	ranges  []mapped  // that map them, by address
 	pages   *pages
+	spots   map[uint64]*spot // by address
 	vdso    [2]uint64
 	record  *record // the cpu_features; nil if not found
 	records int     // places that look like it

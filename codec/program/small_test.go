@@ -39,8 +39,8 @@ func (f images) Open(name string) (io.ReaderAt, int64, error) {
 func (f images) Names() ([]string, error) { return slices.Collect(maps.Keys(f)), nil }
 func (f images) Label(name string) string { return name }
 
-// small is a process that runs a program of one page, with whole pages of data behind
-// it, and a stack.
+// small is a process that runs a program of one page, with data behind it and a stack,
+// both of whole pages.
 func small(tb testing.TB, program, data, stack []byte) (*Looker, error) {
 	tb.Helper()
 	o, err := readObject(bytes.NewReader(program), int64(len(program)))
@@ -52,6 +52,7 @@ func small(tb testing.TB, program, data, stack []byte) (*Looker, error) {
 	for i := 0; i < len(id); i += 4 {
 		words = append(words, int(le32(id[i:])))
 	}
+	data, stack = slices.Concat(data, make([]byte, -len(data)&(codec.PageSize-1))), slices.Concat(stack, make([]byte, -len(stack)&(codec.PageSize-1)))
 	d, s := len(data)/codec.PageSize, len(stack)/codec.PageSize
 	l := NewLooker(images{
 		"mm-7.img": testimg.MM([]int{auxEntry, smallExe + 0x200},
@@ -59,7 +60,7 @@ func small(tb testing.TB, program, data, stack []byte) (*Looker, error) {
 			testimg.VMA(smallData, smallData+(d+1)*codec.PageSize, 0, 0, 3, 2, codec.VMARegular|codec.VMAAnonPrivate),
 			testimg.VMA(smallStack, smallStack+(s+1)*codec.PageSize, 0, 0, 3, 2, codec.VMARegular|codec.VMAAnonPrivate)),
 		"pagemap-7.img": testimg.Image(testimg.MagicPagemap, testimg.Message(1, 1), testimg.Message(1, smallData, 2, 0, 5, d), testimg.Message(1, smallStack, 2, 0, 5, s)),
-		"pages-1.img":   slices.Concat(data[:d*codec.PageSize], stack[:s*codec.PageSize]),
+		"pages-1.img":   slices.Concat(data, stack),
 		"files.img":     testimg.Image(testimg.MagicFiles, testimg.File(9, "/bin/small", words...)),
 	}, &Roots{})
 	l.objects["/bin/small\x00"+hex.EncodeToString(id)] = &file{fact: &facts.Object{Path: "/bin/small", Status: facts.OK}, obj: o, reaches: map[uint64]reach{}}
@@ -294,12 +295,10 @@ func TestFrames(t *testing.T) {
 func FuzzLook(f *testing.F) {
 	program := exe(f)
 	copy(program[0x240:], restorer)
-	stack := make([]byte, 2*codec.PageSize)
-	signalFrame(stack, smallStack, 0x200, 0x400, smallExe+0x240, smallExe+0x202, 2432)
+	stack := make([]byte, 0x800)
+	signalFrame(stack, smallStack, 0x100, 0x300, smallExe+0x240, smallExe+0x202, 832)
 	for i := range layouts {
-		data := make([]byte, codec.PageSize)
-		copy(data[512:], cpuFeatures(i, 1, 0x806f8, 6, 0x8f, 8))
-		f.Add(program, data, stack, uint64(smallExe+0x202), uint64(smallStack+0x80))
+		f.Add(program, cpuFeatures(i, 1, 0x806f8, 6, 0x8f, 8), stack, uint64(smallExe+0x202), uint64(smallStack+0x80))
 	}
 	f.Fuzz(func(t *testing.T, program, data, stack []byte, ip, sp uint64) {
 		if len(data)+len(stack) > 64*codec.PageSize {

@@ -37,15 +37,37 @@ func (p *process) thread(th codec.Thread) facts.Thread {
 	if m == nil || m.obj == nil {
 		return f
 	}
-	f.Symbol = m.obj.functionName(f.IP - m.bias)
-	r := m.reach(f.IP-m.bias, (*isa.Inst).Faults)
-	f.Needs, f.Incomplete = flagNames(r.features), r.incomplete
-	f.Certain = flagNames(m.next(f.IP - m.bias))
-	if n := th.GPRegs[regOrigAX]; int64(n) >= 0 && p.atSyscall(f.IP) {
+	c := p.at(m, f.IP)
+	f.Symbol, f.Needs, f.Incomplete, f.Certain = c.symbol, c.needs, c.incomplete, c.certain
+	if n := th.GPRegs[regOrigAX]; int64(n) >= 0 && c.syscall {
 		f.Syscall = syscallName(n)
-		f.Dead, f.Live = p.dead(f.IP)
+		f.Dead, f.Live = c.dead, c.live
 	}
 	return f
+}
+
+// spot is what an address in code tells of all threads that are there.
+type spot struct {
+	symbol, incomplete string
+	needs, certain     []string
+	syscall            bool
+	dead               xstate.Features
+	live               string
+}
+
+// at finds out about an address in a file, once: many threads wait in the same place.
+func (p *process) at(m *module, ip uint64) *spot {
+	c := p.spots[ip]
+	if c == nil {
+		r := m.reach(ip-m.bias, (*isa.Inst).Faults)
+		c = &spot{symbol: m.obj.functionName(ip - m.bias), needs: flagNames(r.features), incomplete: r.incomplete,
+			certain: flagNames(m.next(ip - m.bias)), syscall: p.atSyscall(ip)}
+		if c.syscall {
+			c.dead, c.live = p.dead(ip)
+		}
+		p.spots[ip] = c
+	}
+	return c
 }
 
 // waits names the system calls that threads mostly wait in
