@@ -261,8 +261,13 @@ func (p *process) framesOn(sp uint64, known []facts.Frame) (list []facts.Frame, 
 	return list, left
 }
 
+// isRestorer reports whether the restorer is at an address. Code that cannot be read, for
+// want of its file, may be one.
 func (p *process) isRestorer(addr uint64) bool {
 	b := make([]byte, len(restorer))
-	p.read(b, addr)
+	if _, err := p.read(b, addr); err != nil {
+		v, ok := p.mem.VMA(addr)
+		return ok && v.Prot&memory.Exec != 0
+	}
 	return slices.Equal(b, restorer)
 }

@@ -366,6 +366,32 @@ func (c *truth) checkFrames(t *testing.T) {
 	}
 }
 
+// Frames are found by the images alone, too, and none in processes that are in no handler.
+func TestFramesWithoutFiles(t *testing.T) {
+	for _, name := range corpus.Names(t) {
+		files := codec.Dir(corpus.Images(t, name))
+		l := NewLooker(files, nil)
+		defer l.Close()
+		live := 0
+		for _, process := range corpus.Load(t, name).Processes {
+			p, err := l.Look(process.PID, threadsOf(t, files, process.PID))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, th := range p.Threads {
+				for _, f := range th.Frames {
+					if f.Live {
+						live++
+					}
+				}
+			}
+		}
+		if want := strings.HasPrefix(name, "sigh"); (live == 1) != want || live > 1 {
+			t.Errorf("%s: %d frames are live", name, live)
+		}
+	}
+}
+
 // A file that is not the dumped one, or is not there, proves nothing, and is said to.
 func TestLibcUnproven(t *testing.T) {
 	const name = "lp-1"
