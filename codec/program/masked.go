@@ -141,8 +141,19 @@ func (f *Features) Preferring(bits uint32) *Features {
 	return g
 }
 
-// Preferred are the bits of what glibc prefers.
-func (f *Features) Preferred() uint32 { return f.u32(f.shape.preferred) }
+// preferences is how many bits of what it prefers a glibc has, at least.
+const preferences = 20
+
+// Preferences lists bits of what glibc may prefer on another CPU: none, all, and all but
+// one bit or one more than it does here, AVX_Fast_Unaligned_Load among them.
+func (f *Features) Preferences() []uint32 {
+	own := f.u32(f.shape.preferred) | f.shape.avxFastUnalignedLoad()
+	list := []uint32{0, 1<<32 - 1, own}
+	for bit := range preferences {
+		list = append(list, own^1<<bit)
+	}
+	return list
+}
 
 // bytes are those of the struct, and where they lie.
 func (f *Features) bytes() (b []byte, addr uint64) {

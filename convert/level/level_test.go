@@ -130,7 +130,7 @@ func copied(t *testing.T, name string) string {
 // words of the plan and in core images alone.
 func TestProperties(t *testing.T) {
 	for _, tt := range []struct{ name, cpu string }{
-		{"lp-1", "Nehalem"}, {"lp-bullseye-1", "Haswell"}, {"lp-trixie-1", "qemu64_-xsave"}, {"lpst-1", "Haswell"},
+		{"lp-1", "Nehalem"}, {"lp-bullseye-1", "Haswell"}, {"lp-trixie-1", "qemu64_-xsave"}, {"lpst-1", "Nehalem"},
 	} {
 		o := options(t, tt.name, machine(t, tt.cpu))
 		from := corpus.Images(t, tt.name)

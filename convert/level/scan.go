@@ -23,13 +23,10 @@ func (t *task) union() {
 			own[c.from] = true
 		}
 	}
-	preferred := []uint32{0, 1<<32 - 1}
-	for bit := range preferences {
-		preferred = append(preferred, t.had.Preferred()|1<<bit, t.had.Preferred()&^(1<<bit))
-	}
+	preferences := t.had.Preferences()
 	for _, flags := range variants() {
 		on := t.had.With(flags)
-		for _, preferred := range preferred {
+		for _, preferred := range preferences {
 			f := on.Preferring(preferred)
 			for _, c := range t.choices {
 				if c.err != nil {
@@ -55,9 +52,6 @@ func (t *task) union() {
 		}
 	}
 }
-
-// preferences is how many bits of what it prefers a glibc has, at least.
-const preferences = 20
 
 // variants are the flags of CPUs of every level, with what else changes glibc's choices.
 func variants() (list [][]string) {
