@@ -29,7 +29,7 @@ var edges = []struct {
 	{"cmd/fpurestore/internal/ptrace", "codec/cpuid codec/xstate sys"},
 	{"cmd/internal/view", "codec/xstate convert/compat cmd/internal/cli color tablewriter"},
 	{"cmd/internal/cli", "color go-isatty pflag sys"},
-	{"convert/level", "codec codec/checkpoint codec/facts codec/memory codec/program codec/xstate convert convert/compat"},
+	{"convert/level", "codec codec/checkpoint codec/facts codec/isa codec/memory codec/program codec/xstate convert convert/compat"},
 	{"convert", "codec codec/checkpoint codec/facts convert/compat sys"},
 	{"convert/compat", "codec/facts codec/xstate"},
 	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},

@@ -136,6 +136,36 @@ func (s Features) With(f Feature) Features {
 // Has reports whether f is in the set.
 func (s Features) Has(f Feature) bool { return s[f>>6]>>(f&63)&1 != 0 }
 
+// And returns the intersection.
+func (s Features) And(t Features) Features { return Features{s[0] & t[0], s[1] & t[1]} }
+
+// AllFeatures yields every feature.
+func AllFeatures() iter.Seq[Feature] {
+	return func(yield func(Feature) bool) {
+		for f := none + 1; f < numFeatures; f++ {
+			if !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+// AVX512 are the features whose instructions are all of AVX-512.
+var AVX512 = func() (s Features) {
+	for f := AVX512F; f <= AVX512FP16; f++ {
+		s = s.With(f)
+	}
+	return s
+}()
+
+// Vector are the features of instructions on vectors.
+var Vector = func() (s Features) {
+	for f := SSE3; f <= AMXComplex; f++ {
+		s = s.With(f)
+	}
+	return s
+}()
+
 // Without returns the set without some features.
 func (s Features) Without(list ...Feature) Features {
 	for _, f := range list {

@@ -26,6 +26,7 @@ type object struct {
 	pie      bool // ET_DYN: mapped with a bias
 	sections []elf.SectionHeader
 	ehFrame  elf.ProgHeader // PT_GNU_EH_FRAME, if there is one
+	relro    elf.ProgHeader // PT_GNU_RELRO: written by the loader alone
 	dynamic  dynamic
 	symbols  []byte // .dynsym, as in the file
 	strings  []byte // .dynstr
@@ -85,6 +86,8 @@ func readObject(file io.ReaderAt, size int64) (o *object, err error) {
 			dynamicSegment = append(dynamicSegment, p.ProgHeader)
 		case elf.PT_NOTE:
 			notes = append(notes, p.ProgHeader)
+		case elf.PT_GNU_RELRO:
+			o.relro = p.ProgHeader
 		case elf.PT_GNU_EH_FRAME:
 			o.ehFrame = p.ProgHeader
 		}
@@ -361,6 +364,19 @@ func (o *object) relocations(yield func(relocation) bool) {
 			}
 		}
 	}
+}
+
+// pointers are the words that hold an address of the object itself from the start, by
+// where they are: what RELATIVE relocations say.
+func (o *object) pointers() map[uint64]uint64 {
+	list := map[uint64]uint64{}
+	d := &o.dynamic
+	for b := o.table(d.rela, d.relasz); len(b) >= relaSize; b = b[relaSize:] {
+		if elf.R_X86_64(elf.R_TYPE64(le64(b[8:]))) == elf.R_X86_64_RELATIVE {
+			list[le64(b)] = le64(b[16:])
+		}
+	}
+	return list
 }
 
 // section finds a section by its name.

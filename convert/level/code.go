@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/isa"
 	"github.com/fpuimg/fpuimg/codec/program"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -15,18 +16,83 @@ func base(o *facts.Object) string { return path.Base(o.Path) }
 // own refuses objects whose code the host cannot run, and that no IFUNC chooses.
 func (t *task) own() {
 	t.Sweep()
+	lacks := t.lacking()
 	for _, o := range t.Objects {
 		if o.Own == nil {
 			continue
 		}
-		missing := t.plan.lacks(o.Own.Needs)
+		missing := slices.DeleteFunc(t.plan.lacks(o.Own.Needs), guarded)
 		switch {
 		case len(missing) == 0:
+			continue
 		case !o.Own.AsksCPUID:
 			t.refuse(CompiledISA, o, "it holds code that needs %s, and never asks CPUID: it is compiled for such CPUs, or its callers choose", some(missing))
-		default:
+			continue
+		case isOpenSSL(o):
+			// It looks at its record each time, but for what it has set up.
+		case slices.ContainsFunc(missing, vector):
 			t.refuse(OwnDispatch, o, "it asks CPUID itself and holds code that needs %s: what it chose when it started, it may run on", some(missing))
+			continue
 		}
+		d := dispatch{t.Dispatch(o, lacks), nil}
+		if wide := lacks.And(isa.AVX512); wide != (isa.Features{}) {
+			d.wide = t.Dispatch(o, wide)
+		}
+		if !d.Empty() {
+			t.dispatches = append(t.dispatches, d)
+		}
+	}
+}
+
+// dispatch is an object with functions that the host cannot run.
+type dispatch struct {
+	*program.Dispatch
+	// wide is the same for AVX-512 alone; nil if the host has that. Its functions are never
+	// in a table that serves all CPUs, as others are.
+	wide *program.Dispatch
+}
+
+// lacking are the features that the host lacks.
+func (t *task) lacking() (set isa.Features) {
+	for f := range isa.AllFeatures() {
+		if !guarded(f.String()) && len(t.plan.lacks([]string{f.String()})) > 0 {
+			set = set.With(f)
+		}
+	}
+	return set
+}
+
+// guarded reports whether instructions of a feature stand behind a flag that the kernel
+// sets, in code that every program has: shadow stacks, protection keys.
+func guarded(name string) bool { return name == "shstk" || name == "pku" }
+
+func vector(name string) bool {
+	for f := range isa.Vector.All() {
+		if f.String() == name {
+			return true
+		}
+	}
+	return false
+}
+
+func isOpenSSL(o *facts.Object) bool { return strings.HasPrefix(base(o), "libcrypto.so") }
+
+// kept looks whether a word of memory keeps the choice of such a function, by what it
+// points to. On a stack it may be what was called last.
+func (t *task) kept(addr, value uint64) {
+	for i, d := range t.dispatches {
+		if t.told[i] || d.Static(addr, value) {
+			continue
+		}
+		switch {
+		case d.Chosen(value):
+			t.refuse(OwnDispatch, d.Object, "memory at %#x holds the function at %s, which needs what the host lacks", addr, t.Place(value))
+		case d.wide != nil && d.wide.Table(value):
+			t.refuse(OwnDispatch, d.Object, "memory at %#x leads to functions by %s, which need AVX-512", addr, t.Place(value))
+		default:
+			continue
+		}
+		t.told[i] = true
 	}
 }
 

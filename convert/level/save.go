@@ -96,7 +96,7 @@ func (t *task) saving() {
 func (t *task) vectors() {
 	found := map[*facts.Object]*program.Vector{}
 	for _, o := range t.Objects {
-		if !strings.HasPrefix(base(o), "libcrypto.so") {
+		if !isOpenSSL(o) {
 			continue
 		}
 		v, why := t.Vector(o, t.had)

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/memory"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -107,7 +108,7 @@ const chunk = 1 << 20
 // scan looks through all memory that is in images for the addresses that change: at any
 // byte, and mangled where a pointer can stand.
 func (t *task) scan() error {
-	if len(t.matches) == 0 {
+	if len(t.matches) == 0 && len(t.dispatches) == 0 {
 		return nil
 	}
 	lo, hi := ^uint64(0), uint64(0)
@@ -122,9 +123,25 @@ func (t *task) scan() error {
 			heads = append(heads, head)
 		}
 	}
+	from, to := uint64(0), uint64(0) // of all objects that choose code themselves
+	for _, d := range t.dispatches {
+		start, end := d.Range()
+		if to == 0 || start < from {
+			from = start
+		}
+		to = max(to, end)
+	}
+	var stacks []uint64
+	for _, th := range t.threads {
+		if th.GPRegs != nil {
+			stacks = append(stacks, th.GPRegs[regSP])
+		}
+	}
 	key, guarded := t.guard()
+	guarded = guarded && len(t.matches) > 0
 	buf := make([]byte, chunk+7)
 	for _, v := range t.mem.VMAs() {
+		look := to > 0 && v.Prot&memory.Exec == 0 && v.Status&codec.VMAStack == 0 && !t.Stack(v, stacks)
 		for r := range t.mem.Ranges(v.Start, v.End) {
 			if r.State != memory.Dumped {
 				continue
@@ -161,6 +178,13 @@ func (t *task) scan() error {
 					for at := 0; at+8 <= len(b) && at < n; at++ {
 						if w := binary.LittleEndian.Uint64(b[at:]); w-lo <= hi-lo {
 							t.hit(start+uint64(at), w)
+						}
+					}
+				}
+				if look {
+					for at := 0; at+8 <= len(b) && at < n; at += 8 {
+						if w := binary.LittleEndian.Uint64(b[at:]); w-from < to-from {
+							t.kept(start+uint64(at), w)
 						}
 					}
 				}

@@ -29,6 +29,9 @@ type task struct {
 	matches   map[uint64]match
 	planned   map[uint64]bool // addresses of words
 	saves     []program.SaveFunction
+
+	dispatches []dispatch
+	told       map[int]bool // of dispatches
 }
 
 // choice is what a resolver chose, and what it would on the host.
@@ -85,7 +88,7 @@ func (t *task) level() error {
 		return nil // what follows asks the files
 	}
 	t.goal = t.had.On(t.plan.options.Host)
-	t.matches = map[uint64]match{}
+	t.matches, t.told = map[uint64]match{}, map[int]bool{}
 	t.planned = map[uint64]bool{}
 	t.saves = t.SaveFunctions()
 	t.saving()
