@@ -63,6 +63,35 @@ func (c *Core) Encode(s *xstate.State) ([]byte, error) {
 	return img.splice(c.entry, payload), nil
 }
 
+// WithGPRegs returns the image file with some general registers changed, by their index in
+// [Thread.GPRegs]. The image itself is not changed.
+func (c *Core) WithGPRegs(regs map[int]uint64) ([]byte, error) {
+	img := c.img
+	root := img.message(c.entry, "core")
+	payload := root.rewrite(func(m *message) []byte {
+		if !c.counts(m) {
+			return m.raw()
+		}
+		ti := m.sub()
+		return m.replace(ti.rewrite(func(m *message) []byte {
+			if m.num != infoGPRegs {
+				return m.raw()
+			}
+			gp := m.sub()
+			return m.replace(gp.rewrite(func(m *message) []byte {
+				if v, ok := regs[int(m.num)-1]; ok {
+					return appendUint(nil, m.num, v)
+				}
+				return m.raw()
+			}))
+		}))
+	})
+	if img.err != nil {
+		return nil, img.err
+	}
+	return img.splice(c.entry, payload), nil
+}
+
 // scalars returns the values of fpScalars, by field number.
 func scalars(fx *xstate.FXArea) [fpST]uint64 {
 	return [fpST]uint64{1: uint64(fx.FCW()), uint64(fx.FSW()), uint64(fx.FTWRaw()), uint64(fx.FOP()),

@@ -140,6 +140,24 @@ var seed = maphash.MakeSeed()
 
 func hash(b []byte) uint64 { return maphash.Bytes(seed, b) }
 
+// SetGPRegs changes general registers of a thread, by their index in
+// [codec.Thread.GPRegs].
+func (p *Plan) SetGPRegs(th codec.Thread, regs map[int]uint64) error {
+	name := p.Checkpoint.FileOf(th)
+	core := th.Image
+	if b := p.files[name].content; b != nil {
+		var err error
+		if core, err = codec.ParseCore(core.Path, b); err != nil {
+			return err
+		}
+	}
+	b, err := core.WithGPRegs(regs)
+	if err == nil {
+		p.files[name] = change{content: b}
+	}
+	return err
+}
+
 // Changed reports whether any file would change.
 func (p *Plan) Changed() bool { return len(p.files) > 0 }
 

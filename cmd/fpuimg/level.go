@@ -252,6 +252,11 @@ func (l *levelling) report(s *cli.IO) {
 		}
 		rows = append(rows, []string{view.Range(r.pids), string(r.what), fmt.Sprint(counts[key(r.what, r.object)]), object})
 	}
+	for _, t := range l.Tasks {
+		if n := len(t.Registers); n > 0 {
+			rows = append(rows, []string{fmt.Sprint(t.PID), string(level.Copy), fmt.Sprint(n), "general registers"})
+		}
+	}
 	if len(rows) > 0 {
 		view.Table(s, []string{"PROCESSES", "WHAT", "WORDS", "OBJECT"}, rows)
 	}
@@ -294,6 +299,17 @@ type levelTask struct {
 	Libc  *string     `json:"libc"`
 	Idle  *string     `json:"idle"` // why nothing in its memory can need levelling
 	Words []levelWord `json:"words"`
+	// Registers are general registers that hold such functions.
+	Registers []levelRegister `json:"registers"`
+}
+
+type levelRegister struct {
+	TID        int    `json:"tid"`
+	Register   string `json:"register"`
+	From       string `json:"from"`
+	To         string `json:"to"`
+	SymbolFrom string `json:"symbol_from"`
+	SymbolTo   string `json:"symbol_to"`
 }
 
 type levelWord struct {
@@ -323,9 +339,12 @@ func (img *levelImage) fill(plan *level.Plan) {
 		img.Refusals = append(img.Refusals, d)
 	}
 	for _, t := range plan.Tasks {
-		d := levelTask{PID: t.PID, Libc: orNull(t.Libc), Idle: orNull(t.Idle), Words: []levelWord{}}
+		d := levelTask{PID: t.PID, Libc: orNull(t.Libc), Idle: orNull(t.Idle), Words: []levelWord{}, Registers: []levelRegister{}}
 		for _, w := range t.Words {
 			d.Words = append(d.Words, levelWord{fmt.Sprintf("%#x", w.Address), orNull(w.Object), w.What, len(w.From), level.Bytes(w.From), level.Bytes(w.To), orNull(w.SymbolFrom), orNull(w.SymbolTo)})
+		}
+		for _, r := range t.Registers {
+			d.Registers = append(d.Registers, levelRegister{r.TID, r.Name, fmt.Sprintf("%#x", r.From), fmt.Sprintf("%#x", r.To), r.SymbolFrom, r.SymbolTo})
 		}
 		img.Tasks = append(img.Tasks, d)
 	}

@@ -170,7 +170,8 @@ SIGILL at the next call, whatever its registers hold. level rewrites the dumped 
 so that the process runs as if it had been started on that machine:
 
   irelative, got, data  words that the dynamic loader filled in with such functions
-  copy          what is left of them elsewhere: on the heap, on stacks, mangled
+  copy          what is left of them elsewhere: on the heap, on stacks, mangled, in
+                general registers
   cpu-features  glibc's record of the CPU, by which it chooses what it binds later
   trampoline    what lazy binding saves registers with: XSAVEC, XSAVE or FXSAVE
   save-size     how large its buffer is
@@ -200,7 +201,6 @@ What is not understood is refused, by name, and nothing is written:
                   functions that were not chosen as glibc chooses them
   thread-in-code, thread-in-loader  dumped at a bad moment: take it again
   state-live, frame-live, in-use  registers that the machine lacks, and somebody needs
-  copies-elsewhere  a function's address where it cannot be changed
   hwcaps-path     libraries built for more than the machine (glibc-hwcaps)
   own-dispatch    an object that chose its code by itself
   compiled-isa    an object that is compiled for more than the machine

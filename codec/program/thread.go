@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -158,7 +159,16 @@ func (p *process) dead(entry uint64) (dead xstate.Features, live string) {
 			case isa.Indirect, isa.IndirectCall:
 				// jmp *slot(%rip): what the PLT does
 				if i.Prefix&isa.HasModRM == 0 || i.ModRM&0xc7 != 0x05 {
-					return end(at, "a jump that cannot be followed")
+					if i.Flow() == isa.Indirect {
+						return end(at, "a jump that cannot be followed")
+					}
+					// Arguments are in the first vector registers, by the ABI, and in no others.
+					if r := isa.HiYMM &^ written; r != 0 {
+						read |= r
+						live = cmp.Or(live, fmt.Sprintf("a call that cannot be followed at %#x", at))
+					}
+					stop = true
+					break
 				}
 				if next, ok = p.word(next + uint64(int64(i.Disp))); !ok {
 					return end(at, "a jump through memory that is not there")

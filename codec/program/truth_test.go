@@ -288,8 +288,13 @@ func (c *truth) checkSource(t *testing.T, host corpus.Diagnostics) {
 	}
 }
 
-// raw are the functions of the corpus' programs that make a system call of their own.
-var raw = regexp.MustCompile(`^th2?\+`)
+// raw are the functions of the corpus' programs that make a system call of their own,
+// with vector registers in use; and called one that then calls by a pointer: only its
+// arguments can be in use.
+var (
+	raw    = regexp.MustCompile(`^th\+`)
+	called = regexp.MustCompile(`^th2\+`)
+)
 
 // checkThreads: they wait or run as they did. Those that wait in a wrapper of a libc, or
 // of Go, have done with their vector registers; those with live ones have not.
@@ -318,6 +323,11 @@ func (c *truth) checkThreads(t *testing.T) {
 			c.counts[nLive]++
 			if in := xstate.Features(bv) &^ xstate.Legacy; in == 0 || th.Dead&in != 0 || th.Live == "" {
 				t.Errorf("%s: of %v, which it works with, %v are dead: %s", at, in, th.Dead, th.Live)
+			}
+		case called.MatchString(want.PCSymbol):
+			c.counts[nLive]++
+			if th.Dead != 1<<xstate.Opmask|1<<xstate.Hi16ZMM || th.Live == "" {
+				t.Errorf("%s: %v are dead: %s", at, th.Dead, th.Live)
 			}
 		default:
 			c.counts[nWaiting]++

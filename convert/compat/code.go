@@ -76,10 +76,11 @@ const vectors xstate.Features = 1<<xstate.AVX | xstate.AVX512
 
 // proved returns the components in use whose values the thread has done with: it waits
 // in a system call, and none of its stack frames was interrupted by a signal, for a
-// handler may look at what it interrupted.
+// handler may look at what it interrupted. Who levels a process looks at its frames too,
+// and a handler begins with registers of its own.
 func (sub *subject) proved() xstate.Features {
 	th := sub.thread
-	if th == nil || th.Syscall == "" || slices.ContainsFunc(th.Frames, func(f facts.Frame) bool { return f.Live }) {
+	if th == nil || th.Syscall == "" || !sub.level && slices.ContainsFunc(th.Frames, func(f facts.Frame) bool { return f.Live }) {
 		return 0
 	}
 	return sub.state.With(xstate.InUse) & th.Dead & vectors

@@ -61,8 +61,20 @@ type Task struct {
 	PID   int
 	Libc  string // as in [facts.Process]
 	Words []Word // by address
+	// Registers are general registers that hold such a function.
+	Registers []Register
 	// Idle says why nothing in its memory can need levelling; "" if it was looked at.
 	Idle string
+}
+
+// Register is a general register of a thread that changes.
+type Register struct {
+	TID                  int
+	Name                 string
+	From, To             uint64
+	SymbolFrom, SymbolTo string // as of a [Word]
+
+	index int // in [codec.Thread.GPRegs]
 }
 
 // What is the kind of a word that changes.
@@ -128,7 +140,7 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 			return nil, err
 		}
 		code = append(code, proc.Process)
-		tasks = append(tasks, &task{Task: Task{PID: pid, Libc: proc.Libc, Words: []Word{}}, Process: proc, mem: proc.Memory(), plan: p, threads: threads[pid]})
+		tasks = append(tasks, &task{Task: Task{PID: pid, Libc: proc.Libc, Words: []Word{}, Registers: []Register{}}, Process: proc, mem: proc.Memory(), plan: p, threads: threads[pid]})
 	}
 	var err error
 	p.Plan, err = convert.NewPlan(c, convert.Options{Target: compat.Target{Host: o.Host}, Code: code,
@@ -217,6 +229,21 @@ func (p *Plan) edit(tasks []*task) error {
 				}
 				edits[key] = e
 				n = m
+			}
+		}
+	}
+	for _, t := range tasks {
+		for _, th := range t.threads {
+			regs := map[int]uint64{}
+			for _, r := range t.Registers {
+				if r.TID == th.TID {
+					regs[r.index] = r.To
+				}
+			}
+			if len(regs) > 0 {
+				if err := p.SetGPRegs(th, regs); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -37,7 +37,6 @@ const (
 	CompiledISA      Name = "compiled-isa"       // an object that is compiled for more than the host
 	CachedCPUID      Name = "cached-cpuid"       // an object that keeps what CPUID said
 	JITCode          Name = "jit-code"           // code that the program made
-	CopiesElsewhere  Name = "copies-elsewhere"   // a function in a place that is not changed
 	SharedMemory     Name = "shared-memory"      // that is in no image of this checkpoint
 )
 

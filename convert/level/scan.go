@@ -238,15 +238,20 @@ const (
 // registerNames are the general registers that can hold a pointer, by their index.
 var registerNames = [...]string{"r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"}
 
-// generals refuses threads whose general registers hold an address that changes.
+// generals plans the general registers of threads that hold an address that changes.
 func (t *task) generals() {
 	for _, th := range t.threads {
 		if th.GPRegs == nil {
 			continue
 		}
 		for i, name := range registerNames {
-			if _, ok := t.matches[th.GPRegs[i]]; ok {
-				t.refuseThread(th.TID, CopiesElsewhere, nil, "%s holds %s, which the host cannot run", name, t.Place(th.GPRegs[i]))
+			value := th.GPRegs[i]
+			switch m, ok := t.matches[value]; {
+			case !ok:
+			case m.ambiguous:
+				t.refuseThread(th.TID, WordAmbiguous, nil, "%s holds %s, which could become one function or another", name, t.Place(value))
+			default:
+				t.Registers = append(t.Registers, Register{TID: th.TID, Name: name, From: value, To: m.to, SymbolFrom: t.Place(value), SymbolTo: t.Place(m.to), index: i})
 			}
 		}
 	}
