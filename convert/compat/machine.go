@@ -62,17 +62,20 @@ func missingFlags(source, host *xstate.CPU) (isa, other []string) {
 const lazyMask xstate.Features = 0xee
 
 // ComponentsEnd returns the end in bytes of the components of lazyMask in the CPU's
-// standard-format area. Where the layout was not recorded, and no size tells it, it is
-// Intel's, the longer one.
+// standard-format area. Where the layout was not recorded, and no size tells it, it is the
+// longest that there may be.
 func ComponentsEnd(c *xstate.CPU) (end int, known bool) {
 	if c.XFeatures == nil {
 		return 0, false
 	}
-	l := xstate.IntelLayout(*c.XFeatures)
-	if known := c.Layouts(); len(known) > 0 {
-		l = known[0]
+	layouts := c.Layouts()
+	if len(layouts) == 0 {
+		layouts = []xstate.Layout{xstate.IntelLayout(*c.XFeatures)}
 	}
-	return l.End(*c.XFeatures & lazyMask), true
+	for _, l := range layouts {
+		end = max(end, l.End(*c.XFeatures&lazyMask))
+	}
+	return end, true
 }
 
 // xsavecEnd returns the end in bytes of what XSAVEC writes of the components of lazyMask
