@@ -293,6 +293,27 @@ func (m *module) saves(fn function) (f SaveFunction, ok bool) {
 // Word reads a pointer, of memory as the restored process has it.
 func (p *Process) Word(addr uint64) (uint64, bool) { return p.p.word(addr) }
 
+// SameFunction reports whether two addresses lie in one function, as far as the file
+// describes it.
+func (p *Process) SameFunction(a, b uint64) bool {
+	m := p.p.moduleAt(a)
+	if m == nil || m.obj == nil || m != p.p.moduleAt(b) {
+		return false
+	}
+	fn, ok := m.obj.functions().find(a - m.bias)
+	return ok && b-m.bias >= fn.start && b-m.bias < fn.end
+}
+
+// Reaches tells which features can be needed from an address on before the function
+// returns, as [facts.Thread] does of where a thread is.
+func (p *Process) Reaches(addr uint64) []string {
+	m := p.p.moduleAt(addr)
+	if m == nil || m.obj == nil {
+		return nil
+	}
+	return flagNames(m.reach(addr-m.bias, (*isa.Inst).Faults).features)
+}
+
 // InVDSO reports whether an address lies in the code that the kernel maps.
 func (p *Process) InVDSO(addr uint64) bool { return addr >= p.p.vdso[0] && addr < p.p.vdso[1] }
 
@@ -336,7 +357,7 @@ func (p *Process) Besides(entries []uint64) []string {
 const maxDepth = 8 << 20
 
 // Calls yields the addresses on a stack that are behind a call in the code of an object:
-// where calls return to, and where calls that have returned did.
+// where calls return to, and where calls that have returned did. The stack begins at sp.
 func (p *Process) Calls(sp uint64, o *facts.Object) iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
 		v, ok := p.p.mem.VMA(sp)

@@ -13,6 +13,39 @@ import (
 
 func base(o *facts.Object) string { return path.Base(o.Path) }
 
+// returns refuses threads whose callers are in code that the host cannot run. A thread
+// that waits in a system call has none such: what an IFUNC chooses makes none. What a
+// call that has returned has left on the stack counts too.
+func (t *task) returns() {
+	for i, th := range t.Process.Threads {
+		waits := th.Syscall != "" && !slices.ContainsFunc(th.Frames, func(f facts.Frame) bool { return f.Live })
+		regs := t.threads[i].GPRegs
+		if waits || regs == nil {
+			continue
+		}
+		objects := map[*facts.Object]bool{}
+		for _, c := range t.choices {
+			objects[c.Object] = true
+		}
+		seen := map[uint64]bool{}
+		for _, o := range t.Objects {
+			if !objects[o] {
+				continue
+			}
+			for at := range t.Calls(regs[regSP], o) {
+				if seen[at] {
+					continue
+				}
+				seen[at] = true
+				if missing := slices.DeleteFunc(t.plan.lacks(t.Reaches(at)), guarded); len(missing) > 0 {
+					t.refuseThread(th.TID, ThreadInCode, o, "it may return to %s, where code needs %s", t.Place(at), some(missing))
+					break
+				}
+			}
+		}
+	}
+}
+
 // own refuses objects whose code the host cannot run, and that no IFUNC chooses.
 func (t *task) own() {
 	t.Sweep()
@@ -145,6 +178,11 @@ func (t *task) loading() {
 		if th.Object == loader {
 			t.refuseThread(th.TID, ThreadInLoader, loader, "it is in the dynamic loader, at %#x", th.IP)
 			continue
+		}
+		for _, c := range t.choices {
+			if t.SameFunction(c.Address, th.IP) {
+				t.refuseThread(th.TID, ThreadInLoader, th.Object, "it is in a resolver, at %#x", th.IP)
+			}
 		}
 		if regs := t.threads[i].GPRegs; regs != nil {
 			for at := range t.Calls(regs[regSP], loader) {

@@ -92,10 +92,11 @@ func (t *task) level() error {
 	t.planned = map[uint64]bool{}
 	t.saves = t.SaveFunctions()
 	t.saving()
-	t.loading()
 	if !t.choose() {
 		return nil
 	}
+	t.loading()
+	t.returns()
 	t.features()
 	t.slots()
 	t.vectors()
