@@ -29,7 +29,13 @@ type Process struct {
 
 	p      *process
 	traces map[uint64][]trace // by resolver
+	runs   int                // of resolvers
 }
+
+// maxRuns bounds the runs of resolvers: glibc's make some thousand different ones.
+const maxRuns = 1 << 17
+
+var errRuns = errors.New("more runs of resolvers than any program's choices take")
 
 // trace is a run of a resolver: what it read of cpu_features, and what it chose.
 type trace struct {
@@ -44,7 +50,7 @@ func (l *Looker) Open(pid int, threads []codec.Thread) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Process{p.Process, p.records, p, map[uint64][]trace{}}, nil
+	return &Process{Process: p.Process, Records: p.records, p: p, traces: map[uint64][]trace{}}, nil
 }
 
 // Memory is that of the process.
@@ -152,6 +158,9 @@ runs:
 			}
 		}
 		return t.chosen, nil
+	}
+	if p.runs++; p.runs > maxRuns {
+		return 0, errRuns
 	}
 	var t trace
 	asked := false

@@ -54,7 +54,7 @@ func (t *task) own() {
 		if o.Own == nil {
 			continue
 		}
-		missing := slices.DeleteFunc(t.plan.lacks(o.Own.Needs), guarded)
+		missing := t.gone(o.Own.Needs)
 		switch {
 		case len(missing) == 0:
 			continue
@@ -110,11 +110,22 @@ func vector(name string) bool {
 
 func isOpenSSL(o *facts.Object) bool { return strings.HasPrefix(base(o), "libcrypto.so") }
 
+// maxKnown bounds what is remembered of words.
+const maxKnown = 1 << 16
+
 // kept looks whether a word of memory keeps the choice of such a function, by what it
 // points to. On a stack it may be what was called last.
 func (t *task) kept(addr, value uint64) {
+	if t.harmless[value] {
+		return
+	}
+	chosen := false
 	for i, d := range t.dispatches {
-		if t.told[i] || d.Static(addr, value) {
+		if t.told[i] {
+			continue
+		}
+		if d.Static(addr, value) {
+			chosen = true // elsewhere it is not
 			continue
 		}
 		switch {
@@ -125,7 +136,10 @@ func (t *task) kept(addr, value uint64) {
 		default:
 			continue
 		}
-		t.told[i] = true
+		t.told[i], chosen = true, true
+	}
+	if !chosen && len(t.harmless) < maxKnown {
+		t.harmless[value] = true
 	}
 }
 
@@ -140,7 +154,7 @@ func (t *task) static(chose map[uint64][]*choice) {
 		entries = append(entries, addr)
 	}
 	needs := t.Besides(entries)
-	if missing := t.plan.lacks(needs); len(missing) > 0 {
+	if missing := t.gone(needs); len(missing) > 0 {
 		t.refuse(CompiledISA, t.Loader(), "it holds code that needs %s, which no IFUNC chooses", some(missing))
 	}
 }
@@ -230,9 +244,9 @@ func (t *task) paths() {
 		dirs[dir] = true
 	}
 	for _, dir := range sorted(dirs) {
-		for _, level := range xstate.LevelNames() {
-			if len(above(level)) == 0 {
-				continue
+		for n, level := range xstate.LevelNames() {
+			if len(above(level)) == 0 || !t.lessens() && t.Source.ISALevel <= n {
+				continue // or glibc does not look there
 			}
 			at := path.Join(dir, "glibc-hwcaps", level)
 			if t.plan.options.Roots.HasFiles(at) {

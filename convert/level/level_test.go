@@ -101,7 +101,7 @@ func TestCorpus(t *testing.T) {
 		{"gp-lp6", "Nehalem", nil, []level.Name{level.PagesElsewhere}},
 		{"go-1", "Haswell", nil, []level.Name{level.OwnDispatch}},
 		{"spin-ymm", "Nehalem", nil, []level.Name{level.CompiledISA, level.StateLive, level.ThreadInCode}},
-		{"java-1", "Haswell", nil, []level.Name{level.JITCode, level.ObjectMissing, level.OwnDispatch}},
+		{"java-1", "Haswell", nil, []level.Name{level.JITCode, level.ObjectMissing}},
 	} {
 		p := plan(t, corpus.Images(t, tt.name), options(t, tt.name, machine(t, tt.cpu)))
 		if got := refusals(p); !slices.Equal(got, tt.refused) {

@@ -127,6 +127,15 @@ func hostName(c *xstate.CPU) string {
 	return c.Name
 }
 
+// lacksISA is lacks for features that a CPU is said to have: those that are no instruction
+// set do not count.
+func (p *Plan) lacksISA(flags []string) []string {
+	return slices.DeleteFunc(p.lacks(flags), func(name string) bool {
+		f, ok := xstate.LookupFlag(name)
+		return !ok || !f.ISA()
+	})
+}
+
 // lacks returns which of the features the host lacks, or may lack: what its profile does
 // not say counts.
 func (p *Plan) lacks(needs []string) (missing []string) {

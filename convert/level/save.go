@@ -115,7 +115,7 @@ func (t *task) vectors() {
 		if v := found[c.Object]; v != nil && v.Has(c.Address) {
 			continue
 		}
-		if missing := t.plan.lacks(c.Flags); len(missing) > 0 {
+		if missing := t.plan.lacksISA(c.Flags); len(missing) > 0 {
 			t.refuse(CachedCPUID, c.Object, "it keeps what CPUID said when the program started, with %s", some(missing))
 		}
 	}

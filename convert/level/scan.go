@@ -3,6 +3,7 @@ package level
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"slices"
 
@@ -25,10 +26,13 @@ func (t *task) union() {
 		}
 	}
 	preferences := t.had.Preferences()
-	for _, flags := range variants() {
-		on := t.had.With(flags)
-		for _, preferred := range preferences {
-			f := on.Preferring(preferred)
+	for _, v := range variants() {
+		on, preferred := t.had.With(v.flags), preferences
+		if v.more {
+			preferred = preferences[:3]
+		}
+		for _, bits := range preferred {
+			f := on.Preferring(bits)
 			for _, c := range t.choices {
 				if c.err != nil {
 					continue
@@ -54,17 +58,23 @@ func (t *task) union() {
 	}
 }
 
-// variants are the flags of CPUs of every level, with what else changes glibc's choices.
-func variants() (list [][]string) {
+// variant is a CPU that glibc's resolvers may have met.
+type variant struct {
+	flags []string
+	more  bool // than a level and its kin: what it prefers is varied less
+}
+
+// variants are CPUs of every level, with what else changes glibc's choices.
+func variants() (list []variant) {
 	add := func(flags ...string) {
 		extra := [][]string{nil, {"erms", "fsrm"}}
 		if slices.Contains(flags, "avx2") {
 			extra = append(extra, []string{"rtm"}, []string{"erms", "fsrm", "rtm"})
 		}
-		for _, more := range extra {
+		for i, more := range extra {
 			all := slices.Concat(flags, more)
 			slices.Sort(all)
-			list = append(list, slices.Compact(all))
+			list = append(list, variant{slices.Compact(all), i > 0})
 		}
 	}
 	for _, name := range xstate.LevelNames() {
@@ -104,6 +114,9 @@ func (t *task) guard() (key uint64, ok bool) {
 
 // chunk is how much memory is scanned at once, in bytes.
 const chunk = 1 << 20
+
+// maxWords bounds the words of a process that change. Programs have some hundred.
+const maxWords = 1 << 20
 
 // scan looks through all memory that is in images for the addresses that change: at any
 // byte, and mangled where a pointer can stand.
@@ -195,6 +208,9 @@ func (t *task) scan() error {
 							t.mangled(start+uint64(at), w, from, key)
 						}
 					}
+				}
+				if len(t.Words) > maxWords {
+					return fmt.Errorf("process %d has more than %d copies of functions, which no program has", t.PID, maxWords)
 				}
 				start += uint64(n)
 				t.progress(int64(n))

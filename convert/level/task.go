@@ -31,7 +31,8 @@ type task struct {
 	saves     []program.SaveFunction
 
 	dispatches []dispatch
-	told       map[int]bool // of dispatches
+	told       map[int]bool    // of dispatches
+	harmless   map[uint64]bool // words that keep no choice
 }
 
 // choice is what a resolver chose, and what it would on the host.
@@ -68,8 +69,11 @@ func (t *task) level() error {
 	t.own()
 	t.running()
 	t.had = t.Features()
+	t.matches, t.planned = map[uint64]match{}, map[uint64]bool{}
+	t.told, t.harmless = map[int]bool{}, map[uint64]bool{}
 	switch {
 	case t.Libc == "musl":
+		t.frames()
 		t.Idle = "musl chooses no functions by the CPU"
 		return nil
 	case t.had == nil && t.Records > 1:
@@ -79,6 +83,7 @@ func (t *task) level() error {
 		t.refuse(GlibcUnknown, t.Loader(), "glibc's record of the CPU was not found in its data")
 		return nil
 	case t.had == nil:
+		t.frames()
 		t.Idle = "there is no libc that chooses functions by the CPU"
 		return nil
 	case !t.had.Known():
@@ -88,8 +93,6 @@ func (t *task) level() error {
 		return nil // what follows asks the files
 	}
 	t.goal = t.had.On(t.plan.options.Host)
-	t.matches, t.told = map[uint64]match{}, map[int]bool{}
-	t.planned = map[uint64]bool{}
 	t.saves = t.SaveFunctions()
 	t.saving()
 	if !t.choose() {
@@ -165,7 +168,24 @@ func (t *task) areas() {
 // lessens reports whether the host lacks an instruction set that the source has, or may
 // have.
 func (t *task) lessens() bool {
-	return t.Source == nil || t.Source.CPU == nil || len(t.plan.lacks(t.Source.CPU.Flags)) > 0
+	return t.Source == nil || len(t.plan.lacksISA(t.Source.CPU.Flags)) > 0
+}
+
+// gone returns which of the features that code needs the host lacks, of those that the
+// source may have had: what it had not, the program has not run.
+func (t *task) gone(needs []string) []string {
+	return slices.DeleteFunc(t.plan.lacks(needs), func(name string) bool {
+		if guarded(name) {
+			return true
+		}
+		had := true
+		if t.Source != nil {
+			if runs, known := t.Source.CPU.Executes(name); known {
+				had = runs
+			}
+		}
+		return !had
+	})
 }
 
 // hasGlibc reports whether an object is a part of glibc.
@@ -176,12 +196,20 @@ func (t *task) hasGlibc() bool {
 	})
 }
 
+// maxResolvers bounds those of a process: glibc has some 250.
+const maxResolvers = 1 << 12
+
 // choose runs all resolvers, and reports whether what they say can be trusted.
 func (t *task) choose() bool {
 	t.choices = map[uint64]*choice{}
 	targets := map[uint64]*choice{}
 	sound := true
-	for _, r := range t.Resolvers() {
+	resolvers := t.Resolvers()
+	if len(resolvers) > maxResolvers {
+		t.refuse(ResolverUnknown, nil, "%d resolvers are more than any program has", len(resolvers))
+		return false
+	}
+	for _, r := range resolvers {
 		c := &choice{Resolver: r}
 		t.choices[r.Address] = c
 		if c.from, c.err = t.Choose(r.Address, t.had); c.err == nil {
