@@ -54,8 +54,8 @@ test: ## run all tests but those of vmtest, and count what was skipped; with the
 	@export GORACE="$${GORACE:-atexit_sleep_ms=0}"; serial=$$($(GO) list $(SERIAL)); \
 	tested() { $(GO) test -json -timeout 30m -skip 'VM$$' "$$@" || echo "go test ended with exit code $$?"; }; \
 	events=$$(mktemp) && trap 'rm -f "$$events"' EXIT && { \
-		tested $(RACE) $$($(GO) list ./... | grep -vxF "$$serial") >"$$events" & \
-		tested $$serial; \
+		tested $$serial >"$$events" & \
+		tested $(RACE) $$($(GO) list ./... | grep -vxF "$$serial"); \
 		wait; cat "$$events"; \
 		tested $(RACE) -run '^TestConcurrent' $(CONCURRENT); \
 	} | $(GO) run ./internal/test/summary
