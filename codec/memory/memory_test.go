@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
@@ -115,5 +116,35 @@ func TestStates(t *testing.T) {
 	}
 	if n, err := m.ReadAt(b, 1<<64-8); n != 0 || !errors.As(err, new(*AbsentError)) {
 		t.Errorf("at the end of the address space: %d bytes, %v", n, err)
+	}
+}
+
+// TestConcurrent reads from several goroutines, as the callers of an io.ReaderAt may.
+func TestConcurrent(t *testing.T) {
+	m, err := Open(writeFiles(t, t.TempDir(), map[string][]byte{
+		"mm-7.img": testimg.MM([]int{6, 4096},
+			testimg.VMA(0x10000, 0x12000, 0, 0, 3, 2, codec.VMARegular|codec.VMAAnonPrivate),
+			testimg.VMA(0x20000, 0x21000, 0, 99, 3, 1, codec.VMARegular|codec.VMAAnonShared)),
+		"pagemap-7.img":        testimg.Image(testimg.MagicPagemap, testimg.Message(1, 3), testimg.Message(1, 0x10000, 2, 2, 4, codec.PagePresent)),
+		"pages-3.img":          testimg.Pages("ab"),
+		"pagemap-shmem-99.img": testimg.Image(testimg.MagicPagemap, testimg.Message(1, 4), testimg.Message(1, 0, 2, 1, 4, codec.PagePresent)),
+		"pages-4.img":          testimg.Pages("s"),
+	}), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			addr := []uint64{0x10000, 0x11000, 0x20000}[i%3]
+			b := make([]byte, codec.PageSize)
+			if n, err := m.ReadAt(b, addr); n != len(b) || err != nil || b[len(b)-1] != "abs"[i%3] {
+				t.Errorf("%#x: %d bytes, %q, %v", addr, n, b[len(b)-1], err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := m.images.PagesRead(); n != 6 {
+		t.Errorf("%d pages read, want 6", n)
 	}
 }
