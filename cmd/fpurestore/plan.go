@@ -167,7 +167,7 @@ func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
 		}
 	}
 	var keep xstate.Features
-	if p.image.state.Status(xstate.PKRU) == xstate.Absent {
+	if st := p.image.state.Status(xstate.PKRU); st == xstate.Absent || st == xstate.Unknown {
 		keep = xstate.PKRU.Mask()
 	}
 	layout.Keep(p.built, old, keep)

@@ -147,11 +147,16 @@ func TestAreaInit(t *testing.T) {
 	set := avx512 | xstate.PKRU.Mask()
 	cpu := cpuWith(set, xstate.AMDLayout(set))
 	live := filled(set)
+	unrecorded := xstate.NewState(xstate.FormatFXSave) // an ELF core's
+	unrecorded.Unknown = xstate.User() &^ xstate.Legacy
+	if _, err := areaFor(t, cpu, unrecorded, live, false); err == nil {
+		t.Error("what is unknown is restored")
+	}
 	for name, image := range map[string]*xstate.State{
-		"fxsave": xstate.NewState(xstate.FormatFXSave), "none": {}, "xsave": xstate.NewState(xstate.FormatXSave),
+		"fxsave": xstate.NewState(xstate.FormatFXSave), "none": {}, "xsave": xstate.NewState(xstate.FormatXSave), "unknown": unrecorded,
 		"data without bits": func() *xstate.State { s := filled(avx512); s.BV = xstate.Legacy; return s }(),
 	} {
-		b, err := areaFor(t, cpu, image, live, false)
+		b, err := areaFor(t, cpu, image, live, image.Unknown != 0)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -307,6 +307,9 @@ func Price(ts []compat.Judged) string {
 	if names := compat.LostNames(ts); len(names) > 0 {
 		return "it would lose " + strings.Join(names, ", ")
 	}
+	if slices.ContainsFunc(ts, func(t compat.Judged) bool { return t.Unknown != 0 }) {
+		return "what is not recorded of its registers would become INIT"
+	}
 	return "no register value would be lost, but nobody knows what the program does next"
 }
 
