@@ -110,6 +110,7 @@ var signatures = []signature{
 	{"LPKSHHRH", 0, "a journal of systemd", "coredumpctl dump -o core PID takes a core out of the store"},
 	{"PERFILE2", 0, "what perf recorded", adviceNone},
 	{"JAVA PROFILE", 0, "a heap dump of Java", "it holds no registers; take a core with gcore"},
+	{"ProblemType:", -1, "a crash report by apport", "apport-unpack FILE DIR takes it apart; name DIR/CoreDump"},
 	{"SQLite format 3\x00", 0, "an SQLite database", adviceNone},
 	{"\x89PNG", 0, "a PNG picture", adviceNone},
 	{"\xff\xd8\xff", 0, "a JPEG picture", adviceNone},

@@ -46,6 +46,7 @@ func TestForeign(t *testing.T) {
 		{"cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\n", "/proc/cpuinfo"},
 		{"lfs", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"},
 		{"notes", "some words \u00e9\n", "a text"},
+		{"a.crash", "ProblemType: Crash\nArchitecture: amd64\nCoreDump: base64\n H4sIC\n", "apport"},
 		{"empty", "", "an empty file"},
 		{"pages-1.img", "\x00\x01\x02\x03" + pad, "memory of a CRIU checkpoint"},
 	} {

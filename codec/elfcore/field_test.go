@@ -269,9 +269,9 @@ func TestCutAnywhere(t *testing.T) {
 		}
 		of := ""
 		if at := n - 120; at >= 356 {
-			of = fmt.Sprintf(" of thread %d", 900+(at-356)/thread)
+			of = fmt.Sprintf(", after NT_PRSTATUS of thread %d", 900+(at-356)/thread)
 		}
-		want = append(want, fmt.Sprintf("core: offset %#x: notes: the file ends inside those%s", n, of))
+		want = append(want, fmt.Sprintf("core: offset %#x: notes: the file ends inside them%s", n, of))
 		if got := describe(whole[:n]); got != strings.Join(want, "; ") {
 			t.Fatalf("cut at %d: got %s\nwant %s", n, got, strings.Join(want, "; "))
 		}

@@ -331,7 +331,7 @@ func (c *core) read() error {
 func (c *core) broken(err error) {
 	of := ""
 	if t := c.last; t != nil {
-		of = fmt.Sprintf(" of thread %d", t.tid)
+		of = fmt.Sprintf(", after NT_PRSTATUS of thread %d", t.tid)
 		n := len(c.threads) - 1
 		whole := t.xstate.b != nil || n > 0 && c.threads[n-1].xstate.b == nil && (t.fpregs.b != nil || c.threads[n-1].fpregs.b == nil)
 		if !whole && n >= 0 && c.threads[n] == t {
@@ -339,7 +339,7 @@ func (c *core) broken(err error) {
 		}
 	}
 	if errors.Is(err, errEnds) {
-		err = c.fail(c.size, "notes", "the file ends inside those%s", of)
+		err = c.fail(c.size, "notes", "the file ends inside them%s", of)
 	}
 	c.fault(err)
 }
