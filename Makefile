@@ -123,15 +123,16 @@ bench: ## compare speed and memory with reading, copying, go-criu and crit
 	cd bench && $(GO) test -run '^$$' -bench . -benchmem
 
 FPU_VM_TABLE ?= out/vm-matrix.tsv
+VMTIMEOUT ?= 60m
 
 .PHONY: vmtest
 vmtest: ## compare what check predicts with what CRIU does in guests of unlike CPUs, run fpurestore's tests there; installs Debian packages as root
-	FPU_VM=1 FPU_VM_INSTALL=1 FPU_VM_TABLE=$(abspath $(FPU_VM_TABLE)) $(GO) test -count=1 -p 1 -timeout 60m -run 'VM$$' ./vmtest/...
+	FPU_VM=1 FPU_VM_INSTALL=1 FPU_VM_TABLE=$(abspath $(FPU_VM_TABLE)) $(GO) test -count=1 -p 1 -timeout $(VMTIMEOUT) -run 'VM$$' ./vmtest/...
 	@cat $(basename $(FPU_VM_TABLE))*.txt
 
 .PHONY: vmtest-all
 vmtest-all: ## the same with every machine in every table
-	FPU_VM_ALL=1 $(MAKE) vmtest
+	FPU_VM_ALL=1 $(MAKE) vmtest VMTIMEOUT=4h
 
 .PHONY: endtoend
 endtoend: ## try the page of check --html in chromium, and need on the matcher of Kubernetes' scheduler

@@ -42,7 +42,8 @@
 // TestReleasesVM is a matrix of releases besides: each CRIU dumps the programs, and each
 // restores what all of them dumped. Those of bookworm (3.17.1) and trixie (4.1.1) must be
 // there; with FPU_VM_ALL=1 those of sid and experimental are too, where they answer, and
-// programs that FPU_VM_CRIU lists, built from source by whoever wants to know of another.
+// every machine restores. FPU_VM_CRIU lists further
+// programs, built from source by whoever wants to know of another release.
 // The table is out/vm-matrix-criu.tsv. What no release of Debian's since 3.17 dumps in an
 // old form is made: a pagemap as CRIU writes it from 4.2 on, which older ones refuse.
 //

@@ -10,8 +10,9 @@ import (
 
 // machine is a CPU model of the matrix.
 type machine struct {
-	name string // in the table
-	cpu  string // qemu's -cpu
+	name   string // in the table
+	cpu    string // qemu's -cpu
+	target bool   // nothing is dumped on it
 
 	// What phase one leaves on the host.
 	profile string // path of the JSON profile that fpuimg wrote there
@@ -84,7 +85,7 @@ func programs(all []*machine) []*program {
 	var out []*program
 	for _, m := range all {
 		for _, k := range kinds {
-			if k.on != nil && !slices.Contains(k.on, m.name) {
+			if m.target || k.on != nil && !slices.Contains(k.on, m.name) {
 				continue
 			}
 			p := &program{kind: k.name, on: m, processes: k.processes, threads: k.threads, ticks: 2}

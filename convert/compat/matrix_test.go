@@ -3,6 +3,7 @@ package compat_test
 import (
 	"bufio"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -84,6 +85,14 @@ func TestMatrix(t *testing.T) {
 		}
 		got, verdict := j.Predict(cap), j.Verdict
 		where := strings.Join(col[:3], " ")
+		newest := compat.Judge(onHost(host), compat.Policy{})
+		newest.Taken(source)
+		for th := range ckpt.Threads() {
+			newest.Thread(compat.Thread{State: th.State})
+		}
+		if r := newest.Predict(cap); !reflect.DeepEqual(r, got) {
+			t.Errorf("%s: predicted %+v of CRIU %v, %+v of 4.2", where, r, newest.CRIU(), got)
+		}
 
 		if refused := rc != "0"; refused != (got.Outcome == compat.Refuses) {
 			t.Errorf("%s: predicted %s (%s), CRIU's rc was %s: %s", where, got.Outcome, got.Reason, rc, log)
