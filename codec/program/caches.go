@@ -109,8 +109,8 @@ func nextWord(b []byte, at int, wanted *[len(words)]uint32) int {
 }
 
 // maxBSS is how much of the anonymous memory behind a file without a proof may be its
-// .bss: HotSpot's has 400 KiB. What is behind that, or all of it, belongs to others.
-const maxBSS = 1 << 20
+// .bss: HotSpot's words lie 350 KiB behind it. The rest, or all of it, belongs to others.
+const maxBSS = 512 << 10
 
 // bss returns the end of .bss, which begins where the mappings of the file end.
 func (m *module) bss(start uint64) uint64 {
