@@ -280,6 +280,7 @@ func TestSmallObject(t *testing.T) {
 // FuzzObject asks of an ELF file whatever is asked of one.
 func FuzzObject(f *testing.F) {
 	f.Add(exe(f), uint64(0x200))
+	f.Add(dynamicExe(f), uint64(0x250))
 	f.Fuzz(func(t *testing.T, b []byte, addr uint64) {
 		o, err := readObject(bytes.NewReader(b), int64(len(b)))
 		if err != nil {

@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -291,6 +292,70 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+// dynamicExe is the small program with an IFUNC, pick, and two words for what it chooses
+// in the data behind it, by its resolver and by its name.
+func dynamicExe(tb testing.TB) []byte {
+	b := append(exe(tb), make([]byte, 0x200)...)
+	le := binary.LittleEndian
+	le.PutUint16(b[56:], 4) // program headers
+	le.PutUint64(b[64+32:], 0x600)
+	le.PutUint64(b[64+40:], 0x600)
+	const at, dynamic, symbols, strings, relocations, plt = 64 + 56*3, 0x400, 0x4a0, 0x4d0, 0x4f0, 0x560
+	le.PutUint32(b[at:], uint32(elf.PT_DYNAMIC))
+	for i, v := range []uint64{dynamic, dynamic, dynamic, 0xa0, 0xa0, 8} {
+		le.PutUint64(b[at+8+8*i:], v)
+	}
+	for i, v := range []uint64{uint64(elf.DT_SYMTAB), symbols, uint64(elf.DT_STRTAB), strings, uint64(elf.DT_STRSZ), 6, uint64(elf.DT_RELA), relocations,
+		uint64(elf.DT_RELASZ), 24, uint64(elf.DT_JMPREL), relocations + 24, uint64(elf.DT_PLTRELSZ), 24, uint64(elf.DT_PLTGOT), plt} {
+		le.PutUint64(b[dynamic+8*i:], v)
+	}
+	copy(b[strings:], "\x00pick\x00")
+	copy(b[symbols+24:], []byte{1, 0, 0, 0, byte(elf.STB_GLOBAL)<<4 | byte(elf.STT_GNU_IFUNC), 0, 1, 0})
+	le.PutUint64(b[symbols+32:], 0x200)
+	for i, r := range [][3]uint64{{0x1008, uint64(elf.R_X86_64_IRELATIVE), 0x200}, {0x1010, 1<<32 | uint64(elf.R_X86_64_JMP_SLOT), 0}} {
+		for j, v := range r {
+			le.PutUint64(b[relocations+24*i+8*j:], v)
+		}
+	}
+	copy(b[0x250:], "\x62\xf1\xfe\x48\x6f\x07\xc5\xf8\x77\xc3") // vmovdqu64 (%rdi),%zmm0; vzeroupper; ret
+	return b
+}
+
+// slots is data of a process of dynamicExe, as its loader fills it in.
+func slots(to uint64) []byte {
+	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(make([]byte, 8, 24), to), to)
+}
+
+// TestSlots finds what IFUNCs chose, and what that needs.
+func TestSlots(t *testing.T) {
+	look := func(data []byte) *facts.Process {
+		t.Helper()
+		l, err := small(t, dynamicExe(t), data, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := l.Look(7, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := look(slots(smallExe + 0x250))
+	if len(p.Targets) != 1 || p.Targets[0].Slots != 2 || !slices.Equal(p.Targets[0].Functions, []string{"pick"}) || !slices.Equal(p.Targets[0].Needs, []string{"avx", "avx512f"}) ||
+		p.Targets[0].Object != p.Objects[0] || p.Targets[0].Incomplete != "" {
+		t.Errorf("%+v", p.Targets)
+	}
+	// Words that lead elsewhere are told as they are.
+	p = look(slots(smallExe + 0x200))
+	if len(p.Targets) != 1 || len(p.Targets[0].Needs) != 0 {
+		t.Errorf("%+v", p.Targets)
+	}
+	p = look(slots(0x1000))
+	if len(p.Targets) != 1 || p.Targets[0].Slots != 1 || p.Targets[0].Object != nil {
+		t.Errorf("%+v", p.Targets)
+	}
+}
+
 // FuzzLook looks at a process whose program, data and stack are anything.
 func FuzzLook(f *testing.F) {
 	program := exe(f)
@@ -300,6 +365,7 @@ func FuzzLook(f *testing.F) {
 	for i := range layouts {
 		f.Add(program, cpuFeatures(i, 1, 0x806f8, 6, 0x8f, 8), stack, uint64(smallExe+0x202), uint64(smallStack+0x80))
 	}
+	f.Add(dynamicExe(f), slices.Concat(slots(smallExe+0x250), cpuFeatures(5, 2, 0xa10f11, 25, 0x11, 1)), stack, uint64(smallExe+0x250), uint64(smallStack+0x80))
 	f.Fuzz(func(t *testing.T, program, data, stack []byte, ip, sp uint64) {
 		if len(data)+len(stack) > 64*codec.PageSize {
 			return
