@@ -206,7 +206,7 @@ What is not understood is refused, by name, and nothing is written:
   compiled-isa    an object that is compiled for more than the machine
   cached-cpuid    an object that keeps what CPUID said
   jit-code        code that the program made at run time
-  shared-memory   shared memory that is in no image
+  shared-memory   shared memory that no process maps, and so was not looked through
 
 The last five are a judgement: --accept=NAME, or --accept=NAME:OBJECT, goes ahead in
 spite of them. --dry-run says whether a checkpoint will go, and what would change.

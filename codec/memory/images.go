@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -113,6 +114,18 @@ func (im *Images) loadFiles() error {
 	}
 	im.files = byID
 	return nil
+}
+
+// Unmapped lists the images of shared memory that no process maps which was opened: a
+// memfd or a segment that is held all the same.
+func (im *Images) Unmapped() ([]string, error) {
+	names, err := im.root.files.Names()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		return !strings.HasPrefix(name, "pagemap-shmem-") || im.segments[name] != nil
+	}), nil
 }
 
 // segment returns the shared memory that a mapping is of.

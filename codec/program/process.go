@@ -53,6 +53,9 @@ func (l *Looker) Open(pid int, threads []codec.Thread) (*Process, error) {
 	return &Process{Process: p.Process, Records: p.records, p: p, traces: map[uint64][]trace{}}, nil
 }
 
+// Unmapped is [memory.Images.Unmapped] of the processes that were opened.
+func (l *Looker) Unmapped() ([]string, error) { return l.images.Unmapped() }
+
 // Memory is that of the process.
 func (p *Process) Memory() *memory.Memory { return p.p.mem }
 

@@ -161,6 +161,9 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 		p.Tasks = append(p.Tasks, t.Task)
 	}
 	p.registers(tasks)
+	if err := p.unmapped(looker, tasks); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(p.Refusals, func(a, b Refusal) int { return cmp.Compare(a.PID, b.PID) })
 	if len(p.Refusals) > 0 {
 		return p, nil

@@ -119,6 +119,22 @@ func TestCopies(t *testing.T) {
 	}
 }
 
+// Shared memory that no process maps is not looked through, which is a judgement.
+func TestUnmapped(t *testing.T) {
+	o := options(t, "lp-1", machine(t, "Haswell"))
+	dir := copied(t, "lp-1")
+	if err := os.WriteFile(filepath.Join(dir, "pagemap-shmem-77.img"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := refusals(plan(t, dir, o)); !slices.Equal(got, []level.Name{level.SharedMemory}) {
+		t.Errorf("refused for %v", got)
+	}
+	o.Accept = []level.Exception{{Name: level.SharedMemory}}
+	if p := plan(t, dir, o); p.Refused() {
+		t.Errorf("accepted, and refused for %v", p.Refusals)
+	}
+}
+
 // A signal frame with AVX in use keeps it, in a size that the host's kernel takes.
 func TestFrame(t *testing.T) {
 	const name = "sigh-ymm"

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/program"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
@@ -37,7 +38,7 @@ const (
 	CompiledISA      Name = "compiled-isa"       // an object that is compiled for more than the host
 	CachedCPUID      Name = "cached-cpuid"       // an object that keeps what CPUID said
 	JITCode          Name = "jit-code"           // code that the program made
-	SharedMemory     Name = "shared-memory"      // that is in no image of this checkpoint
+	SharedMemory     Name = "shared-memory"      // that no process maps
 )
 
 // Acceptable are the refusals that are a judgement, in the order of the manual: what they
@@ -89,6 +90,22 @@ func (t *task) refuseThread(tid int, name Name, o *facts.Object, format string, 
 		r.Object = o.Path
 	}
 	t.plan.refuse(r)
+}
+
+// unmapped refuses shared memory that no process maps, if there is anything to level:
+// it was not looked through.
+func (p *Plan) unmapped(looker *program.Looker, tasks []*task) error {
+	names, err := looker.Unmapped()
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		if len(names) > 0 && len(t.matches) > 0 {
+			t.refuse(SharedMemory, nil, "%s is shared memory that no process maps, and is not looked through", names[0])
+			break
+		}
+	}
+	return nil
 }
 
 // registers refuses the threads whose registers do not fit the host. Of a task that is
