@@ -242,7 +242,7 @@ func (p *Process) SaveFunctions() []SaveFunction {
 		functions = m.obj.functions().all()
 	}
 	for _, fn := range functions {
-		if f, ok := m.saves(fn); ok && !f.Profile {
+		if f, ok := m.saves(fn); ok {
 			list = append(list, f)
 		}
 	}

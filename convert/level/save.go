@@ -35,8 +35,14 @@ func (t *task) saving() {
 	if xsave {
 		best = facts.XSave
 	}
-	functions := t.saves
+	functions := slices.Clone(t.saves)
 	place := map[bool]uint64{} // of the function that replaces, by TLS
+	functions = slices.DeleteFunc(functions, func(f program.SaveFunction) bool {
+		if missing := t.plan.lacks(t.Reaches(f.Address)); f.Profile && len(missing) > 0 {
+			t.matches[f.Address] = match{what: Trampoline, ambiguous: true}
+		}
+		return f.Profile
+	})
 	for _, f := range functions {
 		if f.Kind == best {
 			if place[f.TLS] != 0 {
