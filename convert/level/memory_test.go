@@ -119,6 +119,35 @@ func TestCopies(t *testing.T) {
 	}
 }
 
+// In a program that is linked to low addresses, what looks like one may be a number.
+func TestLowAddress(t *testing.T) {
+	const name = "lpst-1"
+	o := options(t, name, machine(t, "Haswell"))
+	p := look(t, corpus.Images(t, name), o)
+	var value uint64
+	for _, w := range plan(t, corpus.Images(t, name), o).Tasks[0].Words {
+		if w.What == level.IRelative {
+			value = binary.LittleEndian.Uint64(w.From)
+		}
+	}
+	for _, v := range p.Memory().VMAs() {
+		if v.Status&codec.VMAHeap == 0 {
+			continue
+		}
+		dir := copied(t, name)
+		at := v.Start + 0x800
+		for !p.Memory().Dumped(at) {
+			at += 4096
+		}
+		write(t, dir, p.Memory(), at, word(value))
+		if got := refusals(plan(t, dir, o)); !slices.Equal(got, []level.Name{level.WordAmbiguous}) {
+			t.Errorf("%#x at %#x: refused for %v", value, at, got)
+		}
+		return
+	}
+	t.Error("no heap")
+}
+
 // Shared memory that no process maps is not looked through, which is a judgement.
 func TestUnmapped(t *testing.T) {
 	o := options(t, "lp-1", machine(t, "Haswell"))

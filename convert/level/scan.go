@@ -226,8 +226,12 @@ func (t *task) hit(addr, value uint64) {
 	if !ok || t.planned[addr] {
 		return
 	}
-	if m.ambiguous {
+	switch {
+	case m.ambiguous:
 		t.refuse(WordAmbiguous, t.Object(addr), "a copy of %s at %#x could become one function or another", t.Place(value), addr)
+		return
+	case value>>32 == 0:
+		t.refuse(WordAmbiguous, t.Object(addr), "memory at %#x holds %#x, which is where %s is; but in a program that is linked so low it can be a number too", addr, value, t.Place(value))
 		return
 	}
 	t.pointer(m.what, addr, value, m.to)
@@ -264,8 +268,8 @@ func (t *task) generals() {
 			value := th.GPRegs[i]
 			switch m, ok := t.matches[value]; {
 			case !ok:
-			case m.ambiguous:
-				t.refuseThread(th.TID, WordAmbiguous, nil, "%s holds %s, which could become one function or another", name, t.Place(value))
+			case m.ambiguous || value>>32 == 0:
+				t.refuseThread(th.TID, WordAmbiguous, nil, "%s holds %s, which could become one function or another, or be a number", name, t.Place(value))
 			default:
 				t.Registers = append(t.Registers, Register{TID: th.TID, Name: name, From: value, To: m.to, SymbolFrom: t.Place(value), SymbolTo: t.Place(m.to), index: i})
 			}
