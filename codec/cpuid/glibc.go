@@ -40,6 +40,10 @@ var glibcWords = [...][4]int{
 
 const none = -1
 
+// BaseEDX are bits of CPUID 1, EDX, that every x86-64 CPU has: FPU TSC MSR CX8 CMOV MMX
+// FXSR SSE SSE2.
+const BaseEDX = 1<<0 | 1<<4 | 1<<5 | 1<<8 | 1<<15 | 1<<23 | 1<<24 | 1<<25 | 1<<26
+
 // GlibcMask returns which bits of a register, EAX to EDX by number, of an entry of
 // cpu_features may be set on a CPU: in what CPUID answers, and in what of it is usable.
 // Of a register that holds no features, all may; what is not known of the CPU, it has not.
@@ -61,6 +65,9 @@ func GlibcMask(c *xstate.CPU, entry, register int) (present, usable uint32) {
 		if has {
 			usable |= 1 << f.Bit
 		}
+	}
+	if entry == 0 && register == 3 {
+		usable |= BaseEDX
 	}
 	present = usable
 	if word < len(c.Capability) {

@@ -76,8 +76,6 @@ const (
 	// CPUID 1, EAX: bits that are 0 on every CPU.
 	signatureZero = 0xf000c000
 	osxsave       = 1 << 27 // CPUID 1, ECX: the kernel has enabled XSAVE
-	// CPUID 1, EDX: FPU TSC MSR CX8 CMOV MMX FXSR SSE SSE2, which x86-64 has.
-	baseEDX = 1<<0 | 1<<4 | 1<<5 | 1<<8 | 1<<15 | 1<<23 | 1<<24 | 1<<25 | 1<<26
 )
 
 // record is a cpu_features that was found.
@@ -112,7 +110,7 @@ func findFeatures(found []record, b []byte, addr uint64, from, to int) []record 
 
 // isBase reports whether b has at an offset what CPUID 1 answers on an x86-64 CPU.
 func isBase(b []byte, at int) bool {
-	return at >= 0 && at+16 <= len(b) && le32(b[at:])&signatureZero == 0 && le32(b[at+12:])&baseEDX == baseEDX
+	return at >= 0 && at+16 <= len(b) && le32(b[at:])&signatureZero == 0 && le32(b[at+12:])&cpuid.BaseEDX == cpuid.BaseEDX
 }
 
 // layouts returns the record in each layout that it can have. Bytes before and left are

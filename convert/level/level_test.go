@@ -191,6 +191,17 @@ func TestProperties(t *testing.T) {
 	}
 }
 
+// A level of the psABI is a host too: what it does not name, it has not.
+func TestNamedLevels(t *testing.T) {
+	for _, name := range xstate.LevelNames() {
+		host, _ := xstate.ByName(name)
+		p := plan(t, corpus.Images(t, "lp-1"), options(t, "lp-1", host))
+		if err := p.WriteDir(filepath.Join(t.TempDir(), "out"), convert.DirOptions{}); err != nil || p.Refused() {
+			t.Errorf("%s: %v, %v", name, err, p.Refusals)
+		}
+	}
+}
+
 // For the CPU that it was taken on, nothing changes.
 func TestOwnCPU(t *testing.T) {
 	for _, name := range []string{"lp-1", "py-1"} {
