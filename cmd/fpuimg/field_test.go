@@ -35,6 +35,7 @@ var fieldCases = []struct {
 	{"core-without-fpu", "show qemu-user.core", 0, []string{`risky not-recorded: thread 15098`, `the core has no FPU registers of the thread`, `!CRIU`, `!fpuimg convert`, `!hint`}},
 	{"core-without-fpu", "show --json --regs qemu-user.core", 0, []string{`"state": "unknown"`, `!"state": "init"`, `!"fcw"`}},
 	{"core-without-fpu", "check --host=x86-64-v3 qemu-user.core", 1, []string{`x86-64-v3: unknown$`, `!compatible`, `!INIT  `, `!hint`, `!CRIU`}},
+	{"core-without-fpu", "need qemu-user.core", 0, []string{`(?s)not known .*the core has no FPU registers`}},
 	{"core-without-fpu", "show vmcore", 3, []string{`a core of a kernel \(kdump\)`, `!twice`}},
 	{"cpuid-dump-formats", "profile aida64.txt", 0, []string{`"xfeatures_mask": "0xff"`, `"xsave_size": 2688`, `(?s)"opmask",\s+"offset": 1088`, `(?s)"ZMM_Hi256",\s+"offset": 1152`, `(?s)"Hi16_ZMM",\s+"offset": 1664`}},
 	{"cpuid-dump-formats", "profile kcpuid.txt", 0, []string{`"xfeatures_mask": "0xff"`, `"avx512f"`}},

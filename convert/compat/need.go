@@ -91,7 +91,7 @@ func (n *Needer) add(findings []Finding) {
 		switch {
 		case f.Rule == FormatXSave: // a conversion lifts it
 		case f.Rule == ThreadInCode: // here all its ways count as one
-		case f.Rule == CodeUnknown:
+		case f.Rule == CodeUnknown || f.Rule == NotRecorded:
 			n.unknown(f.Reason)
 		case f.Rule == JITCode:
 			n.unknown("code that a program made for its CPU")
