@@ -32,8 +32,8 @@ const (
 // criu/arch/x86/cpu.c:cpu_validate_features); so are the components that are known and
 // the error in xfeatures_mask ([xstate.CPU.CRIUMask]).
 //
-// Of 4.3 there was only the program to go by: its messages about the FPU and the CPU are
-// those of 4.2, and so is what it was seen to do.
+// Of 4.3 there was only Debian's program to go by, which is built without LZ4: its messages
+// about the FPU and the CPU are those of 4.2, and in guests it did what 4.2 does.
 var since = [changesKnown]xstate.Release{
 	// compel/arch/x86/src/lib/cpu.c:compel_cpuid returns for an unknown vendor before it
 	// has looked at any feature, and nobody asks for what it returns.
