@@ -58,6 +58,10 @@ func (t *task) frame(tid int, f facts.Frame) {
 	}
 	gone := f.BV &^ keep &^ f.Dead
 	end := xstate.IntelLayout(common).End(keep)
+	if end > f.Size {
+		t.refuseThread(tid, FrameLive, nil, "the signal frame at %#x has %d bytes, and %s takes %d", f.Address, f.Size, strings.Join(keep.Names(), ", "), end)
+		return
+	}
 	if gone != 0 && !empty(area, gone, f) {
 		t.refuseThread(tid, FrameLive, nil, "the signal frame at %#x holds %s, which goes on where the handler returns, and the host lacks it", f.Address, strings.Join(gone.Names(), ", "))
 		return

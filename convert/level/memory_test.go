@@ -193,6 +193,22 @@ func TestFrame(t *testing.T) {
 	}
 }
 
+// A signal frame that is smaller than what it says to hold is refused.
+func TestSmallFrame(t *testing.T) {
+	const name = "sigh-ymm"
+	o := options(t, name, machine(t, "Haswell"))
+	o.Accept = []level.Exception{{Name: level.CompiledISA}}
+	dir := copied(t, name)
+	p := look(t, dir, o)
+	at := p.Threads[0].Frames[0].Address
+	write(t, dir, p.Memory(), at+480, binary.LittleEndian.AppendUint32(nil, 576)) // xstate_size
+	write(t, dir, p.Memory(), at+512, word(uint64(xstate.Legacy)))
+	write(t, dir, p.Memory(), at+576, []byte("EXPF")) // FP_XSTATE_MAGIC2
+	if got := refusals(plan(t, dir, o)); !slices.Equal(got, []level.Name{level.FrameLive}) {
+		t.Errorf("refused for %v", got)
+	}
+}
+
 // On the heap, a pointer to a function that needs AVX-512, or to a table of such, is a
 // choice that an object keeps: OpenSSL's cipher contexts hold them. On a stack it is
 // what is left of a call.
