@@ -26,14 +26,17 @@
 // For the last two, each program is known to use certain instructions: see
 // program.needs and program.buffer.
 //
-// # Programs of glibc
+// # What check finds in memory
 //
-// TestGlibcVM is a matrix of programs that run with the libc of a suite of Debian, in a
-// root of their own, linked in unlike ways. There fpuimg check looks at the code, with
-// --root: a program dies where it says so, of an instruction that needs what it named,
-// and nowhere else; and where the buffer of lazy binding is said to be too small, the
-// first such call overwrites the stack. The table is out/vm-matrix-glibc.tsv. It takes
-// three machines, or all with FPU_VM_ALL=1, which "make vmtest-all" sets.
+// TestMemoryVM is a matrix of programs of which fpuimg check --root is to foretell all by
+// their dumped memory. Some run with the libc of a suite of Debian, in a root of their
+// own: C programs linked in unlike ways, and python3. Such a program dies where check
+// says that its code does not fit, of an instruction that needs what was named, and
+// nowhere else; and where the buffer of lazy binding is said to be too small, the first
+// such call overwrites the stack. Another is in a signal handler, and loses the registers
+// in its frame where check says so. What does not fit is restored as
+// fpuimg level makes it, too, and lives. The table is out/vm-matrix-memory.tsv. It takes
+// some machines, or all with FPU_VM_ALL=1, which "make vmtest-all" sets.
 //
 // # The CRIU of the guests
 //

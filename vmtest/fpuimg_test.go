@@ -76,6 +76,7 @@ type (
 		Severity   string   `json:"severity"`
 		Components []string `json:"components"`
 		Features   []string `json:"features"`
+		Message    string   `json:"message"`
 	}
 	prediction struct {
 		Outcome string   `json:"outcome"`

@@ -56,6 +56,9 @@ type program struct {
 	// buffer is that it saves registers with XSAVE into a buffer of the size that
 	// was right on the machine it started on.
 	buffer bool
+
+	// memory is that all of this is left to fpuimg check, which looks at its memory.
+	memory bool
 }
 
 // kinds are the programs by name, with the machines whose checkpoints of it

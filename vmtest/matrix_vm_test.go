@@ -456,8 +456,8 @@ func (c *cell) predict() outcome {
 	default:
 		return outcome{refused: "no prediction: " + p.Outcome}
 	}
-	if c.Root != "" {
-		return c.predictByCode(p.Loses)
+	if c.memory {
+		return c.predictByMemory(p.Loses)
 	}
 	var o outcome
 	dumped := c.check(c.dump)

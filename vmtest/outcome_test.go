@@ -15,7 +15,7 @@ import (
 // fpuimg predicts, or what happened.
 type outcome struct {
 	refused string   // the class of CRIU's refusal
-	dies    []string // predicted: the missing instruction sets; happened: the signal
+	dies    []string // predicted: the missing instruction sets, or SIGSEGV; happened: the signal
 	overrun bool     // XSAVE writes over the stack
 	lost    []string // components whose values are gone
 }
@@ -42,6 +42,8 @@ func (o outcome) agrees(happened outcome) bool {
 		return o.refused == happened.refused
 	case happened.refused != "":
 		return false
+	case slices.Equal(o.dies, []string{"SIGSEGV"}):
+		return slices.Equal(happened.dies, o.dies)
 	case len(o.dies) > 0:
 		return slices.Equal(happened.dies, []string{"SIGILL"})
 	}
@@ -150,7 +152,7 @@ func fatalSignal(kernel string, pid int) string {
 		switch {
 		case strings.Contains(m[2], "invalid opcode"):
 			return "SIGILL"
-		case strings.Contains(m[2], "segfault"), strings.Contains(m[2], "general protection"):
+		case strings.Contains(m[2], "segfault"), strings.Contains(m[2], "general protection"), strings.Contains(m[2], "bad frame"):
 			return "SIGSEGV"
 		}
 		return strings.TrimSpace(m[2])
@@ -176,6 +178,8 @@ func TestOutcome(t *testing.T) {
 		{outcome{dies: []string{"avx2"}}, outcome{dies: []string{"SIGILL"}}, true},
 		{outcome{dies: []string{"avx2"}}, outcome{dies: []string{"SIGSEGV"}}, false},
 		{outcome{dies: []string{"avx2"}}, outcome{}, false},
+		{outcome{dies: []string{"SIGSEGV"}}, outcome{dies: []string{"SIGSEGV"}}, true},
+		{outcome{dies: []string{"SIGSEGV"}}, outcome{dies: []string{"SIGILL"}}, false},
 		{outcome{overrun: true}, outcome{overrun: true}, true},
 		{outcome{overrun: true}, outcome{}, false},
 		{outcome{}, outcome{overrun: true}, false},
@@ -207,8 +211,9 @@ func TestFatalSignal(t *testing.T) {
 	const kernel = `traps: fpuhold[100000] trap invalid opcode ip:401234 sp:7ffc0 error:0 in fpuhold[401000+3000]
 lazycall[100103]: segfault at 7f0 ip 00007f sp 00007f error 4 in libc.so.6[7f0+195000]
 traps: lazycall[100200] general protection fault ip:7f sp:7f error:0 in ld-linux-x86-64.so.2[7f0+26000]
+fpuhold[100300] bad frame in rt_sigreturn frame:7ffc0 ip:401000 sp:7ffc8 orax:ffffffffffffffff in fpuhold[401000+3000]
 `
-	for pid, want := range map[int]string{100000: "SIGILL", 100100: "SIGSEGV", 100200: "SIGSEGV", 100300: "gone"} {
+	for pid, want := range map[int]string{100000: "SIGILL", 100100: "SIGSEGV", 100200: "SIGSEGV", 100300: "SIGSEGV", 100400: "gone"} {
 		if got := fatalSignal(kernel, pid); got != want {
 			t.Errorf("process %d: got %s, want %s", pid, got, want)
 		}

@@ -148,9 +148,22 @@ func TestFPUHold(t *testing.T) {
 	}
 }
 
+// The registers are in the frame of the handler, and hold when it has returned.
+func TestFPUHoldSignal(t *testing.T) {
+	p := build(t)
+	dir := t.TempDir()
+	status, goFile := filepath.Join(dir, "status"), filepath.Join(dir, "go")
+	time.AfterFunc(300*time.Millisecond, func() { os.WriteFile(goFile, nil, 0o644) })
+	for _, tick := range run(t, 8, 1, status, p.FPUHold, "-s", goFile, "auto", status) {
+		if !tick.OK() {
+			t.Errorf("got %q", tick)
+		}
+	}
+}
+
 func TestFPUHoldUsage(t *testing.T) {
 	p := build(t)
-	for _, args := range [][]string{{}, {"sse"}, {"nonsense", "/dev/null"}, {"sse", "/dev/null", "0"}, {"sse", "/dev/null", "1", "1", "1"}} {
+	for _, args := range [][]string{{}, {"sse"}, {"nonsense", "/dev/null"}, {"sse", "/dev/null", "0"}, {"sse", "/dev/null", "1", "1", "1"}, {"-s", "sse", "/dev/null"}} {
 		err := exec.Command(p.FPUHold, args...).Run()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 2 {
