@@ -209,6 +209,25 @@ func TestSmallFrame(t *testing.T) {
 	}
 }
 
+// A program whose functions were chosen by a record that is not found is refused, a static
+// one too, whatever is accepted.
+func TestNoRecord(t *testing.T) {
+	for _, name := range []string{"lp-1", "lpst-1", "lpstpie-1"} {
+		o := options(t, name, machine(t, "Haswell"))
+		o.Accept = []level.Exception{{Name: level.OwnDispatch}, {Name: level.CompiledISA}}
+		dir := copied(t, name)
+		for _, w := range plan(t, dir, o).Tasks[0].Words {
+			if w.What == level.CPUFeatures { // ECX of CPUID 1; EAX and what it tells stand before
+				write(t, dir, look(t, dir, o).Memory(), w.Address-28, make([]byte, 28))
+				break
+			}
+		}
+		if got := refusals(plan(t, dir, o)); !slices.Equal(got, []level.Name{level.GlibcUnknown}) {
+			t.Errorf("%s: refused for %v", name, got)
+		}
+	}
+}
+
 // On the heap, a pointer to a function that needs AVX-512, or to a table of such, is a
 // choice that an object keeps: OpenSSL's cipher contexts hold them. On a stack it is
 // what is left of a call.

@@ -188,9 +188,10 @@ func (t *task) gone(needs []string) []string {
 	})
 }
 
-// hasGlibc reports whether an object is a part of glibc.
+// hasGlibc reports whether an object is a part of glibc, or has resolvers as a static
+// program has: no other libc runs them.
 func (t *task) hasGlibc() bool {
-	return slices.ContainsFunc(t.Objects, func(o *facts.Object) bool {
+	return len(t.Resolvers()) > 0 || slices.ContainsFunc(t.Objects, func(o *facts.Object) bool {
 		name := base(o)
 		return strings.HasPrefix(name, "libc.so.6") || strings.HasPrefix(name, "libc-2.") || strings.HasPrefix(name, "ld-linux-x86-64.so")
 	})
