@@ -92,16 +92,15 @@ func TestField(t *testing.T) {
 	for _, tt := range fieldCases {
 		seen[tt.dir] = true
 		for name, dir := range dirs {
+			args := strings.Fields(tt.args)
+			if name == "shared" { // a copy without links and bzip2, which are made here
+				_, err := os.Stat(filepath.Join(dir, tt.dir, args[len(args)-1]))
+				if _, lerr := os.Readlink(filepath.Join(dir, tt.dir, "link.json")); err != nil || lerr != nil && strings.Contains(tt.args, "link.") {
+					continue
+				}
+			}
 			t.Run(name+"/"+tt.dir, func(t *testing.T) {
 				t.Chdir(filepath.Join(dir, tt.dir))
-				args := strings.Fields(tt.args)
-				_, err := os.Stat(args[len(args)-1])
-				if _, lerr := os.Readlink("link.json"); err != nil || lerr != nil && strings.Contains(tt.args, "link.") {
-					if name == "made" {
-						t.Fatal(err, lerr)
-					}
-					t.Skip("not among these files")
-				}
 				var out, errs bytes.Buffer
 				code := run(args, nil, &out, &errs)
 				all := out.String() + errs.String()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // live is a program that runs, its memory, and the IRELATIVE slots of its objects.
@@ -123,7 +124,7 @@ func start(t *testing.T, env ...string) *live {
 // memory of another.
 func TestResolveLive(t *testing.T) {
 	if _, err := os.Stat("/lib64/ld-linux-x86-64.so.2"); errors.Is(err, os.ErrNotExist) {
-		t.Skip("the machine has no glibc")
+		testcmd.Lack(t, "the machine has no glibc")
 	}
 	tables := map[string]bool{}
 	var base *live
@@ -184,7 +185,7 @@ func TestResolveLive(t *testing.T) {
 // lacks, whatever CPU it starts on.
 func TestTunables(t *testing.T) {
 	if _, err := os.Stat("/lib64/ld-linux-x86-64.so.2"); errors.Is(err, os.ErrNotExist) {
-		t.Skip("the machine has no glibc")
+		testcmd.Lack(t, "the machine has no glibc")
 	}
 	chosen := map[string]bool{}
 	for _, name := range xstate.LevelNames() {
