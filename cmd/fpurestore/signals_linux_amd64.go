@@ -48,6 +48,13 @@ func catch() (ctx context.Context, hold func(bool), release func()) {
 			signal.Notify(c.ch, s)
 		}
 	}
+	// Each thread that stops would run Go's handler while all of them wait.
+	if old := sigaction(unix.SIGCHLD, nil); old.handler != ignored {
+		c.old[unix.SIGCHLD] = old
+		quiet := *old
+		quiet.flags |= noChildStop
+		sigaction(unix.SIGCHLD, &quiet)
+	}
 	// A write to a closed pipe is an error, and not the end.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	go func() {
@@ -73,7 +80,7 @@ func (c *caught) release() {
 	signal.Stop(c.ch)
 	close(c.ch)
 	<-c.done
-	for s, old := range c.old { // Go leaves its handler for these, and drops them
+	for s, old := range c.old { // of those that stop, Go leaves its handler, and drops them
 		sigaction(s, old)
 	}
 	if c.stop != 0 {
@@ -84,7 +91,10 @@ func (c *caught) release() {
 // action is the kernel's struct sigaction.
 type action struct{ handler, flags, restorer, mask uint64 }
 
-const ignored = 1 // SIG_IGN
+const (
+	ignored     = 1 // SIG_IGN
+	noChildStop = 1 // SA_NOCLDSTOP
+)
 
 // sigaction returns what a signal does, and sets it if it is given.
 func sigaction(s syscall.Signal, set *action) *action {
