@@ -26,7 +26,7 @@ func regset(request, tid, nt int, buf []byte) (int, error) {
 	}
 	iov := unix.Iovec{Base: &buf[0]}
 	iov.SetLen(len(buf))
-	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), uintptr(nt), uintptr(unsafe.Pointer(&iov)), 0, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), uintptr(nt), uintptr(unsafe.Pointer(&iov)), 0, 0)
 	runtime.KeepAlive(buf)
 	if errno != 0 {
 		return 0, errno
