@@ -75,7 +75,7 @@ func (t *Tracer) ReadShadowStack(tid int) (ssp uint64, ok bool, err error) {
 }
 
 // Swap gives each thread in areas its new state: it reads the old state of
-// all, writes the new state of all, then reads all of it back and compares.
+// all, writes the new state of each, reads it back and compares.
 // Two states are equal if every register is: the padding of ST0-7, MXCSR_MASK,
 // bytes 416-511 and gaps do not count, a component whose XSTATE_BV bit is
 // clear counts as INIT whatever its bytes, and XSTATE_BV itself counts.
@@ -108,16 +108,27 @@ func (t *Tracer) Swap(areas map[int]Area) error {
 			return err
 		}
 	}
+	one := make(map[int]*thread) // of each process
 	for i, th := range threads {
-		if err := t.write(th, areas[th.tid]); err != nil {
+		err := t.write(th, areas[th.tid])
+		if err == nil {
+			err = t.verify(th, areas[th.tid])
+		}
+		if err != nil {
 			// A refused write changes nothing, but then a write that went
 			// wrong in another way might have.
 			return t.putBack(threads[:i+1], old, err)
 		}
+		one[th.pid] = th
 	}
-	// Only now, so that the last look at each thread comes after the last
-	// write: a process killed in between fails the whole.
-	for _, th := range threads {
+	// A look at each process after the last write: one killed in between fails the whole.
+	// SIGKILL takes all threads of a process out of their stop at once, and nothing takes
+	// out a single one (kernel/signal.c: complete_signal).
+	for _, pid := range t.pids {
+		th := one[pid]
+		if th == nil {
+			continue
+		}
 		if err := t.verify(th, areas[th.tid]); err != nil {
 			return t.putBack(threads, old, err)
 		}

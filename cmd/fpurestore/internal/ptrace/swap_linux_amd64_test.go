@@ -311,10 +311,18 @@ func TestReadBackDiffers(t *testing.T) {
 // TestKilledMidway kills one of two processes before each register access in
 // turn: the other gets its old state back.
 func TestKilledMidway(t *testing.T) {
-	a := start(t, "-n", "3", "-mode", "futex", "-full")
-	want := a.given()
+	t.Run("first", func(t *testing.T) { killMidway(t, true) })
+	t.Run("last", func(t *testing.T) { killMidway(t, false) })
+}
+
+// killMidway kills the process that is written first or last.
+func killMidway(t *testing.T, first bool) {
 	for at := 1; ; at++ {
-		b := start(t, "-n", "3", "-mode", "futex")
+		a, b := start(t, "-n", "3", "-mode", "futex", "-full"), start(t, "-n", "3", "-mode", "futex", "-full")
+		if first {
+			a, b = b, a
+		}
+		want := a.given()
 		f := &faulty{Backend: NewSystem()}
 		tr, err := OpenBackend(f, a.PID, b.PID)
 		if err != nil {
@@ -329,13 +337,16 @@ func TestKilledMidway(t *testing.T) {
 			}
 			areas[tid] = Area{area.Set, flip(area.Data)}
 		}
-		accesses := 0
+		accesses, writes := 0, 0 // writes: since it was killed
 		f.before = func(_ int, name string) {
 			if name != "GetRegset" && name != "SetRegset" {
 				return
 			}
 			if accesses++; accesses == at {
 				kill(t, b.PID, unix.SIGKILL)
+			}
+			if accesses >= at && name == "SetRegset" {
+				writes++
 			}
 		}
 		err = tr.Swap(areas)
@@ -345,6 +356,8 @@ func TestKilledMidway(t *testing.T) {
 			t.Error(err)
 		}
 		switch {
+		case err == nil && writes > 0:
+			t.Errorf("access %d: killed before the last write, and nobody noticed", at)
 		case err == nil:
 			// Killed after the last look at it, or not at all.
 			for tid := range want {
@@ -359,6 +372,7 @@ func TestKilledMidway(t *testing.T) {
 		}
 		a.untraced()
 		a.expect(want)
+		a.end()
 		b.end()
 		if t.Failed() {
 			t.FailNow()
