@@ -13,7 +13,7 @@ import (
 )
 
 // archive makes a new archive of one, all of its checkpoints or none.
-func (d *destination) archive(s *cli.IO, path string, found []checkpoint.Found, begin func(*checkpoint.Checkpoint) (work, error)) (cli.Exit, works, error) {
+func (d *destination) archive(s *cli.IO, path string, found []checkpoint.Found, m maker) (cli.Exit, works, error) {
 	var all works
 	failed := func(err error) (cli.Exit, works, error) { return cli.Damaged, all, err }
 	file, err := d.archiveInput(path, found)
@@ -32,7 +32,7 @@ func (d *destination) archive(s *cli.IO, path string, found []checkpoint.Found, 
 	var errs []error
 	changed, refused := false, false
 	for _, f := range found {
-		w, err := begin(f.Checkpoint)
+		w, err := m.begin(s, path, f.Checkpoint)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -48,7 +48,7 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 			return 0, err
 		}
 		defer o.code.close()
-		return o.each(s, args)
+		return o.each(s, &o, "fpuimg.convert/1", args)
 	}
 }
 
@@ -120,35 +120,6 @@ func (o *convertOptions) command(path string) string {
 	return strings.Join(append(words, view.Path(path)), " ")
 }
 
-// each converts what the paths hold.
-func (o *convertOptions) each(s *cli.IO, paths []string) (cli.Exit, error) {
-	code := cli.OK
-	doc := convertDoc{Schema: "fpuimg.convert/1", Images: []convertImage{}}
-	for _, path := range paths {
-		c, all, err := o.run(s, path, o.begin)
-		if usage, ok := errors.AsType[*cli.UsageError](err); ok {
-			return 0, usage
-		}
-		for _, w := range all.list {
-			doc.Images = append(doc.Images, w.(*conversion).image)
-		}
-		if err != nil {
-			s.Error(err)
-			s.Hint(o.hint(path, err))
-			c = cli.Damaged
-			if all.failed == nil {
-				doc.Images = append(doc.Images, newConvertImage(path))
-			}
-			doc.Images[len(doc.Images)-1].Error = newErrorDoc(path, err)
-		}
-		code = cli.Worst(code, c)
-	}
-	if o.json {
-		return code, s.WriteJSON(doc)
-	}
-	return code, nil
-}
-
 // conversion is the work on one checkpoint.
 type conversion struct {
 	*convert.Plan
@@ -156,12 +127,11 @@ type conversion struct {
 	image convertImage
 }
 
-func newConvertImage(path string) convertImage {
-	return convertImage{Path: path, Findings: []view.FindingDoc{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
+func (o *convertOptions) none(path string, err *errorDoc) any {
+	return convertImage{Path: path, Error: err, Findings: []view.FindingDoc{}, CPUInfo: []fieldDoc{}, Threads: []convertThread{}}
 }
 
-// begin works out the conversion of one checkpoint.
-func (o *convertOptions) begin(ckpt *checkpoint.Checkpoint) (work, error) {
+func (o *convertOptions) begin(_ *cli.IO, _ string, ckpt *checkpoint.Checkpoint) (work, error) {
 	options := convert.Options{Target: o.target, Policy: compat.Policy{Force: o.force, KeepCPUInfo: o.keepCPUInfo}}
 	if o.code.roots != nil {
 		var threads []codec.Thread
@@ -176,14 +146,14 @@ func (o *convertOptions) begin(ckpt *checkpoint.Checkpoint) (work, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conversion{plan, o, newConvertImage(ckpt.Path)}
-	c.image.fill(plan, o.advice(plan))
-	return c, nil
+	return &conversion{plan, o, newConvertImage(plan, o.advice(plan))}, nil
 }
 
 func (c *conversion) plan() *convert.Plan { return c.Plan }
 func (c *conversion) changed() bool       { return c.Changed() }
 func (c *conversion) refused() bool       { return c.Refused() }
+func (c *conversion) doc() any            { return c.image }
+func (c *conversion) fail(err *errorDoc)  { c.image.Error = err }
 func (c *conversion) warn(s *cli.IO)      { view.Losses(s, c.Checkpoint.Path, c.o.dryRun, c.Threads) }
 
 func (c *conversion) written(out string) {
@@ -234,12 +204,7 @@ func printField(s *cli.IO, c convert.FieldChange) {
 	fmt.Fprintf(s.Out, "cpuinfo.img %s: %s -> %s\n", c.Field, cmp.Or(c.From, "absent"), cmp.Or(c.To, "absent"))
 }
 
-// The JSON document of schema fpuimg.convert/1.
-type convertDoc struct {
-	Schema string         `json:"schema"`
-	Images []convertImage `json:"images"`
-}
-
+// convertImage is an image in the JSON document of schema fpuimg.convert/1.
 type convertImage struct {
 	Path     string            `json:"path"`
 	Output   *string           `json:"output"`
@@ -265,11 +230,15 @@ type convertThread struct {
 	Lost    []view.LossDoc   `json:"lost"`
 }
 
-func (img *convertImage) fill(plan *convert.Plan, a view.Advice) {
-	img.Verdict = &plan.Verdict
-	img.Changed = plan.Changed() && !plan.Refused()
-	img.Findings = a.FindingDocs(view.AllFindings(plan.Threads, plan.Findings))
-	img.CPUInfo, img.Threads = fieldDocs(plan.CPUInfo), convertThreads(plan.Threads)
+func newConvertImage(plan *convert.Plan, a view.Advice) convertImage {
+	return convertImage{
+		Path:     plan.Checkpoint.Path,
+		Verdict:  &plan.Verdict,
+		Changed:  plan.Changed() && !plan.Refused(),
+		Findings: a.FindingDocs(view.AllFindings(plan.Threads, plan.Findings)),
+		CPUInfo:  fieldDocs(plan.CPUInfo),
+		Threads:  convertThreads(plan.Threads),
+	}
 }
 
 // fieldDocs are the changed fields of cpuinfo.img in JSON.

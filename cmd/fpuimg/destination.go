@@ -78,6 +78,16 @@ func (d *destination) options() (words []string) {
 	return words
 }
 
+// maker is a verb that makes something of checkpoints: its options.
+type maker interface {
+	// begin works out what is to be made of a checkpoint that path holds.
+	begin(s *cli.IO, path string, ckpt *checkpoint.Checkpoint) (work, error)
+	// none is what JSON says of a path in which no checkpoint was begun.
+	none(path string, err *errorDoc) any
+	// hint says what to do about an error.
+	hint(path string, err error) string
+}
+
 // work is what a verb makes of one checkpoint.
 type work interface {
 	plan() *convert.Plan
@@ -90,6 +100,8 @@ type work interface {
 	// written notes where the result is; "" that there is none, since another checkpoint
 	// of the archive is refused.
 	written(out string)
+	fail(err *errorDoc)
+	doc() any // what JSON says of it
 }
 
 // works are what is made of all that a path holds.
@@ -99,8 +111,42 @@ type works struct {
 	failed work
 }
 
+// each makes something of what the paths hold, and with --json a document of the schema.
+func (d *destination) each(s *cli.IO, m maker, schema string, paths []string) (cli.Exit, error) {
+	code := cli.OK
+	images := []any{}
+	for _, path := range paths {
+		c, all, err := d.run(s, path, m)
+		if usage, ok := errors.AsType[*cli.UsageError](err); ok {
+			return 0, usage
+		}
+		if err != nil {
+			s.Error(err)
+			s.Hint(m.hint(path, err))
+			c = cli.Damaged
+			if all.failed != nil {
+				all.failed.fail(newErrorDoc(path, err))
+			}
+		}
+		for _, w := range all.list {
+			images = append(images, w.doc())
+		}
+		if err != nil && all.failed == nil {
+			images = append(images, m.none(path, newErrorDoc(path, err)))
+		}
+		code = cli.Worst(code, c)
+	}
+	if d.json {
+		return code, s.WriteJSON(struct {
+			Schema string `json:"schema"`
+			Images []any  `json:"images"`
+		}{schema, images})
+	}
+	return code, nil
+}
+
 // run makes something of all that a path holds.
-func (d *destination) run(s *cli.IO, path string, begin func(*checkpoint.Checkpoint) (work, error)) (cli.Exit, works, error) {
+func (d *destination) run(s *cli.IO, path string, m maker) (cli.Exit, works, error) {
 	none := func(err error) (cli.Exit, works, error) { return cli.Damaged, works{}, err }
 	var lock *convert.Lock // in place it is held from here on
 	if path != "-" && !d.dryRun {
@@ -125,7 +171,7 @@ func (d *destination) run(s *cli.IO, path string, begin func(*checkpoint.Checkpo
 		return none(err)
 	}
 	if all[0].Err != nil || all[0].Checkpoint.Archive() != nil {
-		return d.archive(s, path, all, begin)
+		return d.archive(s, path, all, m)
 	}
 	if d.compress != "" {
 		return none(&cli.UsageError{Err: fmt.Errorf("%s: --compress goes with an archive", path), Hint: "leave out --compress"})
@@ -137,7 +183,7 @@ func (d *destination) run(s *cli.IO, path string, begin func(*checkpoint.Checkpo
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 && ckpt.Image != "" {
 		return none(fmt.Errorf("%s: a link, and %s takes the image itself, %s", path, strings.TrimPrefix(d.verb, "fpuimg "), ckpt.Files.Label(ckpt.Image)))
 	}
-	w, err := begin(ckpt)
+	w, err := m.begin(s, path, ckpt)
 	if err != nil {
 		return none(err)
 	}

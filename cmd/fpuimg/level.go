@@ -44,7 +44,7 @@ func setupLevel(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 		}
 		defer o.code.close()
 		o.level.Roots = o.code.roots
-		return o.each(s, args)
+		return o.each(s, &o, "fpuimg.level/1", args)
 	}
 }
 
@@ -97,45 +97,14 @@ func (o *levelOptions) complete(s *cli.IO, args []string) error {
 	return nil
 }
 
-// each levels what the paths hold.
-func (o *levelOptions) each(s *cli.IO, paths []string) (cli.Exit, error) {
-	code := cli.OK
-	doc := levelDoc{Schema: "fpuimg.level/1", Images: []levelImage{}}
-	for _, path := range paths {
-		o.level.Progress = s.Progress(path + ": looked through")
-		c, all, err := o.run(s, path, o.begin)
-		if usage, ok := errors.AsType[*cli.UsageError](err); ok {
-			return 0, usage
-		}
-		for _, w := range all.list {
-			doc.Images = append(doc.Images, w.(*levelling).image)
-		}
-		if err != nil {
-			s.Error(err)
-			s.Hint(o.advise(path, err))
-			c = cli.Damaged
-			if all.failed == nil {
-				doc.Images = append(doc.Images, newLevelImage(path))
-			}
-			doc.Images[len(doc.Images)-1].Error = newErrorDoc(path, err)
-		}
-		code = cli.Worst(code, c)
-	}
-	if o.json {
-		return code, s.WriteJSON(doc)
-	}
-	return code, nil
-}
-
-// advise says what to do about an error.
-func (o *levelOptions) advise(path string, err error) string {
+func (o *levelOptions) hint(path string, err error) string {
 	switch {
 	case errors.Is(err, level.ErrNoMemory):
 		return "fpuimg convert --host takes registers alone"
 	case errors.Is(err, level.ErrHost):
 		return "take a profile on that machine: fpuimg profile -o FILE"
 	}
-	return o.hint(path, err)
+	return o.destination.hint(path, err)
 }
 
 // levelling is the work on one checkpoint.
@@ -145,7 +114,14 @@ type levelling struct {
 	image levelImage
 }
 
-func (o *levelOptions) begin(ckpt *checkpoint.Checkpoint) (work, error) {
+func (o *levelOptions) none(path string, err *errorDoc) any {
+	img := newLevelImage(path)
+	img.Error = err
+	return img
+}
+
+func (o *levelOptions) begin(s *cli.IO, path string, ckpt *checkpoint.Checkpoint) (work, error) {
+	o.level.Progress = s.Progress(path + ": looked through")
 	plan, err := level.NewPlan(ckpt, o.level)
 	if err != nil {
 		return nil, err
@@ -158,6 +134,8 @@ func (o *levelOptions) begin(ckpt *checkpoint.Checkpoint) (work, error) {
 func (l *levelling) plan() *convert.Plan { return l.Plan.Plan }
 func (l *levelling) changed() bool       { return l.Plan.Changed() }
 func (l *levelling) refused() bool       { return l.Plan.Refused() }
+func (l *levelling) doc() any            { return l.image }
+func (l *levelling) fail(err *errorDoc)  { l.image.Error = err }
 func (l *levelling) warn(*cli.IO)        {}
 
 func (l *levelling) written(out string) {
@@ -266,12 +244,7 @@ func (l *levelling) report(s *cli.IO) {
 	}
 }
 
-// The JSON document of schema fpuimg.level/1.
-type levelDoc struct {
-	Schema string       `json:"schema"`
-	Images []levelImage `json:"images"`
-}
-
+// levelImage is an image in the JSON document of schema fpuimg.level/1.
 type levelImage struct {
 	Path     string            `json:"path"`
 	Output   *string           `json:"output"`
