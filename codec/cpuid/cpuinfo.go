@@ -101,8 +101,8 @@ func fromPrinted(c *xstate.CPU, printed []string) {
 	var usable xstate.Features
 	if *c.XSave {
 		usable = xstate.Legacy
-		for f := range (xstate.Known &^ xstate.Legacy).All() {
-			if comp := f.Component(); !comp.Supervisor && has(f.Flag()) && (f != xstate.PKRU || has("ospke")) {
+		for f := range (xstate.User() &^ xstate.Legacy).All() {
+			if has(f.Flag()) && (f != xstate.PKRU || has("ospke")) {
 				usable |= f.Mask()
 			}
 		}
@@ -117,10 +117,8 @@ func fromPrinted(c *xstate.CPU, printed []string) {
 // what depends on them: their instructions fault.
 func usableFlags(flags []string, usable xstate.Features) []string {
 	var off []string
-	for f := range (xstate.Known &^ xstate.Legacy &^ usable).All() {
-		if !f.Component().Supervisor {
-			off = append(off, f.Flag())
-		}
+	for f := range (xstate.User() &^ xstate.Legacy &^ usable).All() {
+		off = append(off, f.Flag())
 	}
 	return xstate.WithoutFlags(flags, off...)
 }

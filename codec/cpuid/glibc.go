@@ -34,8 +34,13 @@ func GlibcLeaf(entry int) (leaf Leaf, ok bool) {
 // glibcWords are the words of [xstate.Flag] that an entry of cpu_features holds, in the
 // order EAX to EDX; none holds something else.
 var glibcWords = [...][4]int{
-	{none, none, 4, 0}, {none, 9, 11, 18}, {none, none, 6, 1}, {10, none, none, none}, {none, 17, none, none}, {none, 13, none, none},
-	{word71EAX, none, none, word71EDX},
+	{none, none, xstate.Word1ECX, xstate.Word1EDX},
+	{none, xstate.Word7EBX, xstate.Word7ECX, xstate.Word7EDX},
+	{none, none, xstate.Word8000_0001C, xstate.Word8000_0001D},
+	{xstate.WordD1EAX, none, none, none},
+	{none, xstate.Word8000_0007B, none, none},
+	{none, xstate.Word8000_0008B, none, none},
+	{xstate.Word71EAX, none, none, xstate.Word71EDX},
 }
 
 const none = -1

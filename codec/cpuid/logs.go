@@ -29,10 +29,7 @@ func (known facts) fill(c *xstate.CPU) {
 
 // components adds the flags of the user components: those of set are there.
 func (known facts) components(set, judged xstate.Features) {
-	for f := range (xstate.Known & judged).All() {
-		if f.Component().Supervisor {
-			continue
-		}
+	for f := range (xstate.User() & judged).All() {
 		known[f.Flag()] = set.Has(f)
 		if f == xstate.PKRU {
 			known["ospke"] = set.Has(f)
@@ -43,7 +40,7 @@ func (known facts) components(set, judged xstate.Features) {
 // areaSize is the size of an XSAVE area, nil if it can be none.
 func areaSize(digits string, base int) *uint32 {
 	size, _ := strconv.ParseUint(digits, base, 32)
-	if size < minXSave || size > maxXSave {
+	if size < xstate.MinArea || size > maxXSave {
 		return nil
 	}
 	return new(uint32(size))
@@ -131,12 +128,7 @@ func parseKernelLog(lines []string) (*xstate.CPU, error) {
 	known := facts{}
 	enabled := func(digits string) {
 		v, _ := strconv.ParseUint(digits, 16, 64)
-		set := xstate.Features(v) & xstate.Known
-		for f := range set.All() {
-			if f.Component().Supervisor {
-				set &^= f.Mask()
-			}
-		}
+		set := xstate.Features(v) & xstate.User()
 		c.XFeatures, c.XSave, c.FXSave = &set, new(true), new(true)
 		known["xsave"], known["osxsave"] = true, true
 		known.components(set, xstate.Known)

@@ -144,9 +144,9 @@ func changeState(c *xstate.CPU, on, off []string) {
 		usable, hw = usable|xstate.Legacy, hw|xstate.Legacy
 	}
 	changed := changes("osxsave")
-	for f := range (xstate.Known &^ xstate.Legacy).All() {
+	for f := range (xstate.User() &^ xstate.Legacy).All() {
 		switch {
-		case f.Component().Supervisor || !changes(f.Flag()):
+		case !changes(f.Flag()):
 			continue
 		case slices.Contains(on, f.Flag()):
 			usable, hw = usable|f.Mask(), hw|f.Mask()

@@ -120,7 +120,6 @@ const (
 	maxProfile   = 1 << 20 // bytes of JSON
 	maxName      = 256     // bytes of a name
 	maxFlags     = 2048
-	minXSave     = 512 + 64   // bytes of an XSAVE area: legacy area and header
 	maxXSave     = 1 << 20    // bytes
 	maxFamily    = 0xf + 0xff // SDM vol. 2, CPUID: family plus extended family
 	maxModel     = 0xff
@@ -321,8 +320,8 @@ func (p *Profile) checkXSave() error {
 		name string
 		size *uint32
 	}{{"xsave_size", p.XSaveSize}, {"xsave_size_max", p.XSaveSizeMax}} {
-		if f.size != nil && *f.size != 0 && (*f.size < minXSave || *f.size > maxXSave) {
-			return badField(f.name, "%d bytes: not in %d..%d", *f.size, minXSave, maxXSave)
+		if f.size != nil && *f.size != 0 && (*f.size < xstate.MinArea || *f.size > maxXSave) {
+			return badField(f.name, "%d bytes: not in %d..%d", *f.size, xstate.MinArea, maxXSave)
 		}
 	}
 	if p.XSaveSize != nil && p.XSaveSizeMax != nil && *p.XSaveSize > *p.XSaveSizeMax {
@@ -373,9 +372,9 @@ func (at *Component) check(field string, end int) error {
 			return badField(field, "%s has %d bytes, not %d", c.Name, c.Size, at.Size)
 		}
 	}
-	if at.Size < 1 || at.Size > maxXSave || at.Offset < minXSave || at.Offset > maxXSave || at.Offset+at.Size > end {
+	if at.Size < 1 || at.Size > maxXSave || at.Offset < xstate.MinArea || at.Offset > maxXSave || at.Offset+at.Size > end {
 		return badField(field, "%s: bytes %d to %d+%d do not lie in the extended region, %d to %d",
-			at.Name, at.Offset, at.Offset, at.Size, minXSave, end)
+			at.Name, at.Offset, at.Offset, at.Size, xstate.MinArea, end)
 	}
 	return nil
 }

@@ -36,14 +36,6 @@ const (
 	bitLM      = 1 << 29
 )
 
-// Words of [xstate.Flag] that CRIU does not record.
-const (
-	word71EAX  = 19
-	word71EDX  = 20
-	wordKernel = 21
-	numWords   = 22
-)
-
 // CPU builds the model of the CPU that q asks. The MXCSR mask stays unknown: no
 // CPUID leaf has it. Flags are those that Linux would print if it used all that
 // XCR0 allows.
@@ -55,14 +47,14 @@ func CPU(q Querier) *xstate.CPU {
 		family, model, stepping := signature(r.eax1)
 		cpu.Family, cpu.Model, cpu.Stepping = &family, &model, &stepping
 	}
-	if w.known[0] {
-		cpu.FXSave = new(w.has(0, bitFXSR))
+	if w.known[xstate.Word1EDX] {
+		cpu.FXSave = new(w.has(xstate.Word1EDX, bitFXSR))
 	}
 	hw, listed := r.leaf(leafXState, 0)
-	xsave, xsaveKnown := w.has(4, bitXSAVE), w.known[4] || w.has(4, bitXSAVE)
-	enabled := xsaveKnown && !xsave || w.known[4] || w.has(4, bitOSXSAVE) // whether it is, is known
+	xsave, xsaveKnown := w.has(xstate.Word1ECX, bitXSAVE), w.known[xstate.Word1ECX] || w.has(xstate.Word1ECX, bitXSAVE)
+	enabled := xsaveKnown && !xsave || w.known[xstate.Word1ECX] || w.has(xstate.Word1ECX, bitOSXSAVE) // whether it is, is known
 	if enabled {
-		cpu.XSave = new(xsave && w.has(4, bitOSXSAVE))
+		cpu.XSave = new(xsave && w.has(xstate.Word1ECX, bitOSXSAVE))
 	}
 	switch {
 	case xsaveKnown && !xsave: // known to be nothing, as CRIU records it
@@ -104,10 +96,8 @@ func flags(w *wordSet, usable *xstate.Features) (has, unknown []string) {
 	has = w.flags()
 	state := map[string]bool{} // flags of components
 	if usable != nil {
-		for f := range (xstate.Known &^ xstate.Legacy).All() {
-			if !f.Component().Supervisor {
-				state[f.Flag()] = usable.Has(f)
-			}
+		for f := range (xstate.User() &^ xstate.Legacy).All() {
+			state[f.Flag()] = usable.Has(f)
 		}
 		for name, on := range state {
 			if f, _ := xstate.LookupFlag(name); on && !w.known[f.Word] {
@@ -229,7 +219,7 @@ func regBytes(regs ...uint32) []byte {
 // wordSet is the words of [xstate.Flag], and which of them are known.
 type wordSet struct {
 	words []uint32
-	known [numWords]bool
+	known [xstate.FlagWords]bool
 }
 
 // whole reports whether all words are known, as of a CPU that is asked itself.
@@ -240,86 +230,86 @@ func (w *wordSet) has(word int, bit uint32) bool { return w.words[word]&bit != 0
 // flags returns the names of the flags that are set. XSAVE counts as enabled unless
 // the words deny it.
 func (w *wordSet) flags() []string {
-	if w.known[4] || w.has(4, bitOSXSAVE) {
+	if w.known[xstate.Word1ECX] || w.has(xstate.Word1ECX, bitOSXSAVE) {
 		return xstate.FlagsOf(w.words)
 	}
 	sure := slices.Clone(w.words)
-	sure[4] |= bitOSXSAVE
+	sure[xstate.Word1ECX] |= bitOSXSAVE
 	return slices.DeleteFunc(xstate.FlagsOf(sure), func(name string) bool { return name == "osxsave" })
 }
 
 // words reads the feature words: first CRIU's, exactly as it fills and edits them
 // (compel/arch/x86/src/lib/cpu.c, compel_cpuid), then those that it does not read.
 func (r *reader) words() *wordSet {
-	w := &wordSet{words: make([]uint32, numWords)}
+	w := &wordSet{words: make([]uint32, xstate.FlagWords)}
 	for i := range w.known {
 		w.known[i] = true
 	}
 	set := func(known bool, word int, v uint32) { w.words[word], w.known[word] = v, known }
 	one, ok := r.leaf(leafFeatures, 0)
-	set(ok, 4, one.ECX)
-	set(ok, 0, one.EDX)
+	set(ok, xstate.Word1ECX, one.ECX)
+	set(ok, xstate.Word1EDX, one.EDX)
 	six, ok := r.leaf(6, 0)
-	set(ok, 14, six.EAX)
+	set(ok, xstate.Word6EAX, six.EAX)
 	seven, ok := r.leaf(leafStruct, 0)
-	set(ok, 9, seven.EBX)
-	set(ok, 11, seven.ECX)
-	set(ok, 18, seven.EDX)
+	set(ok, xstate.Word7EBX, seven.EBX)
+	set(ok, xstate.Word7ECX, seven.ECX)
+	set(ok, xstate.Word7EDX, seven.EDX)
 	var sub Regs
 	if ok && seven.EAX >= 1 {
 		sub, ok = r.leaf(leafStruct, 1)
 	}
-	set(ok, word71EAX, sub.EAX)
-	set(ok, word71EDX, sub.EDX)
+	set(ok, xstate.Word71EAX, sub.EAX)
+	set(ok, xstate.Word71EDX, sub.EDX)
 	d, ok := r.leaf(leafXState, 1)
-	set(ok, 10, d.EAX)
+	set(ok, xstate.WordD1EAX, d.EAX)
 	// What a kernel with CONFIG_X86_USER_SHADOW_STACK makes of it: user_shstk.
-	set(ok, wordKernel, d.ECX>>xstate.CETUser&1)
+	set(ok, xstate.WordKernel, d.ECX>>xstate.CETUser&1)
 	qos, ok := r.leaf(0xf, 0)
-	set(ok, 16, qos.EDX)
+	set(ok, xstate.WordF0EDX, qos.EDX)
 	var llc Regs
 	if ok && qos.EDX&2 != 0 { // cqm_llc
 		llc, ok = r.leaf(0xf, 1)
 	}
-	set(ok, 12, llc.EDX)
+	set(ok, xstate.WordF1EDX, llc.EDX)
 	ext, ok := r.leaf(leafExt+1, 0)
-	set(ok, 6, ext.ECX)
-	set(ok, 1, ext.EDX)
+	set(ok, xstate.Word8000_0001C, ext.ECX)
+	set(ok, xstate.Word8000_0001D, ext.EDX)
 	ext, ok = r.leaf(leafExt+7, 0)
-	set(ok, 17, ext.EBX)
+	set(ok, xstate.Word8000_0007B, ext.EBX)
 	ext, ok = r.leaf(leafExt+8, 0)
-	set(ok, 13, ext.EBX)
+	set(ok, xstate.Word8000_0008B, ext.EBX)
 	ext, ok = r.leaf(leafExt+0xa, 0)
-	set(ok, 15, ext.EDX)
+	set(ok, xstate.Word8000_000AD, ext.EDX)
 
 	if r.maxLeaf < leafXState {
-		w.words[4] &^= bitXSAVE
+		w.words[xstate.Word1ECX] &^= bitXSAVE
 	}
-	if hw, ok := r.leaf(leafXState, 0); ok && !w.known[4] && hw.EAX != 0 {
-		w.words[4] |= bitXSAVE
-		if hw.EBX > minXSave { // XCR0 has an extended component
-			w.words[4] |= bitOSXSAVE
+	if hw, ok := r.leaf(leafXState, 0); ok && !w.known[xstate.Word1ECX] && hw.EAX != 0 {
+		w.words[xstate.Word1ECX] |= bitXSAVE
+		if hw.EBX > xstate.MinArea { // XCR0 has an extended component
+			w.words[xstate.Word1ECX] |= bitOSXSAVE
 		}
 	}
-	if w.words[1]&bitLM != 0 { // else a 32-bit program asked: SDM vol. 2, CPUID 80000001H
-		w.words[1] |= bitSYSCALL
+	if w.words[xstate.Word8000_0001D]&bitLM != 0 { // else a 32-bit program asked: SDM vol. 2, CPUID 80000001H
+		w.words[xstate.Word8000_0001D] |= bitSYSCALL
 	}
 
-	const repGood, nopl, cpuid = 1 << 16, 1 << 20, 1 << 25 // word 3
-	set(r.signed && r.vendor != "", 3, nopl|cpuid)
+	const repGood, nopl, cpuid = 1 << 16, 1 << 20, 1 << 25
+	set(r.signed && r.vendor != "", xstate.WordSynthetic, nopl|cpuid)
 	family, _, _ := signature(r.eax1)
 	switch r.vendor {
 	case "intel":
 		switch family {
 		case 15:
-			w.words[9] &^= 1 << 9 // erms
+			w.words[xstate.Word7EBX] &^= 1 << 9 // erms
 		case 6:
-			w.words[3] |= repGood
+			w.words[xstate.WordSynthetic] |= repGood
 		}
 	case "amd", "hygon":
-		w.words[0] &^= 1 << 31 // meant 3DNow once
+		w.words[xstate.Word1EDX] &^= 1 << 31 // meant 3DNow once
 		if family >= 0x10 || family == 0xf && (r.eax1 >= 0xf48 && r.eax1 < 0xf50 || r.eax1 >= 0xf58) {
-			w.words[3] |= repGood
+			w.words[xstate.WordSynthetic] |= repGood
 		}
 	}
 	return w

@@ -66,7 +66,7 @@ var criuMask = X87.Mask() | CRIURestores(NewestCRIU)
 // no XSAVE; where only the kernel keeps it off, CRIU does not notice. known is
 // false if the list or the flags were not recorded.
 func (c *CPU) CRIUMask() (mask uint64, known bool) {
-	if len(c.Capability) <= word7ECX {
+	if len(c.Capability) <= Word7ECX {
 		return 0, c.XSave != nil && !*c.XSave
 	}
 	if !c.cpuidFlag("xsave") {

@@ -26,7 +26,7 @@ func TestFlagTable(t *testing.T) {
 			t.Errorf("%s: same place as %s", f.Name, other)
 		}
 		places[place] = f.Name
-		if f.Word >= numFlagWords || f.Bit > 31 {
+		if f.Word >= FlagWords || f.Bit > 31 {
 			t.Errorf("%s: word %d bit %d", f.Name, f.Word, f.Bit)
 		}
 		if f.Name != strings.ToLower(f.Name) || strings.ContainsAny(f.Name, " -.") {
