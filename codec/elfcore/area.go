@@ -126,10 +126,6 @@ func areaError(path string, off int64, field string, err error) error {
 	return &codec.FormatError{Path: path, Offset: off, Field: field, Err: err}
 }
 
-// usualXCR0 is the masks that machines have, for an area that does not name its
-// own: CRIU's coredump script writes none, nor does the XSAVE instruction.
-var usualXCR0 = []xstate.Features{0x7, 0x1f, 0xe7, 0xff, 0x207, 0x21f, 0x2e7, 0x2ff, 0x600e7, 0x602e7, 0x200e7, 0x202e7}
-
 // areaLayout finds the layout of an area: that of the machine which stored it, else
 // by the first XCR0 that fits its size, else what is the same on all machines. The error
 // is a [*LayoutError]; of what is no area of standard format decoding says what it is.
@@ -144,7 +140,7 @@ func areaLayout(b []byte, machine *xstate.CPU, xcr0s ...xstate.Features) (xstate
 		return machineLayout(b, machine)
 	}
 	for _, xcr0 := range xcr0s {
-		if l := guessLayout(b, xcr0); l != nil {
+		if l := xstate.GuessAreaLayout(b, xcr0); l != nil {
 			return l, nil
 		}
 		if l := commonLayout(b, xcr0); l != nil {
@@ -230,23 +226,4 @@ func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
 		return fail("it has no vendor, and the layouts of Intel and AMD differ")
 	}
 	return fail("none of its components ends there")
-}
-
-// guessLayout finds the layout of a standard-format area by XCR0, or if that is 0 by
-// what machines of its size have. It returns nil if nothing fits.
-func guessLayout(b []byte, xcr0 xstate.Features) xstate.Layout {
-	bv := xstate.AreaBV(b)
-	candidates := []xstate.Features{xcr0}
-	if xcr0 == 0 {
-		candidates = append([]xstate.Features{bv | xstate.Legacy}, usualXCR0...)
-	}
-	for _, xcr0 := range candidates {
-		if bv&xstate.Known&^(xcr0|xstate.Legacy) != 0 {
-			continue
-		}
-		if l := xstate.GuessLayout(xcr0, len(b)); l != nil {
-			return l
-		}
-	}
-	return nil
 }
