@@ -2,6 +2,7 @@ package level
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/facts"
@@ -86,21 +87,12 @@ func (t *task) frame(tid int, f facts.Frame) {
 // empty reports whether components of a frame hold nothing but INIT, by the layout that
 // its size tells.
 func empty(area []byte, set xstate.Features, f facts.Frame) bool {
-	for _, l := range []xstate.Layout{xstate.GuessLayout(f.Features, f.Size)} {
-		if l == nil {
+	l := xstate.GuessLayout(f.Features, f.Size)
+	for c := range set.All() {
+		p, ok := l.Find(c)
+		if !ok || p.Offset+p.Size > f.Size || slices.ContainsFunc(area[p.Offset:p.Offset+p.Size], func(b byte) bool { return b != 0 }) {
 			return false
 		}
-		for c := range set.All() {
-			p, ok := l.Find(c)
-			if !ok || p.Offset+p.Size > f.Size {
-				return false
-			}
-			for _, b := range area[p.Offset : p.Offset+p.Size] {
-				if b != 0 {
-					return false
-				}
-			}
-		}
 	}
-	return true
+	return l != nil
 }
