@@ -3,6 +3,7 @@ package testelf
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -27,30 +28,17 @@ func Note(owner string, typ uint32, desc []byte) []byte {
 // Core builds a core of notes alone, of 32 or 64 bits, with one program header.
 func Core(class int, machine uint16, notes ...[]byte) []byte {
 	n := bytes.Join(notes, nil)
+	var h, p any = elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_CORE), Machine: machine, Phoff: 64, Phentsize: 56, Phnum: 1},
+		elf.Prog64{Type: uint32(elf.PT_NOTE), Off: 120, Filesz: uint64(len(n))}
 	if class == 32 {
-		h := make([]byte, 52+32)
-		copy(h, "\x7fELF\x01\x01\x01")
-		le.PutUint16(h[16:], 4)
-		le.PutUint16(h[18:], machine)
-		le.PutUint32(h[28:], 52)
-		le.PutUint16(h[42:], 32)
-		le.PutUint16(h[44:], 1)
-		le.PutUint32(h[52:], 4)
-		le.PutUint32(h[56:], 84)
-		le.PutUint32(h[68:], uint32(len(n)))
-		return append(h, n...)
+		h, p = elf.Header32{Ident: [16]byte{0x7f, 'E', 'L', 'F', 1, 1, 1}, Type: uint16(elf.ET_CORE), Machine: machine, Phoff: 52, Phentsize: 32, Phnum: 1},
+			elf.Prog32{Type: uint32(elf.PT_NOTE), Off: 84, Filesz: uint32(len(n))}
 	}
-	h := make([]byte, 64+56)
-	copy(h, "\x7fELF\x02\x01\x01")
-	le.PutUint16(h[16:], 4)
-	le.PutUint16(h[18:], machine)
-	le.PutUint64(h[32:], 64)
-	le.PutUint16(h[54:], 56)
-	le.PutUint16(h[56:], 1)
-	le.PutUint32(h[64:], 4)
-	le.PutUint64(h[72:], 120)
-	le.PutUint64(h[96:], uint64(len(n)))
-	return append(h, n...)
+	var b bytes.Buffer
+	for _, part := range []any{h, p, n} {
+		binary.Write(&b, le, part)
+	}
+	return b.Bytes()
 }
 
 // PRStatus builds the data of an NT_PRSTATUS of size bytes with the thread's number.
