@@ -45,14 +45,12 @@ type VMAEntry struct {
 
 // MM is the description of an address space.
 type MM struct {
-	ExeID uint32      // the file that runs
-	Auxv  [][2]uint64 // type and value, AT_NULL left out
-	VMAs  []VMAEntry  // by address, none over another
+	Auxv [][2]uint64 // type and value, AT_NULL left out
+	VMAs []VMAEntry  // by address, none over another
 }
 
 // Field numbers of images/mm.proto and images/vma.proto.
 const (
-	mmExe  = 12
 	mmAuxv = 13
 	mmVMAs = 14
 
@@ -85,8 +83,6 @@ func ParseMM(path string, b []byte) (*MM, error) {
 	m := img.message(e, "mm")
 	for m.next() {
 		switch m.num {
-		case mmExe:
-			mm.ExeID = uint32(m.u)
 		case mmAuxv:
 			auxv, _, _ = m.array(auxv, 8, maxAuxv)
 		case mmVMAs:

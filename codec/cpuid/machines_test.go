@@ -372,7 +372,7 @@ func TestModifyEach(t *testing.T) {
 func TestFlagNames(t *testing.T) {
 	for f := range xstate.AllFlags() {
 		for _, spelled := range []string{f.Name, strings.ToUpper(f.Name), strings.ReplaceAll(f.Name, "_", "-"), strings.ReplaceAll(f.Name, "_", "")} {
-			if name, ok := FlagName(spelled); !ok || name != f.Name {
+			if name, ok := flagName(spelled); !ok || name != f.Name {
 				t.Errorf("%s is %q", spelled, name)
 			}
 		}
@@ -382,11 +382,11 @@ func TestFlagNames(t *testing.T) {
 		if _, ok := xstate.LookupFlag(name); !ok {
 			t.Errorf("%s stands for %s, which is no flag", other, name)
 		}
-		if got, _ := FlagName(other); got != name {
+		if got, _ := flagName(other); got != name {
 			t.Errorf("%s is %q", other, got)
 		}
 	}
-	if name, ok := FlagName(""); ok {
+	if name, ok := flagName(""); ok {
 		t.Errorf("nothing is %q", name)
 	}
 }
@@ -411,7 +411,7 @@ func FuzzModify(f *testing.F) {
 		}
 		for list, want := range map[string]bool{add: true, drop: false} {
 			for _, spelled := range split(list) {
-				name, _ := FlagName(spelled)
+				name, _ := flagName(spelled)
 				if has, known := m.HasFlag(name); has != want || !known {
 					t.Errorf("%s: %v (%v)", name, has, known)
 				}

@@ -34,9 +34,9 @@ var otherNames = [...][2]string{
 	{"ssbd", "spec_ctrl_ssbd"}, {"stibp", "intel_stibp"}, {"ibpb", "amd_ibpb"}, {"amdnossb", "amd_ssb_no"}, {"corecapability", "core_capabilities"},
 }
 
-// FlagName returns Linux's name for a flag that is spelled as Linux, QEMU or a compiler
+// flagName returns Linux's name for a flag that is spelled as Linux, QEMU or a compiler
 // does: sse4_1, sse4.1 or SSE4-1.
-func FlagName(spelled string) (name string, ok bool) {
+func flagName(spelled string) (name string, ok bool) {
 	plain := strings.NewReplacer("-", "", "_", "", ".", "")
 	spelled = plain.Replace(strings.ToLower(spelled))
 	for _, other := range otherNames {
@@ -115,7 +115,7 @@ func Modify(c *xstate.CPU, add, drop []string) (*xstate.CPU, error) {
 // flagNames returns the names of flags, each once, and how they are spelled.
 func flagNames(spelled []string) (names, as []string, err error) {
 	for _, s := range spelled {
-		name, ok := FlagName(s)
+		name, ok := flagName(s)
 		switch {
 		case !ok:
 			return nil, nil, &FlagError{Flag: s}

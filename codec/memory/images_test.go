@@ -95,7 +95,7 @@ func TestOldFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := m.VMAs()[0]; v.Path() != "/b" || !bytes.Equal(v.BuildID(), []byte{1, 2, 3, 4}) || v.Anonymous() {
+	if v := m.VMAs()[0]; v.Path() != "/b" || !bytes.Equal(v.File.BuildID, []byte{1, 2, 3, 4}) || v.Anonymous() {
 		t.Errorf("%+v", v)
 	}
 	if got := told(t, m); got != "10:in a pages file that is not there" {
@@ -286,7 +286,6 @@ func FuzzMemory(f *testing.F) {
 			}
 			return
 		}
-		m.Exe()
 		end, n := uint64(0), 0
 		for _, v := range m.VMAs() {
 			if v.Start < end || v.End <= v.Start {
@@ -310,9 +309,9 @@ func FuzzMemory(f *testing.F) {
 					switch {
 					case m.State(addr) != r.State || held != (r.State == Dumped):
 						t.Fatalf("%#x: %v, %v in %+v", addr, m.State(addr), held, r)
-					case !r.State.Known() && (n != 0 || absent == nil || absent.State != r.State || absent.Addr != addr):
+					case !known(r.State) && (n != 0 || absent == nil || absent.State != r.State || absent.Addr != addr):
 						t.Fatalf("%#x: %d bytes, %v in %+v", addr, n, err, r)
-					case r.State.Known() && (n != len(b) || err != nil):
+					case known(r.State) && (n != len(b) || err != nil):
 						t.Fatalf("%#x: %d bytes, %v in %+v", addr, n, err, r)
 					case r.State == Zero && slices.Max(b) != 0, r.State == Dumped && b[0] != content[l.Offset]:
 						t.Fatalf("%#x: %x in %+v at %+v", addr, b, r, l)

@@ -31,9 +31,6 @@ var stateNames = [...]string{"not mapped", "dumped", "never written", "not chang
 
 func (s State) String() string { return stateNames[s] }
 
-// Known reports whether ReadAt gives the page.
-func (s State) Known() bool { return s == Dumped || s == Zero }
-
 // AbsentError is an address whose content is not in the images.
 type AbsentError struct {
 	Addr  uint64
@@ -66,14 +63,6 @@ func (v VMA) Path() string {
 		return ""
 	}
 	return v.File.Name
-}
-
-// BuildID is that of the mapped file, nil if not recorded.
-func (v VMA) BuildID() []byte {
-	if v.File == nil {
-		return nil
-	}
-	return v.File.BuildID
 }
 
 // Shared reports whether other processes see what is written.
@@ -166,12 +155,6 @@ func (m *Memory) after(addr uint64) int {
 	})
 	return i
 }
-
-// Exe is the file that runs, nil if not recorded.
-func (m *Memory) Exe() *codec.File { return m.images.files[m.mm.ExeID] }
-
-// Auxv is the auxiliary vector, type and value, as the kernel gave it.
-func (m *Memory) Auxv() [][2]uint64 { return m.mm.Auxv }
 
 // Aux returns a value of the auxiliary vector (AT_*).
 func (m *Memory) Aux(typ uint64) (uint64, bool) {
