@@ -199,6 +199,7 @@ What is not understood is refused, by name, and nothing is written:
   task-32bit, glibc-unknown, features-ambiguous  a libc that is not known
   resolver-unknown, resolver-mismatch, target-unfit, word-ambiguous
                   functions that were not chosen as glibc chooses them
+  copies-elsewhere  what would have to change is in no image
   thread-in-code, thread-in-loader  dumped at a bad moment: take it again
   state-live, frame-live, in-use  registers that the machine lacks, and somebody needs
   hwcaps-path     libraries built for more than the machine (glibc-hwcaps)
@@ -206,7 +207,8 @@ What is not understood is refused, by name, and nothing is written:
   compiled-isa    an object that is compiled for more than the machine
   cached-cpuid    an object that keeps what CPUID said
   jit-code        code that the program made at run time
-  shared-memory   shared memory that no process maps, and so was not looked through
+  shared-memory   shared memory that was not looked through: it is a file's, mapped to be
+                  written, or no process maps it
 
 The last five are a judgement: --accept=NAME, or --accept=NAME:OBJECT, goes ahead in
 spite of them. --dry-run says whether a checkpoint will go, and what would change.

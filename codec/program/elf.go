@@ -28,10 +28,12 @@ type object struct {
 	ehFrame  elf.ProgHeader // PT_GNU_EH_FRAME, if there is one
 	relro    elf.ProgHeader // PT_GNU_RELRO: written by the loader alone
 	dynamic  dynamic
-	symbols  []byte // .dynsym, as in the file
-	strings  []byte // .dynstr
-	read     bool   // these two
-	glibc    bool   // by them
+	symbols  []byte            // .dynsym, as in the file
+	strings  []byte            // .dynstr
+	versym   []byte            // .gnu.version
+	versions map[uint16]string // by what that says; nil before it is read
+	read     bool              // these two
+	glibc    bool              // by them
 	unwind   *unwind
 	code     [16]byte // an instruction has 15 at most
 }
@@ -43,6 +45,7 @@ type dynamic struct {
 	rela, relasz, relacount uint64
 	jmprel, pltrelsz        uint64
 	pltgot                  uint64
+	versym, verdef, verneed uint64
 	bindNow, dynamic        bool
 }
 
@@ -166,6 +169,12 @@ func (d *dynamic) read(b []byte) {
 			d.pltrelsz = v
 		case elf.DT_PLTGOT:
 			d.pltgot = v
+		case elf.DT_VERSYM:
+			d.versym = v
+		case elf.DT_VERDEF:
+			d.verdef = v
+		case elf.DT_VERNEED:
+			d.verneed = v
 		case elf.DT_BIND_NOW:
 			d.bindNow = true
 		case elf.DT_FLAGS:

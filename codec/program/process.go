@@ -186,7 +186,7 @@ type Slot struct {
 	Object  *facts.Object // that has it
 	Value   uint64
 	Name    string // of the symbol; "" of IRELATIVE
-	// Resolvers are those that may have chosen it: all of that name.
+	// Resolvers are those that may have chosen it: of that name, and the version asked for.
 	Resolvers []uint64
 	// Plain tells that the value is a function of that name that is no IFUNC: another
 	// version of it, or what came before it in the order of the objects.
@@ -196,17 +196,6 @@ type Slot struct {
 // Slots yields those that hold something: not what waits for lazy binding, and not what
 // holds a function of the vDSO, which the kernel of another machine replaces.
 func (p *Process) Slots() iter.Seq[Slot] {
-	byName := map[string][]uint64{}
-	for _, m := range p.p.modules {
-		for addr, names := range m.ifuncs().resolvers {
-			for _, name := range names {
-				byName[name] = append(byName[name], m.bias+addr)
-			}
-		}
-	}
-	for _, list := range byName {
-		slices.Sort(list)
-	}
 	return func(yield func(Slot) bool) {
 		for s := range p.p.bound {
 			if s.module == nil {
@@ -217,7 +206,14 @@ func (p *Process) Slots() iter.Seq[Slot] {
 				slot.Resolvers = []uint64{r}
 			} else {
 				slot.Name = s.names[0]
-				if slot.Resolvers = byName[slot.Name]; slot.Resolvers == nil {
+				for _, m := range p.p.modules {
+					for addr := range m.ifuncs().choosing(slot.Name, s.wants) {
+						if addr += m.bias; !slices.Contains(slot.Resolvers, addr) {
+							slot.Resolvers = append(slot.Resolvers, addr)
+						}
+					}
+				}
+				if slot.Resolvers == nil {
 					continue
 				}
 				slot.Plain = p.p.defines(slot.Name, s.value)

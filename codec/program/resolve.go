@@ -2,7 +2,6 @@ package program
 
 import (
 	"debug/elf"
-	"slices"
 
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/codec/facts"
@@ -39,7 +38,7 @@ func (p *process) confirm(slots []slot) {
 	for _, s := range slots {
 		resolver := s.irelative()
 		if m := p.moduleAt(s.value); resolver == 0 && m != nil {
-			resolver = m.resolver(s.names[0])
+			resolver = m.resolver(s.names[0], s.wants)
 		}
 		if resolver == 0 {
 			continue
@@ -55,16 +54,14 @@ func (p *process) confirm(slots []slot) {
 	}
 }
 
-// resolver returns the address of what chooses an IFUNC of a name; 0 if none does, or
-// each version has its own.
-func (m *module) resolver(name string) (addr uint64) {
-	for at, names := range m.ifuncs().resolvers {
-		if slices.Contains(names, name) {
-			if addr != 0 {
-				return 0
-			}
-			addr = m.bias + at
+// resolver returns the address of what chooses an IFUNC of a name and version; 0 if none
+// does, or more than one.
+func (m *module) resolver(name string, want version) (addr uint64) {
+	for at := range m.ifuncs().choosing(name, want) {
+		if addr != 0 && addr != m.bias+at {
+			return 0
 		}
+		addr = m.bias + at
 	}
 	return addr
 }

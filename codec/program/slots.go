@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"debug/elf"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -15,17 +16,18 @@ import (
 // exports are the IFUNCs that an object has: what programs call, and the resolvers that
 // choose what they get.
 type exports struct {
-	ifuncs map[string]bool
+	// ifuncs are the functions of the name of an IFUNC, all versions of it.
+	ifuncs map[string][]definition
 	// resolvers are the names of each resolver, by its address as linked.
 	resolvers map[uint64][]string
-	// plain are functions that share their name with an IFUNC, as another version of it.
-	plain map[version]bool
 }
 
-// version is a function of a name, at an address as linked.
-type version struct {
-	name string
-	addr uint64
+// definition is a version of a function, at an address as linked: that of a resolver if
+// it is an IFUNC.
+type definition struct {
+	version
+	addr  uint64
+	ifunc bool
 }
 
 // ifuncs reads the dynamic symbols of a file.
@@ -33,7 +35,7 @@ func (f *file) ifuncs() *exports {
 	if f.exports != nil {
 		return f.exports
 	}
-	e := &exports{ifuncs: map[string]bool{}, resolvers: map[uint64][]string{}, plain: map[version]bool{}}
+	e := &exports{ifuncs: map[string][]definition{}, resolvers: map[uint64][]string{}}
 	f.exports = e
 	if f.obj == nil {
 		return e
@@ -41,7 +43,7 @@ func (f *file) ifuncs() *exports {
 	for i := range f.obj.symbolCount() {
 		if s, _ := f.obj.symbol(i); s.kind == elf.STT_GNU_IFUNC && s.index != elf.SHN_UNDEF {
 			name := f.obj.name(s.name)
-			e.ifuncs[name] = true
+			e.ifuncs[name] = append(e.ifuncs[name], definition{f.obj.version(i), s.value, true})
 			if !slices.Contains(e.resolvers[s.value], name) {
 				e.resolvers[s.value] = append(e.resolvers[s.value], name)
 			}
@@ -51,11 +53,26 @@ func (f *file) ifuncs() *exports {
 		return e
 	}
 	for i := range f.obj.symbolCount() {
-		if s, _ := f.obj.symbol(i); s.kind == elf.STT_FUNC && s.index != elf.SHN_UNDEF && e.ifuncs[string(f.obj.text(s.name))] {
-			e.plain[version{f.obj.name(s.name), s.value}] = true
+		if s, _ := f.obj.symbol(i); s.kind == elf.STT_FUNC && s.index != elf.SHN_UNDEF {
+			if text := f.obj.text(s.name); e.ifuncs[string(text)] != nil {
+				name := string(text)
+				e.ifuncs[name] = append(e.ifuncs[name], definition{f.obj.version(i), s.value, false})
+			}
 		}
 	}
 	return e
+}
+
+// choosing yields the addresses as linked of the resolvers that choose what serves a
+// reference.
+func (e *exports) choosing(name string, want version) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for _, d := range e.ifuncs[name] {
+			if d.ifunc && d.fits(want) && !yield(d.addr) {
+				return
+			}
+		}
+	}
 }
 
 // slot is a word that holds the address of a function.
@@ -66,6 +83,7 @@ type slot struct {
 	value  uint64
 	addend uint64   // of its relocation
 	names  []string // of the IFUNC that chose it; none if it has no name
+	wants  version  // of the reference, if it is one by a name
 }
 
 // String is where the slot is, and what it is for.
@@ -84,7 +102,7 @@ func (p *process) slots() (slots []slot, lazy int) {
 		switch {
 		case s.module == nil:
 			lazy++
-		case s.kind == elf.R_X86_64_IRELATIVE || p.chosen(s.names[0], s.value):
+		case s.kind == elf.R_X86_64_IRELATIVE || p.chosen(&s):
 			slots = append(slots, s)
 		case !p.defines(s.names[0], s.value):
 			p.unknown(facts.Code, s.module.fact, "its slot %v holds %#x, where nothing of that name is", &s, s.value)
@@ -99,7 +117,9 @@ func (p *process) slots() (slots []slot, lazy int) {
 func (p *process) bound(yield func(slot) bool) {
 	ifuncs := map[string]bool{}
 	for _, m := range p.modules {
-		maps.Copy(ifuncs, m.ifuncs().ifuncs)
+		for name := range m.ifuncs().ifuncs {
+			ifuncs[name] = true
+		}
 	}
 	for _, m := range p.modules {
 		if m.obj == nil {
@@ -119,7 +139,7 @@ func (p *process) bound(yield func(slot) bool) {
 				if r.kind != elf.R_X86_64_JMP_SLOT && !ifuncs[name] {
 					continue
 				}
-				s.names = []string{name}
+				s.names, s.wants = []string{name}, m.obj.version(r.symbol)
 			default:
 				continue
 			}
@@ -153,15 +173,18 @@ func (m *module) unbound(at, value uint64) bool {
 	return m.obj.readAt(b[:], at) == len(b) && le64(b[:])+m.bias == value
 }
 
-// chosen reports whether a function can be what the IFUNC of that name chose: it is code
-// of the object that has the IFUNC, and not another version of the name.
-func (p *process) chosen(name string, value uint64) bool {
-	m := p.moduleAt(value)
+// chosen reports whether a slot holds what an IFUNC of its name chose: it is code of the
+// object that has the IFUNC, and not another version of the name.
+func (p *process) chosen(s *slot) bool {
+	m := p.moduleAt(s.value)
 	if m == nil || m.obj == nil {
 		return false
 	}
-	e := m.ifuncs()
-	return e.ifuncs[name] && !e.plain[version{name, value - m.bias}]
+	e, name := m.ifuncs(), s.names[0]
+	for range e.choosing(name, s.wants) {
+		return !slices.ContainsFunc(e.ifuncs[name], func(d definition) bool { return !d.ifunc && d.addr == s.value-m.bias })
+	}
+	return false
 }
 
 // defines reports whether a file that is not unknown has a symbol of the name at the

@@ -142,8 +142,16 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 		code = append(code, proc.Process)
 		tasks = append(tasks, &task{Task: Task{PID: pid, Libc: proc.Libc, Words: []Word{}, Registers: []Register{}}, Process: proc, mem: proc.Memory(), plan: p, threads: threads[pid]})
 	}
+	for _, proc := range code { // what a profile does not record, the same CPU may have recorded
+		if proc.Source != nil && isHome(p.options.Host, proc.Source.CPU) {
+			p.options.Host = completed(p.options.Host, proc.Source.CPU)
+		}
+	}
+	if c.CPUInfo != nil && isHome(p.options.Host, c.CPUInfo.CPU()) {
+		o.KeepCPUInfo = true
+	}
 	var err error
-	p.Plan, err = convert.NewPlan(c, convert.Options{Target: compat.Target{Host: o.Host}, Code: code,
+	p.Plan, err = convert.NewPlan(c, convert.Options{Target: compat.Target{Host: p.options.Host}, Code: code,
 		Policy: compat.Policy{Level: true, KeepCPUInfo: o.KeepCPUInfo}})
 	if err != nil {
 		return nil, err
@@ -220,11 +228,15 @@ func (p *Plan) edit(tasks []*task) error {
 		for _, w := range t.Words {
 			for n := 0; n < len(w.From); {
 				addr := w.Address + uint64(n)
+				m := min(len(w.From), n+int(codec.PageSize-addr%codec.PageSize))
+				if slices.Equal(w.From[n:m], w.To[n:m]) { // it may be in no image
+					n = m
+					continue
+				}
 				at, ok := t.mem.Locate(addr)
 				if !ok || at.Parent {
 					return fmt.Errorf("memory at %#x of process %d is in no image that can be changed", addr, t.PID)
 				}
-				m := min(len(w.From), n+int(codec.PageSize-addr%codec.PageSize))
 				e := convert.Edit{Offset: at.Offset, Old: w.From[n:m], New: w.To[n:m], Why: fmt.Sprintf("%s at %#x of process %d", w.What, addr, t.PID)}
 				key := place{at.File, at.Offset}
 				if old, again := edits[key]; again && !slices.Equal(old.New, e.New) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/memory"
 	"github.com/fpuimg/fpuimg/codec/program"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
@@ -28,6 +29,7 @@ const (
 	ResolverMismatch Name = "resolver-mismatch"  // a word holds what its resolver does not choose
 	TargetUnfit      Name = "target-unfit"       // what a resolver chooses for the host does not run there
 	WordAmbiguous    Name = "word-ambiguous"     // a word that could become one function or another
+	CopiesElsewhere  Name = "copies-elsewhere"   // a word that lies in no image
 	ThreadInCode     Name = "thread-in-code"     // that the host lacks instructions for
 	ThreadInLoader   Name = "thread-in-loader"   // which may have read what changes
 	StateLive        Name = "state-live"         // registers that the host lacks
@@ -38,7 +40,7 @@ const (
 	CompiledISA      Name = "compiled-isa"       // an object that is compiled for more than the host
 	CachedCPUID      Name = "cached-cpuid"       // an object that keeps what CPUID said
 	JITCode          Name = "jit-code"           // code that the program made
-	SharedMemory     Name = "shared-memory"      // that no process maps
+	SharedMemory     Name = "shared-memory"      // that no process maps, or that is a file's
 )
 
 // Acceptable are the refusals that are a judgement, in the order of the manual: what they
@@ -90,6 +92,21 @@ func (t *task) refuseThread(tid int, name Name, o *facts.Object, format string, 
 		r.Object = o.Path
 	}
 	t.plan.refuse(r)
+}
+
+// shared refuses memory that is that of a file, if there is anything to level: the file
+// is no part of the checkpoint. What is mapped to be read alone, no program keeps a choice in.
+func (t *task) shared() {
+	if len(t.matches) == 0 && len(t.dispatches) == 0 {
+		return
+	}
+	told := map[string]bool{}
+	for _, v := range t.mem.VMAs() {
+		if v.Shared() && v.Prot&memory.Write != 0 && t.mem.State(v.Start) == memory.FileBacked && !told[v.Path()] {
+			told[v.Path()] = true
+			t.refuse(SharedMemory, &facts.Object{Path: v.Path()}, "the memory at %#x is of this file, which is not in the checkpoint and not looked through", v.Start)
+		}
+	}
 }
 
 // unmapped refuses shared memory that no process maps, if there is anything to level:

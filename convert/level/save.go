@@ -79,6 +79,7 @@ func (t *task) saving() {
 	case !xsave: // not 0 would make it use XSAVE for what it opens later
 		t.goal = t.goal.WithSaveSize(0)
 	case runs(facts.XSaveC) && (t.Save == nil || t.Save.Kind == facts.XSaveC):
+	case isHome(host, t.Source.CPU): // it is what glibc found there
 	default:
 		end, ok := compat.ComponentsEnd(host)
 		if !ok {

@@ -159,14 +159,13 @@ func (t *task) scan() error {
 			if r.State != memory.Dumped {
 				continue
 			}
-			// A pointer may begin in the range before this one.
+			t.edge(r.Start)
+			t.edge(r.End)
 			start := r.Start
 			for start < r.End {
 				n := int(min(chunk, r.End-start))
 				over := 0
-				if r.End-start > chunk {
-					over = 7
-				} else if t.mem.State(r.End) == memory.Dumped {
+				if r.End-start > chunk || t.mem.State(r.End) == memory.Dumped {
 					over = 7
 				}
 				b := buf[:n+over]
@@ -218,6 +217,19 @@ func (t *task) scan() error {
 		}
 	}
 	return nil
+}
+
+// edge looks at the words over the address where memory that is in images begins or ends:
+// their other bytes are zeros that nobody wrote, or those of a file.
+func (t *task) edge(at uint64) {
+	if t.mem.State(at-1) == memory.Dumped && t.mem.State(at) == memory.Dumped {
+		return
+	}
+	for addr := at - 7; addr != at; addr++ {
+		if value, ok := t.Word(addr); ok {
+			t.hit(addr, value)
+		}
+	}
 }
 
 // hit plans a word that holds what could be an address that changes.

@@ -105,6 +105,7 @@ func (t *task) level() error {
 	t.vectors()
 	t.frames()
 	t.union()
+	t.shared()
 	if err := t.scan(); err != nil {
 		return err
 	}
@@ -272,6 +273,12 @@ func (t *task) word(what What, addr uint64, from, to []byte, symbols ...uint64) 
 		return
 	}
 	t.planned[addr] = true
+	for i := range from {
+		if at := addr + uint64(i); from[i] != to[i] && !t.mem.Dumped(at) {
+			t.refuse(CopiesElsewhere, t.Object(at), "what has to change at %#x is in no image: it is %v", at, t.mem.State(at))
+			return
+		}
+	}
 	w := Word{Address: addr, What: what, From: from, To: to}
 	if o := t.Object(addr); o != nil {
 		w.Object = o.Path
