@@ -202,12 +202,25 @@ func TestNamedLevels(t *testing.T) {
 	}
 }
 
-// For the CPU that it was taken on, nothing changes.
+// For the CPU that it was taken on, nothing changes: be it described by glibc there, or
+// by the checkpoint's own cpuinfo.img.
 func TestOwnCPU(t *testing.T) {
-	for _, name := range []string{"lp-1", "py-1"} {
-		p := plan(t, corpus.Images(t, name), options(t, name, machine(t, "host")))
+	host := machine(t, "host")
+	for _, tt := range []struct {
+		name string
+		own  bool
+	}{{"lp-1", false}, {"py-1", false}, {"lp-6-xsave", false}, {"lp-1-cap", false}, {"lp-1-cap", true}, {"blk-9-cap", true}} {
+		o := options(t, tt.name, host)
+		if tt.own {
+			c, err := checkpoint.Open(corpus.Images(t, tt.name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Host = c.CPUInfo.CPU()
+		}
+		p := plan(t, corpus.Images(t, tt.name), o)
 		if p.Refused() || p.Changed() {
-			t.Errorf("%s: refused for %v; %v change", name, p.Refusals, counts(p))
+			t.Errorf("%s: refused for %v; %v change", tt.name, p.Refusals, counts(p))
 		}
 	}
 }
