@@ -15,6 +15,7 @@ _fpuimg() {
     --host=) words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4 core2 nehalem westmere sandybridge ivybridge haswell broadwell skylake skylake-avx512 cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake alderlake raptorlake meteorlake arrowlake-s sapphirerapids emeraldrapids graniterapids silvermont goldmont goldmont-plus tremont gracemont sierraforest knl btver1 btver2 bdver1 bdver2 bdver3 bdver4 znver1 znver2 znver3 znver4 znver5' paths=default ;;
     --elf-core= | --elf-core) paths=default ;;
     --color= | --color) words='auto always never' ;;
+    --hosts= | --hosts) : ;;
     --root= | --root) paths=default ;;
     --spool= | --spool) : ;;
     --criu= | --criu) : ;;
@@ -25,14 +26,15 @@ _fpuimg() {
     --compress= | --compress) words='none gzip zstd' ;;
     --accept= | --accept) words='own-dispatch compiled-isa cached-cpuid jit-code shared-memory' ;;
     --format= | --format) words='json criu nfd tunables' ;;
+    --every= | --every) : ;;
     *)
         case ${COMP_WORDS[1]} in
         show) if [[ $cur == -* ]]; then words='--regs --json --redact --xsave-area --host --help --as= --component= --tid= --host= --elf-core= --color='; else paths=default; fi ;;
-        check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --root= --spool= --criu= --html= --color='; else paths=default; fi ;;
+        check) if [[ $cur == -* ]]; then words='--host --no-memory --json --xsave-area --help --host= --hosts= --root= --spool= --criu= --html= --color='; else paths=default; fi ;;
         convert) if [[ $cur == -* ]]; then words='--host --force --keep-cpuinfo --dry-run --in-place --json --help --to= --features= --host= --root= --spool= --output= --compress= --color='; else paths=default; fi ;;
         level) if [[ $cur == -* ]]; then words='--host --keep-cpuinfo --dry-run --in-place --json --help --host= --root= --spool= --accept= --output= --compress= --color='; else paths=default; fi ;;
         need) if [[ $cur == -* ]]; then words='--no-memory --help --as= --root= --spool= --color='; else paths=default; fi ;;
-        profile) if [[ $cur == -* ]]; then words='--common --list --host --help --output= --format= --host= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4 core2 nehalem westmere sandybridge ivybridge haswell broadwell skylake skylake-avx512 cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake alderlake raptorlake meteorlake arrowlake-s sapphirerapids emeraldrapids graniterapids silvermont goldmont goldmont-plus tremont gracemont sierraforest knl btver1 btver2 bdver1 bdver2 bdver3 bdver4 znver1 znver2 znver3 znver4 znver5' paths=default; fi ;;
+        profile) if [[ $cur == -* ]]; then words='--common --list --host --help --output= --format= --host= --every= --color='; else words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4 core2 nehalem westmere sandybridge ivybridge haswell broadwell skylake skylake-avx512 cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake alderlake raptorlake meteorlake arrowlake-s sapphirerapids emeraldrapids graniterapids silvermont goldmont goldmont-plus tremont gracemont sierraforest knl btver1 btver2 bdver1 bdver2 bdver3 bdver4 znver1 znver2 znver3 znver4 znver5' paths=default; fi ;;
         diff) if [[ $cur == -* ]]; then words='--json --xsave-area --host --help --host= --color='; else paths=default; fi ;;
         completion) if [[ $cur == -* ]]; then words='--help --color='; else words='bash zsh fish'; fi ;;
         help) words='show check convert level need profile diff completion' ;;

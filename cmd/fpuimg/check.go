@@ -23,6 +23,7 @@ import (
 
 type checkOptions struct {
 	hostArgs []string
+	hostDirs []string
 	json     bool
 	area     bool
 	code     codeOptions
@@ -38,6 +39,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o checkOptions
 	fs.StringArrayVar(&o.hostArgs, "host", nil, "check against this machine or `PROFILE`: a file, a directory with a cpuinfo.img, or a name such as x86-64-v3 or znver3; may be repeated")
 	fs.Lookup("host").NoOptDefVal = liveHost
+	fs.StringArrayVar(&o.hostDirs, "hosts", nil, "check against each machine that a file in `DIR` describes; may be repeated")
 	o.code.flags(fs, "judge the code too, by the programs' files below `DIR`: /, or a container's root file system; may be repeated")
 	fs.BoolVar(&o.noMemory, "no-memory", false, "look at registers alone, not at the dumped memory")
 	fs.StringVar(&o.criuArg, "criu", "", fmt.Sprintf("predict this `VERSION` of CRIU, %v to %v (default %[2]v)", compat.OldestCRIU, xstate.NewestCRIU))
@@ -47,6 +49,13 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		if hint := forgottenEquals(args); hint != "" && slices.Contains(o.hostArgs, liveHost) {
 			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
+		for _, dir := range o.hostDirs {
+			profiles, err := profilesIn(dir)
+			if err != nil {
+				return 0, err
+			}
+			o.hostArgs = append(o.hostArgs, profiles...)
 		}
 		if len(o.hostArgs) == 0 {
 			o.hostArgs = []string{liveHost}
@@ -75,7 +84,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 			}
 			o.hosts = append(o.hosts, h)
 		}
-		return o.run(s, paths(args))
+		return o.run(s, inputs(args))
 	}
 }
 

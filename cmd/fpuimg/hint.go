@@ -54,13 +54,13 @@ func inputHint(path string, err error) string {
 // noImagesHint is for a directory in which nothing is a checkpoint, though something
 // may lead to one.
 func noImagesHint(dir string) string {
+	if archives := archivesIn(dir); len(archives) > 0 {
+		return "name an archive in it, such as " + view.Path(archives[0])
+	}
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		switch {
-		case e.Type().IsRegular() && archiveSuffix(path) != "":
-			return "name an archive in it, such as " + view.Path(path)
-		case e.Type()&fs.ModeSymlink != 0 && isDir(path):
+		if e.Type()&fs.ModeSymlink != 0 && isDir(path) {
 			if _, err := checkpoint.OpenDir(path); err == nil {
 				return "links in it are not followed; name " + view.Path(path)
 			}

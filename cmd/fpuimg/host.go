@@ -135,6 +135,21 @@ func loadUnchanged(s *cli.IO, flag, value string) (*host, error) {
 	return h, nil
 }
 
+// profilesIn returns what a directory of profiles holds, such as a ConfigMap that is
+// mounted: all but hidden names.
+func profilesIn(dir string) (profiles []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") {
+			profiles = append(profiles, filepath.Join(dir, e.Name()))
+		}
+	}
+	if err == nil && len(profiles) == 0 {
+		err = cli.Hinted(fmt.Errorf("%s: no profile in it", dir), "fpuimg profile -o "+view.Path(filepath.Join(dir, "NAME.json"))+" makes one of the machine that it runs on")
+	}
+	return profiles, err
+}
+
 // storedBy resolves the --host of show and diff: the machine that stored what does not
 // say where its components lie. It is nil without the option.
 func storedBy(s *cli.IO, value string, args []string) (*xstate.CPU, error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
@@ -18,6 +19,35 @@ func paths(args []string) []string {
 		return []string{"."}
 	}
 	return args
+}
+
+// inputs returns the inputs of what only reads. A directory that holds archives and no
+// images, such as kubelet's of checkpoints, stands for its archives.
+func inputs(args []string) (out []string) {
+	for _, path := range paths(args) {
+		archives := archivesIn(path)
+		if len(archives) > 0 {
+			if _, err := checkpoint.OpenAll(path, checkpoint.Options{}); !errors.Is(err, checkpoint.ErrNoImages) {
+				archives = nil
+			}
+		}
+		if len(archives) == 0 {
+			archives = []string{path}
+		}
+		out = append(out, archives...)
+	}
+	return out
+}
+
+// archivesIn returns the files in a directory that are named as archives are.
+func archivesIn(dir string) (archives []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Type().IsRegular() && archiveSuffix(e.Name()) != "" {
+			archives = append(archives, filepath.Join(dir, e.Name()))
+		}
+	}
+	return archives
 }
 
 // open reads the one checkpoint that a path argument names; "-" is standard input.

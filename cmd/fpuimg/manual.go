@@ -233,12 +233,14 @@ fpuimg help convert tells. A cpuinfo.img becomes what the machine satisfies, unl
 var checkManual = cli.Manual{
 	Name:     "fpuimg check",
 	Short:    "say whether a checkpoint fits a machine, and why not",
-	Synopsis: "[--host[=PROFILE]]... [OPTION]... [PATH]...",
+	Synopsis: "[--host[=PROFILE]]... [--hosts=DIR] [OPTION]... [PATH]...",
 	Body: `
 Holds every thread's FPU state against a machine, this one or PROFILE: a file that
 describes it, as fpuimg help profile lists them, - for standard input, or a name
 such as x86-64-v3 or znver3. With several machines it prints a matrix, images down
-and machines across, whose cells name the chief reason only.
+and machines across, whose cells name the chief reason only. --hosts=DIR takes each
+file of a directory for a machine; a directory that holds archives and no images, such
+as kubelet's of checkpoints, is as many inputs.
 
   compatible           it fits
   downgrade-lossless   the machine lacks what the record has; no value would go
@@ -285,7 +287,7 @@ fpuimg show --host=PROFILE --elf-core=FILE makes a core of it that says so.
     ssh node cat /proc/cpuinfo | fpuimg check --host=- ckpt
     fpuimg check --host=haswell.json --criu=3.17.1 ckpt
     fpuimg check --host=x86-64-v3 --host=znver3 --host=haswell,-rtm --host=zen4.json a b c
-    fpuimg check --html=fleet.html --root=/ $(printf -- '--host=%s ' nodes/*.json) ckpts/*
+    fpuimg check --html=fleet.html --root=/ --hosts=nodes /var/lib/kubelet/checkpoints
 `,
 	Exits: exits,
 	See:   []string{"fpuimg", "fpuimg-profile", "fpuimg-convert", "criu(8)"},
@@ -335,7 +337,7 @@ comments.
 var profileManual = cli.Manual{
 	Name:     "fpuimg profile",
 	Short:    "describe a machine for --host",
-	Synopsis: "[-o FILE] [--format=FORMAT] [--host[=PROFILE] | PROFILE | --common PROFILE... | --list]",
+	Synopsis: "[-o FILE] [--format=FORMAT] [--host[=PROFILE] | PROFILE | --common PROFILE... | --list | --every=INTERVAL]",
 	Body: `
 Describes this machine, or the one of PROFILE, as JSON or, with --format, as
 something else. With --common the result is what all the named machines share: what
@@ -370,7 +372,9 @@ FORMAT is one of these.
   json      what --host reads; the default
   criu      the cpuinfo.img that CRIU would write there
   nfd       lines for Node Feature Discovery's features.d: the level, the size of the
-            XSAVE area and each component in XCR0, as labels fpuimg-* of the node
+            XSAVE area and each component in XCR0, as labels fpuimg-* of the node.
+            With --every the program runs on and replaces the file -o each INTERVAL;
+            its labels last for three of them, and go when nobody writes it any more
   tunables  the value of GLIBC_TUNABLES with which a program of glibc 2.33 or later
             starts that shall run on there: it hides from glibc what is missing. Set
             it where the program starts; a checkpoint that exists is not changed
@@ -383,7 +387,7 @@ such flags in unknown_flags.
     fpuimg profile --host=skylake-avx512,-pku
     fpuimg profile --format=criu -o cpuinfo.img
     fpuimg profile --common *.json > fleet.json
-    fpuimg profile --format=nfd > /etc/kubernetes/node-feature-discovery/features.d/fpuimg
+    fpuimg profile --format=nfd --every=10m -o /etc/kubernetes/node-feature-discovery/features.d/fpuimg
     export $(fpuimg profile --format=tunables --common *.json)
     ssh node lscpu | fpuimg profile -o node.json -
 `,

@@ -43,7 +43,7 @@ func setupNeed(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 			return 0, err
 		}
 		defer o.code.close()
-		return o.run(s, paths(args))
+		return o.run(s, inputs(args))
 	}
 }
 

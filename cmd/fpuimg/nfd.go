@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -58,6 +59,16 @@ func componentLabel(f xstate.Feature) string {
 		}
 		return r
 	}, f.String())
+}
+
+// nfdLasts is for how many of the intervals at which a feature file is written anew its
+// labels last: they go when nobody writes it any more.
+const nfdLasts = 3
+
+// nfdExpiry is the line of a feature file after which what follows holds until then (NFD,
+// source/local/local.go).
+func nfdExpiry(t time.Time) []byte {
+	return []byte("# +expiry-time=" + t.UTC().Format(time.RFC3339) + "\n")
 }
 
 // nfdFile writes the local feature file of a machine: a line of name and value for each

@@ -97,21 +97,48 @@ func profileJSON(c *xstate.CPU) (json.RawMessage, error) {
 }
 
 // writeNew writes a file that must not exist, named by an option; a failure leaves
-// none. Its directory is looked up once: another user may change what the path names.
+// none.
 func writeNew(path, option string, b []byte) error {
+	err := inDir(path, func(dir *os.Root, name string) error { return create(dir, name, b) })
+	if errors.Is(err, fs.ErrExist) {
+		return cli.Hinted(err, takenHint(err, option))
+	}
+	return err
+}
+
+// replaceFile writes a file in the place of the one of that name, if there is one: who
+// reads it meanwhile has the old one or the new one. Until then it has a hidden name. It
+// is not synced, for it is made anew after a crash.
+func replaceFile(path string, b []byte) error {
+	return inDir(path, func(dir *os.Root, name string) error {
+		draft := "." + name + ".new"
+		if err := dir.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err // one that a run left that was killed
+		}
+		if err := create(dir, draft, b); err != nil {
+			return err
+		}
+		err := dir.Rename(draft, name)
+		if link, ok := errors.AsType[*os.LinkError](err); ok {
+			err = errors.Join(&fs.PathError{Err: link.Err}, dir.Remove(draft))
+		}
+		return err
+	})
+}
+
+// inDir calls do with the directory of a path and the name in it. The directory is looked
+// up once: another user may change what the path names.
+func inDir(path string, do func(dir *os.Root, name string) error) error {
 	place, base := filepath.Split(path)
 	dir, err := os.OpenRoot(place + ".")
 	if err == nil && base == "" {
 		err = &fs.PathError{Err: syscall.EISDIR}
 	} else if err == nil {
 		defer dir.Close()
-		err = create(dir, base, b)
+		err = do(dir, base)
 	}
 	if file, ok := errors.AsType[*fs.PathError](err); ok {
 		file.Op, file.Path = "open", path
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return cli.Hinted(err, takenHint(err, option))
 	}
 	return err
 }

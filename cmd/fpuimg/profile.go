@@ -2,10 +2,15 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -20,6 +25,7 @@ type profileOptions struct {
 	output, format string
 	hosts          []string
 	common, list   bool
+	every          time.Duration
 }
 
 // profileFormats are the values of --format, the default first.
@@ -33,7 +39,13 @@ func setupProfile(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.list, "list", false, "print the machines that have names")
 	fs.StringArrayVar(&o.hosts, "host", nil, "describe this machine or `PROFILE`: another way to name one")
 	fs.Lookup("host").NoOptDefVal = liveHost
-	return o.run
+	fs.DurationVar(&o.every, "every", 0, "with --format=nfd and -o, keep the file of this machine in place: write it anew each `INTERVAL`, such as 10m")
+	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		if !fs.Changed("every") {
+			return o.run(s, args)
+		}
+		return o.keep(s, args)
+	}
 }
 
 func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
@@ -83,6 +95,40 @@ func (o *profileOptions) run(s *cli.IO, args []string) (cli.Exit, error) {
 		return cli.OK, err
 	}
 	return cli.OK, writeNew(o.output, "-o", b)
+}
+
+// keep keeps the local feature file of this machine in place until it is told to stop.
+func (o *profileOptions) keep(s *cli.IO, args []string) (cli.Exit, error) {
+	usage := func(text, hint string) (cli.Exit, error) {
+		return 0, &cli.UsageError{Err: errors.New(text), Hint: hint}
+	}
+	switch {
+	case o.format != "nfd" || o.output == "" || o.output == "-":
+		return usage("--every keeps a feature file in place", "fpuimg profile --format=nfd --every=10m -o /etc/kubernetes/node-feature-discovery/features.d/fpuimg")
+	case len(args) > 0 || o.common || o.list || slices.ContainsFunc(o.hosts, func(host string) bool { return host != liveHost }):
+		return usage("--every describes this machine", "without --every any machine can be named")
+	case o.every < time.Millisecond:
+		return usage(fmt.Sprintf("--every=%v: no time to wait", o.every), "--every=10m")
+	}
+	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	for said := false; ; said = true {
+		cpu, err := o.machine(s, nil)
+		if err != nil {
+			return 0, err
+		}
+		if err := replaceFile(o.output, append(nfdExpiry(time.Now().Add(nfdLasts*o.every)), nfdFile(cpu)...)); err != nil {
+			return 0, err
+		}
+		if !said {
+			s.Sayf("%s: written, and anew each %v; its labels last for %v", o.output, o.every, nfdLasts*o.every)
+		}
+		select {
+		case <-stop.Done():
+			return cli.OK, nil
+		case <-time.After(o.every):
+		}
+	}
 }
 
 // listMachines prints the machines that have names.

@@ -57,7 +57,7 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 		if err := o.complete(); err != nil {
 			return 0, err
 		}
-		args = paths(args)
+		args = inputs(args)
 		switch {
 		case o.elfCore != "" && len(args) != 1:
 			return 0, &cli.UsageError{Err: errors.New("--elf-core takes one input"), Hint: "write a core of each in a run of its own"}
