@@ -135,7 +135,7 @@ vmtest-all: ## the same with every machine in every table
 	FPU_VM_ALL=1 $(MAKE) vmtest VMTIMEOUT=4h
 
 .PHONY: endtoend
-endtoend: ## try the page of check --html in chromium, and need on the matcher of Kubernetes' scheduler
+endtoend: ## try the page of check --html in chromium, need on the matcher of Kubernetes' scheduler, and the manifests of deploy
 	cd endtoend && $(GO) test -count=1 -v ./...
 
 .PHONY: outcomes
