@@ -12,7 +12,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,31 +20,6 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/internal/rawtar"
 )
-
-// Limits on what an archive may make the reader hold. A core image is a few KiB.
-const (
-	maxHeld   = 256 << 20 // see budget
-	heldRatio = 8         // see budget
-	maxName   = 4 << 10   // of a member; no system takes a longer path
-	dirHeld   = 16 << 10  // what a directory with images counts for, besides them
-	fileHeld  = 256       // what an image counts for, besides its bytes
-)
-
-// budget bounds what one input costs, over all its blobs and their members together:
-// what is held of them stays below maxHeld and heldRatio times what was read.
-type budget struct {
-	rawtar.Budget
-	held  int64
-	spool *Spool // nil: memory that can be read but once is not kept
-}
-
-// hold counts n bytes more. It reports whether they are within the bound.
-func (b *budget) hold(n int64) bool {
-	b.held += n
-	return b.held <= b.mayHold()
-}
-
-func (b *budget) mayHold() int64 { return maxHeld + heldRatio*b.In }
 
 // Archive is the files of one directory in a tar archive. Those that tell of registers
 // can be opened always, others where the archive is a file that is not compressed, or a
@@ -258,25 +232,6 @@ func (w *walker) label() string {
 	return w.path + ":" + w.inner
 }
 
-// unpacked reads what is compressed and is no archive.
-func (w *walker) unpacked(in *bufio.Reader, o Options) ([]Found, error) {
-	s := &stream{r: in, size: -1}
-	all, ok, err := s.open(w.path, o, w.budget, false)
-	if !ok && err == nil {
-		all, err = s.image(w.path, strings.TrimSuffix(filepath.Base(w.path), filepath.Ext(w.path)))
-	}
-	for _, f := range all {
-		if f.Err == nil && f.Checkpoint.Kind == KindCRIU {
-			f.Checkpoint.ReadOnly = "compressed; decompress it first"
-		}
-	}
-	var format *codec.FormatError
-	if err != nil && !errors.As(err, &format) {
-		err = w.wrap(err)
-	}
-	return all, err
-}
-
 // archive looks into a member that is an archive, for the checkpoints in it. A plain one
 // is told by content; a compressed one by its name too, for much is compressed.
 func (w *walker) archive(tr *rawtar.Reader, m *rawtar.Member) error {
@@ -351,27 +306,6 @@ func (w *walker) wrap(err error) error {
 		return &CompressionError{w.label(), string(w.compression), err}
 	}
 	return fmt.Errorf("%s: %w", w.label(), err)
-}
-
-// isPagemap reports whether the file tells how a task's memory is dumped.
-func isPagemap(base string) bool {
-	rest, ok := strings.CutPrefix(base, "pagemap-")
-	id, ok2 := strings.CutSuffix(rest, ".img")
-	return ok && ok2 && strings.Trim(id, "0123456789") == ""
-}
-
-// smallPagemap is the size in bytes up to which a pagemap is held of each directory: to
-// tell how memory is dumped, any does.
-const smallPagemap = 16 << 10
-
-// isImage reports whether the file is one that the reader needs.
-func isImage(base string) bool {
-	switch base {
-	case "pstree.img", "cpuinfo.img", "inventory.img":
-		return true
-	}
-	_, ok := codec.CoreTID(base)
-	return ok
 }
 
 // memberName returns the place that a member has in the archive: "./" is taken off. The

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/fpuimg/fpuimg/codec"
 )
@@ -250,3 +251,40 @@ func (r *coreReader) read(tid int) (*codec.Core, error) {
 	}
 	return codec.ParseCore(missing.Path, b)
 }
+
+// Found is a checkpoint, or why there is none where one should be, in a blob of an OCI
+// image layout.
+type Found struct {
+	Path       string
+	Checkpoint *Checkpoint
+	Err        error
+}
+
+// found is a single checkpoint.
+func found(c *Checkpoint, err error) ([]Found, error) {
+	if err != nil {
+		return nil, err
+	}
+	return []Found{{Path: c.Path, Checkpoint: c}}, nil
+}
+
+// isImage reports whether the file is one that the reader needs.
+func isImage(base string) bool {
+	switch base {
+	case "pstree.img", "cpuinfo.img", "inventory.img":
+		return true
+	}
+	_, ok := codec.CoreTID(base)
+	return ok
+}
+
+// isPagemap reports whether the file tells how a task's memory is dumped.
+func isPagemap(base string) bool {
+	rest, ok := strings.CutPrefix(base, "pagemap-")
+	id, ok2 := strings.CutSuffix(rest, ".img")
+	return ok && ok2 && strings.Trim(id, "0123456789") == ""
+}
+
+// smallPagemap is the size in bytes up to which a pagemap is held of each directory: to
+// tell how memory is dumped, any does.
+const smallPagemap = 16 << 10

@@ -3,21 +3,14 @@ package checkpoint
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/internal/rawtar"
@@ -34,12 +27,6 @@ const (
 // mediaCRIU is containerd's media type of a checkpoint: the images are at the root
 // of the archive (containerd, core/images/mediatypes.go).
 const mediaCRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
-
-// descriptor names a blob (OCI image specification, descriptor.md).
-type descriptor struct {
-	MediaType string `json:"mediaType"`
-	Digest    string `json:"digest"`
-}
 
 // manifest is an image index or manifest: what both have of blobs.
 type manifest struct {
@@ -104,22 +91,6 @@ func (l *ociLayout) fault(path string, err error) {
 	}
 }
 
-// digestForm matches a digest; it is compiled when the first layout is
-// read, since most runs read none.
-var digestForm = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^([a-z0-9]+):([a-f0-9]{32,128})$`)
-})
-
-// digestOf reads the digest of a blob from its place in a layout, blobs/sha256/HEX.
-func digestOf(name string) (d descriptor, ok bool) {
-	dir, digits := path.Split(name)
-	dir, algorithm := path.Split(path.Clean(dir))
-	if d.Digest = algorithm + ":" + digits; path.Base(dir) != "blobs" || !digestForm().MatchString(d.Digest) {
-		return descriptor{}, false
-	}
-	return d, true
-}
-
 // blob returns the path of a blob that was not looked into before. A digest is not
 // trusted as a path.
 func (l *ociLayout) blob(path string, d descriptor) (blob string, ok bool) {
@@ -139,38 +110,6 @@ func (l *ociLayout) blob(path string, d descriptor) (blob string, ok bool) {
 		return filepath.Join(l.dir, m[2]), l.blobs <= maxBlobs
 	}
 	return filepath.Join(l.dir, "blobs", m[1], m[2]), l.blobs <= maxBlobs
-}
-
-// verify compares what a blob holds with its digest. Algorithms that the
-// specification does not name go unchecked.
-func verify(blob string, r io.Reader, d descriptor) error {
-	h := newHash(d)
-	if h == nil {
-		return nil
-	}
-	if _, err := io.Copy(h, r); err != nil {
-		return err
-	}
-	return d.check(blob, h)
-}
-
-// newHash returns what hashes a blob, nil for an unknown algorithm.
-func newHash(d descriptor) hash.Hash {
-	switch algorithm, _, _ := strings.Cut(d.Digest, ":"); algorithm {
-	case "sha256":
-		return sha256.New()
-	case "sha512":
-		return sha512.New()
-	}
-	return nil
-}
-
-// check compares the digest with what was hashed.
-func (d descriptor) check(blob string, h hash.Hash) error {
-	if _, want, _ := strings.Cut(d.Digest, ":"); hex.EncodeToString(h.Sum(nil)) != want {
-		return &codec.FormatError{Path: blob, Field: "digest", Err: fmt.Errorf("the content is not that of %s", d.Digest)}
-	}
-	return nil
 }
 
 // manifest looks into the blobs that an index or a manifest lists.

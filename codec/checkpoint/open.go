@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +13,6 @@ import (
 	"syscall"
 
 	"github.com/fpuimg/fpuimg/codec"
-	"github.com/fpuimg/fpuimg/codec/elfcore"
-	"github.com/fpuimg/fpuimg/codec/internal/rawtar"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -29,22 +26,6 @@ type Options struct {
 	// Spool keeps the memory in compressed archives and in streams of them, which
 	// cannot be read otherwise; nil leaves it.
 	Spool *Spool
-}
-
-// Found is a checkpoint, or why there is none where one should be, in a blob of an OCI
-// image layout.
-type Found struct {
-	Path       string
-	Checkpoint *Checkpoint
-	Err        error
-}
-
-// found is a single checkpoint.
-func found(c *Checkpoint, err error) ([]Found, error) {
-	if err != nil {
-		return nil, err
-	}
-	return []Found{{Path: c.Path, Checkpoint: c}}, nil
 }
 
 // Open opens the one checkpoint that path holds: a CRIU images directory or one
@@ -176,92 +157,6 @@ func readAll(name string, r io.Reader, o Options, b *budget) ([]Found, error) {
 		return all, err
 	}
 	return s.image(name, filepath.Base(name))
-}
-
-// image reads one core image.
-func (s *stream) image(path, name string) ([]Found, error) {
-	raw, err := io.ReadAll(io.LimitReader(s.r, codec.MaxImage+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(raw) > codec.MaxImage {
-		return nil, &codec.FormatError{Path: path, Offset: codec.MaxImage, Field: "image", Err: codec.ErrTooLarge}
-	}
-	return found(newImage(path, name, piped{path, raw}, raw))
-}
-
-// piped is a core image from a stream.
-type piped struct {
-	name string
-	b    []byte
-}
-
-func (p piped) Open(string) (io.ReaderAt, int64, error) {
-	return bytes.NewReader(p.b), int64(len(p.b)), nil
-}
-func (p piped) Names() ([]string, error) { return []string{p.name}, nil }
-func (p piped) Label(string) string      { return p.name }
-
-// stream is a file or a pipe whose first bytes were looked at.
-type stream struct {
-	r    *bufio.Reader
-	file *os.File // nil unless it can seek
-	size int64
-}
-
-// headSize is how much of a file is looked at to tell what it is.
-const headSize = 4 * rawtar.HeadSize
-
-// open tells by its first bytes what the stream holds, and reads it. ok is false if
-// it is none of the things that are known here: then it is a core image, or damaged.
-func (s *stream) open(name string, o Options, b *budget, packed bool) (all []Found, ok bool, err error) {
-	head, err := s.r.Peek(headSize)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, false, fmt.Errorf("%s: %w", name, err)
-	}
-	c := &Checkpoint{Path: name, Kind: KindXSaveArea}
-	if o.XSaveArea {
-		th, err := elfcore.ReadArea(name, s.r, o.Machine)
-		c.threads = []codec.Listed{{Thread: th}}
-		all, err = found(c, err)
-		return all, true, err
-	}
-	compression, isTar := isArchive(head[:min(len(head), 2*rawtar.HeadSize)], s.size)
-	if isCapture(head) {
-		all, err = readCapture(name, s.r, b)
-		return all, true, err
-	}
-	if isTar && compression != rawtar.None && !packed {
-		return nil, false, &codec.FormatError{Path: name, Field: string(compression), Err: &PackedError{string(compression), "compressed more than once"}}
-	}
-	if !isTar && !bytes.HasPrefix(head, []byte("\x7fELF")) {
-		return nil, false, foreign(name, head)
-	}
-	if isTar {
-		// From here on a file is read through a buffer of another size.
-		var r io.Reader = s.r
-		if s.file != nil {
-			if _, err := s.file.Seek(0, io.SeekStart); err != nil {
-				return nil, false, err
-			}
-			r = s.file
-		}
-		all, err = readArchive(name, r, s.file, s.size, compression, b, &o)
-		return all, true, err
-	}
-	c.Kind = KindELFCore
-	var r io.ReaderAt = s.file
-	if s.file == nil {
-		spool, err := elfcore.NewSpool(s.r)
-		if err != nil {
-			return nil, true, err
-		}
-		defer spool.Close()
-		r = spool
-	}
-	c.threads, c.Problems, err = elfcore.Read(name, r, s.size, o.Machine)
-	all, err = found(c, err)
-	return all, true, err
 }
 
 // splitInner splits ARCHIVE:DIR at the last colon before which something exists.

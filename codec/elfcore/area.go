@@ -227,3 +227,5 @@ func machineLayout(b []byte, machine *xstate.CPU) (xstate.Layout, error) {
 	}
 	return fail("none of its components ends there")
 }
+
+func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }

@@ -599,5 +599,3 @@ func (c *core) xstate(b []byte) (*xstate.State, error) {
 	}
 	return parseLaid(b, layout)
 }
-
-func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }

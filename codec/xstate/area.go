@@ -205,3 +205,26 @@ func (l Layout) Keep(area, old []byte, set Features) {
 	}
 	SetAreaBV(area, bv)
 }
+
+// usualXCR0 is what machines enable, the most likely first, for an area that does not
+// name its own: CRIU's coredump script writes none, nor does the XSAVE instruction.
+var usualXCR0 = []Features{0x7, 0x1f, 0xe7, 0xff, 0x207, 0x21f, 0x2e7, 0x2ff, 0x600e7, 0x602e7, 0x200e7, 0x202e7}
+
+// GuessAreaLayout is [GuessLayout] for an area whose XCR0 is 0 if unknown: then it goes
+// by what machines of that size have. What is in use has a place in it.
+func GuessAreaLayout(b []byte, xcr0 Features) Layout {
+	bv := AreaBV(b)
+	candidates := []Features{xcr0}
+	if xcr0 == 0 {
+		candidates = append([]Features{bv | Legacy}, usualXCR0...)
+	}
+	for _, xcr0 := range candidates {
+		if bv&Known&^(xcr0|Legacy) != 0 {
+			continue
+		}
+		if l := GuessLayout(xcr0, len(b)); l != nil {
+			return l
+		}
+	}
+	return nil
+}

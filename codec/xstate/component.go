@@ -145,3 +145,23 @@ func (f Feature) Component() *Component {
 	}
 	return nil
 }
+
+// with returns the components that want picks.
+func with(want func(*Component) bool) (set Features) {
+	for i := range components {
+		if c := &components[i]; want(c) {
+			set |= c.Mask()
+		}
+	}
+	return set
+}
+
+// Flag returns the name of the CPU feature that the component belongs to: without
+// that flag, it is not there, even if CPUID leaf 0xD lists it. It is empty where
+// no flag is known.
+func (f Feature) Flag() string {
+	if c := f.Component(); c != nil {
+		return c.flag
+	}
+	return ""
+}

@@ -1,5 +1,7 @@
 package xstate
 
+import "strings"
+
 // CPU is what is known of one machine: the source of a checkpoint or a target.
 // Every field may be unknown: a zero string, or a nil pointer or slice. Most
 // checkpoints carry no cpuinfo.img, and a named level has no sizes.
@@ -116,4 +118,43 @@ func (c *CPU) Possible() Features {
 		}
 	}
 	return set | Legacy
+}
+
+// contained names the features whose instructions all run on a CPU that has the
+// features on the right, though CPUID does not say so there: AMD's name for the
+// integer part of SSE (APM vol. 3, appendix D), SYSCALL, which Intel's CPUID reports in
+// 64-bit mode only (SDM vol. 2, CPUID 80000001H), what every CPU in 64-bit mode has
+// and older kernels do not print, and AVX10.1, which adds nothing to AVX-512.
+var contained = map[string]string{
+	"mmxext":  "sse",
+	"syscall": "lm",
+	"cpuid":   "lm",
+	"nopl":    "lm",
+	"avx10": "avx512cd avx512bw avx512dq avx512vl avx512ifma avx512vbmi avx512_vbmi2 avx512_vnni avx512_bf16 " +
+		"avx512_fp16 avx512_bitalg avx512_vpopcntdq vaes vpclmulqdq gfni",
+}
+
+// Executes reports whether no instruction of the feature faults on the CPU, be it for
+// another one that has them all. known is as for [CPU.HasFlag].
+func (c *CPU) Executes(name string) (yes, known bool) {
+	if yes, known = c.HasFlag(name); yes || c == nil || contained[name] == "" {
+		return yes, known
+	}
+	for other := range strings.FieldsSeq(contained[name]) {
+		if has, _ := c.HasFlag(other); !has {
+			return false, known
+		}
+	}
+	return true, true
+}
+
+// UnknownWords returns the words of the CPU's capability, one bit for each, whose zeros
+// say nothing: some of their flags are unknown.
+func (c *CPU) UnknownWords() (set uint32) {
+	for i, w := range CapabilityMask(c.UnknownFlags...) {
+		if w != 0 {
+			set |= 1 << i
+		}
+	}
+	return set
 }

@@ -34,16 +34,6 @@ func CRIURestores(r Release) Features {
 	return with(func(c *Component) bool { return c.CRIU.Since != Release{} && !r.Before(c.CRIU.Since) })
 }
 
-// with returns the components that want picks.
-func with(want func(*Component) bool) (set Features) {
-	for i := range components {
-		if c := &components[i]; want(c) {
-			set |= c.Mask()
-		}
-	}
-	return set
-}
-
 // CPURecord is what CRIU compares of a cpuinfo.img, besides the vendor.
 type CPURecord struct {
 	Capability []uint32 // 12 words in version 1 of the file, 19 in version 2

@@ -514,45 +514,6 @@ func InWords(n int) func(Flag) bool {
 	return func(f Flag) bool { return int(f.Word) < min(n, CapabilityWords) || f.Word == WordKernel }
 }
 
-// UnknownWords returns the words of the CPU's capability, one bit for each, whose zeros
-// say nothing: some of their flags are unknown.
-func (c *CPU) UnknownWords() (set uint32) {
-	for i, w := range CapabilityMask(c.UnknownFlags...) {
-		if w != 0 {
-			set |= 1 << i
-		}
-	}
-	return set
-}
-
-// contained names the features whose instructions all run on a CPU that has the
-// features on the right, though CPUID does not say so there: AMD's name for the
-// integer part of SSE (APM vol. 3, appendix D), SYSCALL, which Intel's CPUID reports in
-// 64-bit mode only (SDM vol. 2, CPUID 80000001H), what every CPU in 64-bit mode has
-// and older kernels do not print, and AVX10.1, which adds nothing to AVX-512.
-var contained = map[string]string{
-	"mmxext":  "sse",
-	"syscall": "lm",
-	"cpuid":   "lm",
-	"nopl":    "lm",
-	"avx10": "avx512cd avx512bw avx512dq avx512vl avx512ifma avx512vbmi avx512_vbmi2 avx512_vnni avx512_bf16 " +
-		"avx512_fp16 avx512_bitalg avx512_vpopcntdq vaes vpclmulqdq gfni",
-}
-
-// Executes reports whether no instruction of the feature faults on the CPU, be it for
-// another one that has them all. known is as for [CPU.HasFlag].
-func (c *CPU) Executes(name string) (yes, known bool) {
-	if yes, known = c.HasFlag(name); yes || c == nil || contained[name] == "" {
-		return yes, known
-	}
-	for other := range strings.FieldsSeq(contained[name]) {
-		if has, _ := c.HasFlag(other); !has {
-			return false, known
-		}
-	}
-	return true, true
-}
-
 // CapabilityMask returns CRIU's capability words with the bits of the named flags
 // set. Names that the words do not have are left out.
 func CapabilityMask(names ...string) [CapabilityWords]uint32 {
@@ -572,14 +533,4 @@ func capabilityMask(want func(*Flag) bool) (words [CapabilityWords]uint32) {
 		}
 	}
 	return words
-}
-
-// Flag returns the name of the CPU feature that the component belongs to: without
-// that flag, it is not there, even if CPUID leaf 0xD lists it. It is empty where
-// no flag is known.
-func (f Feature) Flag() string {
-	if c := f.Component(); c != nil {
-		return c.flag
-	}
-	return ""
 }
