@@ -139,8 +139,8 @@ func isArchive(head []byte, size int64) (rawtar.Compression, bool) {
 const maxDepth = 2
 
 // readArchive reads the checkpoints of an archive. size is that of the file, which is nil
-// for a stream. What is compressed and no archive is read as o says, unless it is nil.
-func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.Compression, b *budget, o *Options) ([]Found, error) {
+// for a stream. other reads what is compressed and no archive; nil refuses it.
+func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.Compression, b *budget, other func(*bufio.Reader) ([]Found, error)) ([]Found, error) {
 	w := &walker{path: name, compression: c, stored: true, budget: b}
 	var seeker io.ReadSeeker
 	if file != nil {
@@ -152,7 +152,7 @@ func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.C
 			}
 		}
 	}
-	all, err := w.read(r, seeker, size, o)
+	all, err := w.read(r, seeker, size, other)
 	if err == nil && len(all) > 1 {
 		for i, f := range all {
 			if f.Err == nil {
@@ -165,7 +165,7 @@ func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.C
 }
 
 // read reads the checkpoints of one archive.
-func (w *walker) read(r io.Reader, seeker io.ReadSeeker, size int64, o *Options) ([]Found, error) {
+func (w *walker) read(r io.Reader, seeker io.ReadSeeker, size int64, other func(*bufio.Reader) ([]Found, error)) ([]Found, error) {
 	w.dirs, w.notes, w.links, w.alike = map[string]*Archive{}, map[string][]byte{}, map[string]int64{}, map[uint64][]byte{}
 	var err error
 	switch {
@@ -189,8 +189,12 @@ func (w *walker) read(r io.Reader, seeker io.ReadSeeker, size int64, o *Options)
 		if derr != nil && derr != io.EOF {
 			return nil, w.wrap(derr)
 		}
-		if inside, isTar := isArchive(head[:min(len(head), 2*rawtar.HeadSize)], -1); o != nil && !(isTar && inside == rawtar.None) {
-			return w.unpacked(in, *o)
+		if inside, isTar := isArchive(head[:min(len(head), 2*rawtar.HeadSize)], -1); other != nil && !(isTar && inside == rawtar.None) {
+			all, err := other(in)
+			if err != nil {
+				err = w.wrap(err)
+			}
+			return all, err
 		}
 		if err = w.walk(rawtar.NewReader(in)); err == nil {
 			// What compressors check of the content stands at its end.

@@ -207,7 +207,12 @@ func openCores(path string) []Found {
 		if info, err := os.Lstat(name); err != nil || !info.Mode().IsRegular() || len(all) == maxCores {
 			continue
 		}
-		found, err := OpenAll(name, Options{})
+		s, err := openStream(name)
+		if err != nil {
+			continue
+		}
+		found, _, err := s.open(name, Options{}, new(budget), true)
+		s.file.Close()
 		if err == nil && len(found) == 1 && found[0].Checkpoint.Kind == KindELFCore {
 			all = append(all, found...)
 		}

@@ -47,17 +47,3 @@ var errLeft = errors.New("memory is not read from such files; unpack them")
 
 // maxLeft bounds the images of memory whose names are remembered.
 const maxLeft = 1 << 16
-
-// piped is a core image from a stream.
-type piped struct {
-	name string
-	b    []byte
-}
-
-func (p piped) Open(string) (io.ReaderAt, int64, error) {
-	return bytes.NewReader(p.b), int64(len(p.b)), nil
-}
-
-func (p piped) Names() ([]string, error) { return []string{p.name}, nil }
-
-func (p piped) Label(string) string { return p.name }

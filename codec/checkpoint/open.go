@@ -10,7 +10,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -96,18 +95,11 @@ func OpenAll(path string, o Options) ([]Found, error) {
 	case !info.Mode().IsRegular():
 		return nil, &codec.FormatError{Path: path, Field: "file", Err: codec.ErrIrregular}
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	s, err := openStream(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
-		err = &codec.FormatError{Path: path, Field: "file", Err: codec.ErrIrregular} // since then
-	}
-	if err != nil {
-		return nil, err
-	}
-	s := &stream{bufio.NewReaderSize(f, 4096), f, info.Size()}
+	defer s.file.Close()
 	if all, ok, err := s.open(path, o, &budget{spool: o.Spool}, true); ok || err != nil {
 		return all, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/elfcore"
@@ -23,6 +24,23 @@ type stream struct {
 	r    *bufio.Reader
 	file *os.File // nil unless it can seek
 	size int64
+}
+
+// openStream opens a regular file, which may not be one any more.
+func openStream(path string) (*stream, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &codec.FormatError{Path: path, Field: "file", Err: codec.ErrIrregular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &stream{bufio.NewReaderSize(f, 4096), f, info.Size()}, nil
 }
 
 // open tells by its first bytes what the stream holds, and reads it. ok is false if
@@ -59,7 +77,7 @@ func (s *stream) open(name string, o Options, b *budget, packed bool) (all []Fou
 			}
 			r = s.file
 		}
-		all, err = readArchive(name, r, s.file, s.size, compression, b, &o)
+		all, err = readArchive(name, r, s.file, s.size, compression, b, func(in *bufio.Reader) ([]Found, error) { return unpacked(name, in, o, b) })
 		return all, true, err
 	}
 	c.Kind = KindELFCore
@@ -86,24 +104,21 @@ func (s *stream) image(path, name string) ([]Found, error) {
 	if len(raw) > codec.MaxImage {
 		return nil, &codec.FormatError{Path: path, Offset: codec.MaxImage, Field: "image", Err: codec.ErrTooLarge}
 	}
-	return found(newImage(path, name, piped{path, raw}, raw))
+	files := &held{files: map[string][]byte{name: raw}, label: func(string) string { return path }}
+	return found(newImage(path, name, files, raw))
 }
 
 // unpacked reads what is compressed and is no archive.
-func (w *walker) unpacked(in *bufio.Reader, o Options) ([]Found, error) {
+func unpacked(path string, in *bufio.Reader, o Options, b *budget) ([]Found, error) {
 	s := &stream{r: in, size: -1}
-	all, ok, err := s.open(w.path, o, w.budget, false)
+	all, ok, err := s.open(path, o, b, false)
 	if !ok && err == nil {
-		all, err = s.image(w.path, strings.TrimSuffix(filepath.Base(w.path), filepath.Ext(w.path)))
+		all, err = s.image(path, strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)))
 	}
 	for _, f := range all {
 		if f.Err == nil && f.Checkpoint.Kind == KindCRIU {
 			f.Checkpoint.ReadOnly = "compressed; decompress it first"
 		}
-	}
-	var format *codec.FormatError
-	if err != nil && !errors.As(err, &format) {
-		err = w.wrap(err)
 	}
 	return all, err
 }
