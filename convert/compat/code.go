@@ -41,16 +41,6 @@ func lacksISA(host *xstate.CPU, flags []string) []string {
 	})
 }
 
-// union adds names to a sorted list.
-func union(list, names []string) []string {
-	for _, name := range names {
-		if i, found := slices.BinarySearch(list, name); !found {
-			list = slices.Insert(list, i, name)
-		}
-	}
-	return list
-}
-
 // some lists names, the rest of a long list as a count.
 func some(names []string) string {
 	const most = 4
@@ -73,18 +63,6 @@ func base(o *facts.Object) string {
 // vectors are the components that hold the registers whose use is decoded. The proof
 // of code speaks of no other.
 const vectors xstate.Features = 1<<xstate.AVX | xstate.AVX512
-
-// proved returns the components in use whose values the thread has done with: it waits
-// in a system call, and none of its stack frames was interrupted by a signal, for a
-// handler may look at what it interrupted. Who levels a process looks at its frames too,
-// and a handler begins with registers of its own.
-func (sub *subject) proved() xstate.Features {
-	th := sub.thread
-	if th == nil || th.Syscall == "" || !sub.level && slices.ContainsFunc(th.Frames, func(f facts.Frame) bool { return f.Live }) {
-		return 0
-	}
-	return sub.state.With(xstate.InUse) & th.Dead & vectors
-}
 
 func (sub *subject) componentDead() {
 	if set := sub.dead &^ sub.allowed; set != 0 {
@@ -476,31 +454,6 @@ func (sub *subject) unproven(parts []string) []string {
 	return parts
 }
 
-// inferred returns the machine that glibc recorded, with the features that it used in
-// any task; nil if there is no such record.
-func inferred(tasks []*facts.Process) *xstate.CPU {
-	var c *xstate.CPU
-	for _, p := range tasks {
-		if p.Source == nil || p.Source.CPU == nil {
-			continue
-		}
-		if c == nil {
-			c = new(*p.Source.CPU)
-			c.Flags = []string{}
-		}
-		c.Flags = union(c.Flags, p.Source.Active)
-	}
-	return c
-}
-
-// machine returns the source: as the checkpoint records it, or else as glibc does.
-func (sub *subject) machine() *xstate.CPU {
-	if sub.source != nil {
-		return sub.source
-	}
-	return inferred(sub.tasks)
-}
-
 func (sub *subject) sourceInferred() {
 	c := sub.machine()
 	if sub.source != nil || c == nil {
@@ -519,9 +472,4 @@ func (sub *subject) sourceInferred() {
 		}
 	}
 	sub.find(0, "the CPU that the checkpoint was taken on, as glibc recorded it when the programs started: %s", strings.Join(words, " "))
-}
-
-// answered reports whether every task told how its lazy binding saves registers.
-func answered(tasks []*facts.Process) bool {
-	return len(tasks) > 0 && !slices.ContainsFunc(tasks, func(p *facts.Process) bool { return p.Source == nil && p.Libc != "musl" })
 }

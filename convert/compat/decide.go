@@ -4,37 +4,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
-
-// subject is what the rules look at: one thread's record and code, the file that it
-// stands in, a task's code, or the two machines, and what the target asks for.
-type subject struct {
-	state  *xstate.State   // with INIT in place of zeros that stand for it
-	zeroed xstate.Features // the components where they stood
-
-	file     string // the image
-	trailing int    // bytes after its entry
-
-	thread *facts.Thread   // what is known of its code; nil if nothing is
-	dead   xstate.Features // the components in use whose values it has done with
-	task   *facts.Process
-	tasks  []*facts.Process // all of them; nil if their code was not looked at
-
-	source  *xstate.CPU // the machine of the checkpoint; nil if unknown
-	target  Target
-	force   bool
-	level   bool
-	foreign bool // this is no checkpoint, so there is nothing to do about it
-
-	to      xstate.Format
-	allowed xstate.Features // what the target holds
-	extend  xstate.Features // what is added when the format goes up to xsave
-
-	rule     *rule // that is being checked
-	findings []Finding
-}
 
 // check asks the rules of the given scopes.
 func (sub *subject) check(scopes ...scope) []Finding {
@@ -304,25 +275,4 @@ func Consequence(lost []Loss) string {
 		parts = append(parts, "SSE arithmetic behaves otherwise or starts from zero")
 	}
 	return strings.Join(parts, "; ")
-}
-
-// foldRuns joins consecutively numbered names: ymm0 ymm1 ymm2 -> ymm0-ymm2.
-func foldRuns(names []string) []string {
-	var out []string
-	for i := 0; i < len(names); {
-		j := i
-		for j+1 < len(names) && follows(names[j], names[j+1]) {
-			j++
-		}
-		switch j - i {
-		case 0:
-			out = append(out, names[i])
-		case 1:
-			out = append(out, names[i], names[j])
-		default:
-			out = append(out, names[i]+"-"+names[j])
-		}
-		i = j + 1
-	}
-	return slices.Clip(out)
 }

@@ -7,13 +7,6 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
-func hostName(host *xstate.CPU) string {
-	if host.Name != "" {
-		return host.Name
-	}
-	return "the host"
-}
-
 // What a program does with the instructions that it found at start only its memory tells
 // (code.go), so none of the rules about the machines finds what is fatal. The source is
 // nil where the checkpoint does not record it, as most do not, and no memory does.

@@ -1,10 +1,8 @@
 package compat
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -63,33 +61,6 @@ var rules = [...]rule{
 	{ISAMissing, Risky, machines, (*subject).isaMissing},
 	{XSaveSizeDiffers, Risky, machines, (*subject).xsaveSizeDiffers},
 	{VendorDiffers, Note, machines, (*subject).vendorDiffers},
-}
-
-// find adds a finding of the rule that is being checked.
-func (sub *subject) find(components xstate.Features, format string, args ...any) *Finding {
-	sub.findings = append(sub.findings, Finding{Rule: sub.rule.id, Severity: sub.rule.severity,
-		Components: components.Names(), Features: []string{}, Reason: fmt.Sprintf(format, args...)})
-	return &sub.findings[len(sub.findings)-1]
-}
-
-func (f *Finding) as(s Severity) *Finding {
-	f.Severity = s
-	return f
-}
-
-func (f *Finding) about(features ...string) *Finding {
-	f.Features = features
-	return f
-}
-
-func (f *Finding) mend(remedies ...Remedy) *Finding {
-	f.Remedies = remedies
-	return f
-}
-
-func (f *Finding) redact(reason string) *Finding {
-	f.discreet = reason
-	return f
 }
 
 // criu/arch/x86/crtools.c:valid_xsave_frame refuses short legacy arrays.
@@ -224,39 +195,6 @@ func (sub *subject) notRecorded() {
 	}
 }
 
-// missing returns the present components that the target lacks, without PKRU,
-// which has a rule of its own. Dead ones count as not in use.
-func (sub *subject) missing(inUse bool) xstate.Features {
-	var set xstate.Features
-	for f, status := range sub.state.Present() {
-		if !sub.allowed.Has(f) && f != xstate.PKRU && status != xstate.Lost && status != xstate.Unknown && (status == xstate.InUse && !sub.dead.Has(f)) == inUse {
-			set |= f.Mask()
-		}
-	}
-	return set
-}
-
-// forced adds the remedies of every refusal that force lifts. need is the CPU
-// features that a host would have to have.
-func (sub *subject) forced(f *Finding, need ...string) {
-	if sub.force {
-		return
-	}
-	if sub.target.Host != nil && len(need) > 0 {
-		f.mend(Remedy{HostWith, need}, Remedy{Kind: Force})
-	} else {
-		f.mend(Remedy{Kind: Force})
-	}
-}
-
-// targetName is how reasons speak of the target.
-func (sub *subject) targetName() string {
-	if sub.target.Host == nil || sub.target.Format != nil {
-		return "the target" // a format may lack what the host has
-	}
-	return hostName(sub.target.Host)
-}
-
 // valid_xsave_frame: "FPU xsave area present, but host cpu doesn't support it".
 func (sub *subject) formatXSave() {
 	if sub.state.Format != xstate.FormatXSave || sub.to == xstate.FormatXSave {
@@ -305,30 +243,6 @@ func (sub *subject) componentUnusedMissing() {
 	}
 }
 
-// pkruMatters reports whether PKRU would be taken away with a value that [guards]
-// something.
-func (sub *subject) pkruMatters() bool { return sub.pkruGoes() && guards(sub.state) }
-
-// pkruGoes reports whether the record has PKRU and the target does not.
-func (sub *subject) pkruGoes() bool {
-	return sub.state.View(xstate.PKRU) != nil && !sub.allowed.Has(xstate.PKRU)
-}
-
-// guards reports whether PKRU neither opens every key nor is what Linux gives each
-// new program.
-func guards(s *xstate.State) bool {
-	v := pkru(s)
-	return v != 0 && v != xstate.DefaultPKRU
-}
-
-// pkru returns the value of PKRU, 0 if the record has none.
-func pkru(s *xstate.State) uint32 {
-	if view := s.View(xstate.PKRU); view != nil {
-		return binary.LittleEndian.Uint32(view)
-	}
-	return 0
-}
-
 func (sub *subject) pkruMissing() {
 	v := pkru(sub.state)
 	switch {
@@ -340,34 +254,11 @@ func (sub *subject) pkruMissing() {
 	}
 }
 
-// shadowStackGoes reports whether the thread runs with a shadow stack and the
-// target cannot give it one.
-func (sub *subject) shadowStackGoes() bool {
-	if !sub.state.ShadowStack.Enabled() {
-		return false
-	}
-	if sub.to != xstate.FormatXSave {
-		return true
-	}
-	has, known := sub.target.Host.HasFlag("user_shstk")
-	return known && !has
-}
-
 func (sub *subject) shadowStackMissing() {
 	if sub.shadowStackGoes() {
 		sub.forced(sub.find(xstate.CETUser.Mask(), "the thread runs with a shadow stack (SSP %#x), and %s cannot give it one",
 			sub.state.ShadowStack.SSP, sub.targetName()).about("user_shstk"), "user_shstk")
 	}
-}
-
-// badMXCSR returns the bits of MXCSR that the target does not have.
-func (sub *subject) badMXCSR() uint32 {
-	host := sub.target.Host
-	if host == nil || host.MXCSRMask == nil || sub.state.Format == xstate.FormatNone {
-		return 0
-	}
-	// The default mask is what every CPU has; a recorded 0 stands for it.
-	return sub.state.FX.MXCSR() &^ (*host.MXCSRMask | xstate.DefaultMXCSRMask)
 }
 
 func (sub *subject) mxcsrMask() {
@@ -387,20 +278,4 @@ func mxcsrBits(v uint32) string {
 		return "MM"
 	}
 	return "reserved"
-}
-
-// follows reports whether b is a's name with the next number.
-func follows(a, b string) bool {
-	pa, na := splitNumber(a)
-	pb, nb := splitNumber(b)
-	return pa == pb && na >= 0 && nb == na+1
-}
-
-func splitNumber(name string) (prefix string, n int) {
-	prefix = strings.TrimRight(name, "0123456789")
-	n, err := strconv.Atoi(name[len(prefix):])
-	if err != nil {
-		return prefix, -1
-	}
-	return prefix, n
 }
