@@ -31,7 +31,7 @@ type machine struct {
 
 // tracer is what a restore needs of threads: a [ptrace.Tracer], which documents it.
 type tracer interface {
-	Stop(context.Context) error
+	Stop(ctx context.Context, known ...ptrace.Thread) error
 	Threads() []ptrace.Thread
 	Compat(tid int) (bool, error)
 	Read(tid int) (ptrace.Area, error)
@@ -68,6 +68,9 @@ type job struct {
 // go, save what was read. Until the write nothing has changed. From the stop until all
 // run again nothing is done that could block.
 func (j *job) run() (err error) {
+	// The garbage of this run is small, and the target would wait for the collector.
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	if j.cpu, err = j.host(); err != nil {
 		return err
 	}
@@ -126,9 +129,6 @@ func (j *job) look() error {
 // thread of its own, which traces: at its end the kernel lets go of what this program
 // could not.
 func (j *job) hold(ctx context.Context) (err error) {
-	// The garbage of this run is small, and the target would wait for the collector.
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -201,8 +201,12 @@ func (j *job) stopAll(ctx context.Context, t tracer, pids []int) error {
 	if err := j.match(); err != nil {
 		return err
 	}
+	known := make([]ptrace.Thread, len(j.threads))
+	for i, l := range j.threads {
+		known[i] = ptrace.Thread{PID: l.pid, TID: l.tid}
+	}
 	j.stopped = time.Now()
-	if err := t.Stop(ctx); err != nil {
+	if err := t.Stop(ctx, known...); err != nil {
 		return unstopped(ctx, err)
 	}
 	if j.whole() && j.o.tree {

@@ -86,7 +86,7 @@ type fakeTracer struct {
 	pids []int
 }
 
-func (f *fakeTracer) Stop(ctx context.Context) error {
+func (f *fakeTracer) Stop(ctx context.Context, _ ...ptrace.Thread) error {
 	f.held = true
 	if err := f.call("stop"); err != nil {
 		return err

@@ -162,8 +162,8 @@ func (s *system) Seize(tid int) error {
 	return result(errno)
 }
 
-// The others do not wait. Raw, they need not tell the Go scheduler, which takes a third of
-// a microsecond each and at times the processor from this thread.
+// The others do not wait. Raw, they need not tell the Go scheduler, which may take the
+// processor from this thread meanwhile.
 
 func (s *system) Interrupt(tid int) error { return request(unix.PTRACE_INTERRUPT, tid, 0) }
 

@@ -42,7 +42,8 @@ func (t *Tracer) Compat(tid int) (bool, error) {
 
 func (t *Tracer) compat(th *thread) (bool, error) {
 	if th.compat == nil {
-		n, err := t.b.GetRegset(th.tid, unix.NT_PRSTATUS, t.scratch)
+		// No more than it takes: the kernel looks for some registers in other places.
+		n, err := t.b.GetRegset(th.tid, unix.NT_PRSTATUS, t.scratch[:prstatusCompat+4])
 		if err != nil {
 			return false, t.threadError(th, "read NT_PRSTATUS", err)
 		}

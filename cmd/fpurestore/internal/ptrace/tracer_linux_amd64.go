@@ -119,15 +119,16 @@ func (t *Tracer) here() error {
 }
 
 // Stop stops every thread of all processes, those that appear meanwhile
-// included, and returns when the last one stands still. The caller bounds it
-// by the context's deadline. If it fails, everything is let go again; after a
+// included, and returns when the last one stands still. It begins with those
+// that the caller knows, if any, and lists the others when these stand still.
+// The caller bounds it by the context's deadline. If it fails, everything is let go again; after a
 // [*TimeoutError] the end of the goroutine does so, which must follow after Close.
 //
 // The error is an [*AttachError] if some thread cannot be traced, a
 // [*TimeoutError] if some did not stop before the deadline, a [*ThreadError]
 // that wraps [ErrExited] if a process ended, or wraps the context's error or
 // that of a system call.
-func (t *Tracer) Stop(ctx context.Context) (err error) {
+func (t *Tracer) Stop(ctx context.Context, known ...Thread) (err error) {
 	if err := t.here(); err != nil {
 		return err
 	}
@@ -153,17 +154,24 @@ func (t *Tracer) Stop(ctx context.Context) (err error) {
 			err = errors.Join(err, more)
 		}
 	}()
+	seen := make(map[int][]int, len(t.pids))
+	for _, th := range known {
+		seen[th.PID] = append(seen[th.PID], th.TID)
+	}
 	// Attach to all that can be seen, ask all of those to stop, wait until
 	// they did; a thread created before its creator stopped is either attached
 	// by the kernel (PTRACE_O_TRACECLONE) or seen by the next pass. The last
 	// pass meets only threads that stand still, which cannot create others.
 	zombies := make(map[int]bool)
-	for {
+	for listed := len(known) == 0; ; listed = true {
 		changed := false
 		var fresh []*thread
 		member := make(map[int]bool, len(t.threads))
 		for _, pid := range t.pids {
-			tids, err := t.b.Tasks(pid)
+			tids, err := seen[pid], error(nil)
+			if listed {
+				tids, err = t.b.Tasks(pid)
+			}
 			if errors.Is(err, ErrNotFound) {
 				return &ThreadError{PID: pid, TID: pid, Op: "list threads", Err: ErrExited}
 			}
@@ -194,7 +202,7 @@ func (t *Tracer) Stop(ctx context.Context) (err error) {
 				}
 			}
 		}
-		if !changed {
+		if listed && !changed {
 			if err := t.settle(ctx, member); err != nil {
 				return err
 			}
@@ -431,7 +439,10 @@ func (t *Tracer) sorted() []*thread {
 		rank[pid] = i
 	}
 	return slices.SortedFunc(maps.Values(t.threads), func(a, b *thread) int {
-		return cmp.Or(cmp.Compare(rank[a.pid], rank[b.pid]), cmp.Compare(a.tid, b.tid))
+		if a.pid != b.pid && rank[a.pid] != rank[b.pid] {
+			return cmp.Compare(rank[a.pid], rank[b.pid])
+		}
+		return cmp.Compare(a.tid, b.tid)
 	})
 }
 

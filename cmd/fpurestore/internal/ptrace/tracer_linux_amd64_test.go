@@ -888,6 +888,57 @@ func TestSeveral(t *testing.T) {
 	b.expect(wantB)
 }
 
+// TestKnown begins with a list of threads that is neither complete nor right.
+func TestKnown(t *testing.T) {
+	a, b, stranger := start(t, "-n", "5"), start(t, "-n", "2"), start(t, "-n", "2")
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	tids := a.tids()
+	for _, known := range [][]int{{tids[0], tids[3]}, {ended.Process.Pid}, {stranger.tids()[1]}, {stranger.PID, tids[4], os.Getpid(), tids[4]}} {
+		tr, err := OpenBackend(NewSystem(), a.PID, b.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []Thread
+		for _, tid := range known {
+			list = append(list, Thread{a.PID, tid})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err = tr.Stop(ctx, list...)
+		cancel()
+		if err != nil {
+			t.Fatalf("%v: %v", known, err)
+		}
+		var got []int
+		for _, th := range tr.Threads() {
+			got = append(got, th.TID)
+		}
+		var want []int
+		for _, g := range []*target{a, b} {
+			all, err := Tasks(g.PID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, slices.Sorted(slices.Values(all))...)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v: stopped %v, want %v", known, got, want)
+		}
+		stranger.untraced()
+		detach(t, tr)
+		a.untraced()
+		b.untraced()
+		if err := tr.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, g := range []*target{a, b, stranger} {
+		g.expect(g.given())
+	}
+}
+
 func TestCompat(t *testing.T) {
 	cmd := exec.Command(program(t, "target32"))
 	if err := exec.Command(cmd.Path).Run(); errors.Is(err, unix.ENOEXEC) {
