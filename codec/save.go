@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"slices"
 )
 
 // MarshalCore returns a core image with what the schema requires and no more: crit
@@ -49,7 +50,7 @@ func MarshalCore(t Thread) ([]byte, error) {
 // SavedTask is a live process to be named in pstree.img.
 type SavedTask struct {
 	PID, PPID int
-	TIDs      []int // the leader first; without it if it has ended
+	TIDs      []int // in any order; without the leader if it has ended
 }
 
 // MarshalPstree returns a pstree.img that names the tasks.
@@ -62,8 +63,15 @@ func MarshalPstree(tasks []SavedTask) []byte {
 				b = appendUint(b, uint32(num), uint64(v))
 			}
 		}
-		for _, tid := range t.TIDs {
-			b = appendUint(b, pstreeThreads, uint64(tid))
+		// The leader first, whose number is not the least where the numbers have begun anew.
+		leader := slices.Index(t.TIDs, t.PID)
+		if leader >= 0 {
+			b = appendUint(b, pstreeThreads, uint64(t.PID))
+		}
+		for i, tid := range t.TIDs {
+			if i != leader {
+				b = appendUint(b, pstreeThreads, uint64(tid))
+			}
 		}
 		if i == 0 {
 			out = newFile(magicPstree, b)

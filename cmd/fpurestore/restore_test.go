@@ -229,6 +229,19 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestNumbersBegunAnew saves a process that has a thread with a lesser number than its
+// leader, and restores it.
+func TestNumbersBegunAnew(t *testing.T) {
+	f := newFake(t)
+	f.procs[7] = []int{3, 7, 8}
+	dir := filepath.Join(t.TempDir(), "saved")
+	for _, args := range [][]string{{"--save", dir}, {"-D", dir}} {
+		if r := f.restore(append([]string{"-t", "7"}, args...)...); r.code != 0 {
+			t.Fatalf("%v: exit status %d: %s", args, r.code, r.errors)
+		}
+	}
+}
+
 // TestExits has every kind of failure, and holds the exit code, the outcome and the
 // hint against it.
 func TestExits(t *testing.T) {
