@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,7 @@ func BenchmarkRestore(b *testing.B) {
 }
 
 func benchmarkRestore(b *testing.B, n int) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // as live has it
 	g := startTarget(b, targetConfig{threads: n})
 	want := g.others(1, everything)
 	areas := make([][]byte, n)

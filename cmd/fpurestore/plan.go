@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
@@ -103,22 +106,38 @@ type decision struct {
 }
 
 // decide asks the policy what this machine means for each image, and builds all that
-// needs no live thread: no process has to wait for this.
+// needs no live thread: no process has to wait for this. Many are shared out among the
+// CPUs.
 func decide(images []imageThread, host *xstate.CPU, o *options) {
-	for i := range images {
-		img := &images[i]
-		r := compat.Decide(img.state, compat.Target{Host: host}, compat.Policy{Force: o.force})
-		img.decision = &decision{Report: r, state: r.Apply(img.state)}
-		if *host.XSave && !r.Refused {
-			img.decision.build(host.Layout, int(*host.XSaveSize))
+	const share = 64
+	var wg sync.WaitGroup
+	for some := range slices.Chunk(images, max(share, (len(images)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))) {
+		work := func() {
+			for i := range some {
+				some[i].decide(host, o)
+			}
 		}
+		if len(some) == len(images) {
+			work()
+		} else {
+			wg.Go(work)
+		}
+	}
+	wg.Wait()
+}
+
+func (t *imageThread) decide(host *xstate.CPU, o *options) {
+	r := compat.Decide(t.state, compat.Target{Host: host}, compat.Policy{Force: o.force})
+	t.decision = &decision{Report: r, state: r.Apply(t.state)}
+	if *host.XSave && !r.Refused {
+		t.decision.build(host.Layout, int(*host.XSaveSize))
 	}
 }
 
 // build makes the NT_X86_XSTATE register set of size bytes, by this machine's
 // layout. Components without a value in the image become INIT.
 func (d *decision) build(layout xstate.Layout, size int) {
-	s := d.state.Clone()
+	s := d.state
 	if s.Format == xstate.FormatFXSave {
 		s.Format, s.BV = xstate.FormatXSave, xstate.Legacy
 	}

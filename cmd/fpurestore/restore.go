@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -68,9 +67,6 @@ type job struct {
 // go, save what was read. Until the write nothing has changed. From the stop until all
 // run again nothing is done that could block.
 func (j *job) run() (err error) {
-	// The garbage of this run is small, and the target would wait for the collector.
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	if j.cpu, err = j.host(); err != nil {
 		return err
 	}

@@ -30,15 +30,14 @@ func restoreOn(m machine, s *cli.IO, o *options) (cli.Exit, error) {
 		j.talk(err)
 	}
 	code := cli.Worst(exitCode(err), exitCode(j.unsaved))
-	doc := j.document(code, err)
 	var lost error
 	if o.json {
-		lost = s.WriteJSON(doc)
+		lost = s.WriteJSON(j.document(code, err))
 	}
 	lost = cmp.Or(lost, s.Out.Flush())
 	if lost != nil && (j.restored || j.kept) {
 		s.Out.Reset(io.Discard)
-		s.Warnf("standard output: %v: %s is %s all the same, and only the report is lost", lost, j.target(), doc.Outcome)
+		s.Warnf("standard output: %v: %s is %s all the same, and only the report is lost", lost, j.target(), j.outcome(code, err))
 		lost = nil
 	}
 	return code, lost
@@ -82,22 +81,26 @@ type threadDoc struct {
 	Error    *string          `json:"error"`
 }
 
-// document tells of the run. An error names the threads that it is about.
-func (j *job) document(code cli.Exit, err error) *restoreDoc {
-	d := &restoreDoc{Schema: "fpurestore/1", PID: j.o.pid, Threads: []threadDoc{}}
+// outcome is the word of the document for how the run ended.
+func (j *job) outcome(code cli.Exit, err error) string {
 	switch {
 	case j.restored:
-		d.Outcome = "restored"
+		return "restored"
 	case j.kept && err == nil:
-		d.Outcome = "saved"
+		return "saved"
 	case j.planned:
-		d.Outcome = "planned"
-	default:
-		d.Outcome = map[cli.Exit]string{cli.Refused: "refused", cli.Broken: "broken"}[code]
-		if d.Outcome == "" {
-			d.Outcome = "unchanged"
-		}
+		return "planned"
+	case code == cli.Refused:
+		return "refused"
+	case code == cli.Broken:
+		return "broken"
 	}
+	return "unchanged"
+}
+
+// document tells of the run. An error names the threads that it is about.
+func (j *job) document(code cli.Exit, err error) *restoreDoc {
+	d := &restoreDoc{Schema: "fpurestore/1", PID: j.o.pid, Outcome: j.outcome(code, err), Threads: []threadDoc{}}
 	for _, p := range j.plan {
 		d.Threads = append(d.Threads, threadDoc{ImageTID: p.image.tid, TID: p.live.tid, From: p.From.String(), To: p.To.String(),
 			Actions: view.ActionDocs(p.Report), Lost: view.LossDocs(p.Report)})

@@ -259,7 +259,14 @@ func ActionDocs(r *compat.Report) []ActionDoc {
 // one row.
 func Actions(s *cli.IO, ts []compat.Judged) {
 	var rows [][]string
-	for _, group := range Fold(ts, func(t compat.Judged) string { return fmt.Sprint(t.From, t.To, ActionLines(t.Report)) }) {
+	key := func(t compat.Judged) string {
+		words := []string{t.From.String(), t.To.String()}
+		for _, l := range ActionLines(t.Report) {
+			words = append(words, l[:]...)
+		}
+		return strings.Join(words, ",")
+	}
+	for _, group := range Fold(ts, key) {
 		r := group[0].Report
 		first := []string{TIDs(group), r.From.String(), r.To.String()}
 		for _, l := range ActionLines(r) {
