@@ -46,13 +46,17 @@ type VMAEntry struct {
 // MM is the description of an address space.
 type MM struct {
 	Auxv [][2]uint64 // type and value, AT_NULL left out
-	VMAs []VMAEntry  // by address, none over another
+	// EnvStart and EnvEnd are where the environment was that the process started with.
+	EnvStart, EnvEnd uint64
+	VMAs             []VMAEntry // by address, none over another
 }
 
 // Field numbers of images/mm.proto and images/vma.proto.
 const (
-	mmAuxv = 13
-	mmVMAs = 14
+	mmEnvStart = 10
+	mmEnvEnd   = 11
+	mmAuxv     = 13
+	mmVMAs     = 14
 
 	vmaStart  = 1
 	vmaEnd    = 2
@@ -83,6 +87,10 @@ func ParseMM(path string, b []byte) (*MM, error) {
 	m := img.message(e, "mm")
 	for m.next() {
 		switch m.num {
+		case mmEnvStart:
+			mm.EnvStart = m.u
+		case mmEnvEnd:
+			mm.EnvEnd = m.u
 		case mmAuxv:
 			auxv, _, _ = m.array(auxv, 8, maxAuxv)
 		case mmVMAs:

@@ -35,6 +35,7 @@ var edges = []struct {
 	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
 	{"codec/program", "codec codec/cpuid codec/facts codec/isa codec/memory codec/xstate"},
 	{"codec/elfcore", "codec codec/xstate"},
+	{"internal/test/glibc", "codec internal/test/elf internal/test/img"}, // for tests only
 	{"codec/memory", "codec"},
 	{"codec", "codec/xstate protobuf"},
 	{"internal/test/machines", "codec/cpuid codec/xstate"}, // for maintainers only

@@ -201,7 +201,8 @@ What is not understood is refused, by name, and nothing is written:
                   functions that were not chosen as glibc chooses them
   copies-elsewhere  what would have to change is in no image
   thread-in-code, thread-in-loader  dumped at a bad moment: take it again
-  state-live, frame-live, in-use  registers that the machine lacks, and somebody needs
+  state-live, frame-live, in-use  registers that the machine lacks, and somebody needs,
+                  or locks that are transactions
   hwcaps-path     libraries built for more than the machine (glibc-hwcaps)
   own-dispatch    an object that chose its code by itself
   compiled-isa    an object that is compiled for more than the machine

@@ -156,6 +156,20 @@ func (m *Memory) after(addr uint64) int {
 	return i
 }
 
+// maxEnviron bounds an environment: the kernel takes 6 MiB with the arguments.
+const maxEnviron = 8 << 20
+
+// Environ is the environment that the process started with, each variable with a 0 behind
+// it; nil if it is not in the images. What the process wrote over it is there instead.
+func (m *Memory) Environ() []byte {
+	if m.mm.EnvEnd-m.mm.EnvStart > maxEnviron {
+		return nil
+	}
+	b := make([]byte, m.mm.EnvEnd-m.mm.EnvStart)
+	n, _ := m.ReadAt(b, m.mm.EnvStart)
+	return b[:n]
+}
+
 // Aux returns a value of the auxiliary vector (AT_*).
 func (m *Memory) Aux(typ uint64) (uint64, bool) {
 	for _, a := range m.mm.Auxv {

@@ -44,10 +44,7 @@ func (f *file) sweep() {
 	f.swept = true
 	var s sweeper
 	functions := f.obj.functions().all()
-	for _, sec := range f.obj.sections {
-		if sec.Flags&elf.SHF_EXECINSTR == 0 || sec.Type == elf.SHT_NOBITS || sec.Size > maxTable {
-			continue
-		}
+	for _, sec := range f.obj.codeSections() {
 		code := f.obj.table(sec.Addr, sec.Size)
 		at := sec.Addr
 		i, _ := slices.BinarySearchFunc(functions, sec.Addr, func(fn function, addr uint64) int { return int(int64(fn.start - addr)) })
@@ -69,6 +66,23 @@ func (f *file) sweep() {
 	if needs := flagNames(s.features); len(needs) > 0 {
 		f.fact.Own = &facts.Own{Needs: needs, AsksCPUID: s.cpuid}
 	}
+}
+
+// codeSections lists where the code of a file is: a file without sections has segments.
+func (o *object) codeSections() (list []elf.SectionHeader) {
+	for _, s := range o.sections {
+		if s.Flags&elf.SHF_EXECINSTR != 0 && s.Type != elf.SHT_NOBITS && s.Size <= maxTable {
+			list = append(list, s)
+		}
+	}
+	if list == nil {
+		for _, p := range o.loads {
+			if p.Flags&elf.PF_X != 0 {
+				list = append(list, elf.SectionHeader{Addr: p.Vaddr, Size: min(p.Filesz, maxTable)})
+			}
+		}
+	}
+	return list
 }
 
 type sweeper struct {

@@ -327,8 +327,8 @@ func (p *Process) InVDSO(addr uint64) bool { return addr >= p.p.vdso[0] && addr 
 
 // Besides tells which features the code of a static program needs in functions that
 // cannot be reached from any of the given ones, nor save registers. What a libc has behind
-// a flag of its own does not count: RTM for the elision of locks, shadow stacks, protection
-// keys, XGETBV.
+// a flag of its own does not count: shadow stacks, protection keys, XGETBV, and RTM in the
+// functions that elide locks, where the file names them.
 func (p *Process) Besides(entries []uint64) []string {
 	m := p.p.loader()
 	if m == nil || m.obj == nil {
@@ -356,9 +356,18 @@ func (p *Process) Besides(entries []uint64) []string {
 		}
 		s = sweeper{}
 		s.code(m.obj.table(fn.start, fn.end-fn.start), true)
+		if s.features.Has(isa.RTM) && elides(m.obj.local(fn.start)) {
+			s.features = s.features.Without(isa.RTM)
+		}
 		found = found.Or(s.features)
 	}
-	return flagNames(found.Without(isa.RTM, isa.SHSTK, isa.PKU, isa.XSAVE))
+	return flagNames(found.Without(isa.SHSTK, isa.PKU, isa.XSAVE))
+}
+
+// elides reports whether a function of glibc elides locks: __lll_lock_elision and its kin
+// (sysdeps/unix/sysv/linux/x86/elision-lock.c).
+func elides(name string) bool {
+	return strings.HasPrefix(name, "__lll_") && strings.HasSuffix(name, "_elision")
 }
 
 // maxDepth bounds how much of a stack is looked through, in bytes.

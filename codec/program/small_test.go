@@ -17,6 +17,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/memory"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testglibc "github.com/fpuimg/fpuimg/internal/test/glibc"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -75,59 +76,6 @@ func smallThread(ip, sp uint64) codec.Thread {
 	return codec.Thread{PID: 7, TID: 7, GPRegs: &regs, State: xstate.NewState(xstate.FormatFXSave)}
 }
 
-// layouts are those of struct cpu_features by the releases of glibc
-// (sysdeps/x86/include/cpu-features.h, of old sysdeps/x86/cpu-features.h), in bytes from
-// its start.
-var layouts = []struct {
-	glibc                          string
-	kind, family, model, stepping  int
-	array, entries, size           int
-	isa, save, full, cache, usable int
-	length                         int
-}{
-	{"2.26", 0, 56, 60, -1, 8, 3, 16, -1, -1, -1, 72, -1, 96},
-	{"2.28", 0, 56, 60, -1, 8, 3, 16, -1, 64, 72, 80, -1, 104},
-	{"2.31", 104, 112, 116, 120, 0, 6, 16, -1, 128, 136, 144, 96, 168},
-	{"2.32", 0, 8, 12, 16, 20, 7, 32, -1, 248, 256, 264, -1, 304},
-	{"2.33", 0, 8, 12, 16, 20, 8, 32, 280, 288, 296, 304, -1, 432},
-	{"2.36", 0, 8, 12, 16, 20, 9, 32, 312, 320, 328, 336, -1, 480},
-	{"2.38", 0, 8, 12, 16, 20, 9, 32, 312, 320, 328, 336, -1, 488},
-	{"2.39", 0, 8, 12, 16, 20, 10, 32, 344, 352, 360, 368, -1, 520},
-	{"2.44", 0, 8, 12, 16, 20, 10, 32, 344, 352, 360, 368, -1, 528},
-}
-
-// cpuFeatures is what glibc records on a CPU, in the layout i.
-func cpuFeatures(i int, kind, signature, family, model, stepping uint32) []byte {
-	l := layouts[i]
-	b := make([]byte, l.length)
-	put := func(at int, v uint32) {
-		if at >= 0 {
-			binary.LittleEndian.PutUint32(b[at:], v)
-		}
-	}
-	put(l.kind, kind)
-	put(l.kind+4, 0x1b)
-	put(l.family, family)
-	put(l.model, model)
-	put(l.stepping, stepping)
-	for e, regs := range [][4]uint32{{signature, 0x10800, 0x7ffafbff, 0xbfebfbff}, {1, 0xf1bf07a9, 0x18c05fce, 0x9c100520}, {0, 0, 0x121, 0x2c100800}} {
-		for j, v := range regs {
-			put(l.array+e*l.size+4*j, v)
-			if l.size == 32 {
-				put(l.array+e*l.size+16+4*j, v)
-			}
-		}
-	}
-	put(l.usable, 1<<0|1<<1) // AVX and AVX2
-	put(l.isa, 0xf)
-	put(l.save, 2496)
-	put(l.full, 2816)
-	for j := range 3 {
-		put(l.cache+8*j, 0x8000<<j)
-	}
-	return b
-}
-
 // TestCPUFeatures finds the record of every release of glibc in the data of a process,
 // wherever pieces of it that are searched at once meet; and none where one thing is not
 // as it must be.
@@ -149,84 +97,69 @@ func TestCPUFeatures(t *testing.T) {
 		}
 		return p
 	}
-	for i, layout := range layouts {
-		b := cpuFeatures(i, 1, 0x806f8, 6, 0x8f, 8)
+	for _, layout := range testglibc.Layouts {
+		b := layout.Record(1, 0x806f8, 6, 0x8f, 8)
 		for at := 64<<10 - 700; at <= 64<<10+200; at += 12 {
 			p := search(at, b)
 			src := p.Source
 			if src == nil || p.Libc != "glibc" {
-				t.Fatalf("%s at %#x: not found: %v", layout.glibc, at, p.Unknowns)
+				t.Fatalf("%s at %#x: not found: %v", layout.Glibc, at, p.Unknowns)
 			}
 			c := src.CPU
-			want := fmt.Sprint("intel 6 143 ", map[bool]int{true: 8}[layout.stepping >= 0])
+			want := fmt.Sprint("intel 6 143 ", map[bool]int{true: 8}[layout.Stepping >= 0])
 			stepping := 0
-			if layout.stepping >= 0 {
+			if layout.Stepping >= 0 {
 				stepping = int(*c.Stepping)
 			}
 			if got := fmt.Sprint(c.Vendor, " ", *c.Family, " ", *c.Model, " ", stepping); got != want {
-				t.Fatalf("%s at %#x: %s, want %s", layout.glibc, at, got, want)
+				t.Fatalf("%s at %#x: %s, want %s", layout.Glibc, at, got, want)
 			}
 			save, isa := uint64(2496), 4
-			if layout.save < 0 {
+			if layout.Save < 0 {
 				save = 0
 			}
-			if layout.isa < 0 {
+			if layout.ISA < 0 {
 				isa = 0
 			}
-			if src.SaveSize != save || src.ISALevel != isa || !slices.Contains(src.Active, "avx2") || slices.Contains(src.Active, "avx512f") != (layout.usable < 0) {
-				t.Fatalf("%s at %#x: save %d, level %d, active %v", layout.glibc, at, src.SaveSize, src.ISALevel, src.Active)
+			if src.SaveSize != save || src.ISALevel != isa || !slices.Contains(src.Active, "avx2") || slices.Contains(src.Active, "avx512f") != (layout.Usable < 0) {
+				t.Fatalf("%s at %#x: save %d, level %d, active %v", layout.Glibc, at, src.SaveSize, src.ISALevel, src.Active)
 			}
 		}
 		if p := search(4096, b, b); p.Source != nil || len(p.Unknowns) == 0 {
-			t.Errorf("%s twice: %+v", layout.glibc, p.Source)
+			t.Errorf("%s twice: %+v", layout.Glibc, p.Source)
 		}
-		amd := cpuFeatures(i, 2, 0xa10f11, 25, 0x11, 1)
+		amd := layout.Record(2, 0xa10f11, 25, 0x11, 1)
 		if p := search(8192, amd); p.Source == nil || *p.Source.CPU.Family != 25 || *p.Source.CPU.Model != 0x11 {
-			t.Errorf("%s, AMD: %+v", layout.glibc, p.Source)
+			t.Errorf("%s, AMD: %+v", layout.Glibc, p.Source)
 		}
 		for what, change := range map[string]struct {
 			at int
 			v  uint32
 		}{
-			"kind 0":               {layout.kind, 0},
-			"kind 5":               {layout.kind, 5},
-			"no leaf":              {layout.kind + 4, 0},
-			"too many leaves":      {layout.kind + 4, 0x81},
-			"another family":       {layout.family, 7},
-			"another model":        {layout.model, 0x8e},
-			"signature":            {layout.array, 0x806f8 | 1<<31},
-			"no SSE2":              {layout.array + 12, 0xbfebfbff &^ (1 << 26)},
-			"save size":            {layout.save, 2497},
-			"save size, too large": {layout.save, 32 << 10},
-			"full size":            {layout.full, 65},
-			"level":                {layout.isa, 16},
-			"stepping":             {layout.stepping, 9},
+			"kind 0":               {layout.Kind, 0},
+			"kind 5":               {layout.Kind, 5},
+			"no leaf":              {layout.Kind + 4, 0},
+			"too many leaves":      {layout.Kind + 4, 0x81},
+			"another family":       {layout.Family, 7},
+			"another model":        {layout.Model, 0x8e},
+			"signature":            {layout.Array, 0x806f8 | 1<<31},
+			"no SSE2":              {layout.Array + 12, 0xbfebfbff &^ (1 << 26)},
+			"save size":            {layout.Save, 2497},
+			"save size, too large": {layout.Save, 32 << 10},
+			"full size":            {layout.Full, 65},
+			"level":                {layout.ISA, 16},
+			"stepping":             {layout.Stepping, 9},
 		} {
-			if change.at < 0 || layout.glibc == "2.28" && strings.Contains(what, "size") { // 2.26 has no such size
+			if change.at < 0 || layout.Glibc == "2.28" && strings.Contains(what, "size") { // 2.26 has no such size
 				continue
 			}
 			bad := bytes.Clone(b)
 			binary.LittleEndian.PutUint32(bad[change.at:], change.v)
 			if p := search(4096, bad); p.Source != nil {
-				t.Errorf("%s, %s: found, level %d, save size %d", layout.glibc, what, p.Source.ISALevel, p.Source.SaveSize)
+				t.Errorf("%s, %s: found, level %d, save size %d", layout.Glibc, what, p.Source.ISALevel, p.Source.SaveSize)
 			}
 		}
 	}
-}
-
-// frame is a signal frame as the kernel lays it (struct rt_sigframe,
-// arch/x86/include/asm/sigframe.h): the restorer, the ucontext, and the XSAVE area in its
-// place above.
-func signalFrame(stack []byte, sp uint64, at, area int, restorer, ip uint64, size int) {
-	put := func(at int, v uint64) { binary.LittleEndian.PutUint64(stack[at:], v) }
-	put(at, restorer)
-	put(at+8+40+128, ip)
-	put(at+8+40+184, sp+uint64(area))
-	put(area+464, 0x46505853)
-	put(area+472, 0xe7)
-	put(area+480, uint64(size))
-	put(area+512, 0x7) // XSTATE_BV
-	put(area+size, 0x46505845)
 }
 
 // TestFrames finds signal frames on a stack: live where a ucontext leads to the area and
@@ -249,7 +182,7 @@ func TestFrames(t *testing.T) {
 		"unaligned":        {func(b []byte) { copy(b[0x1020:], bytes.Clone(b[0x1000:0x1a00])); b[0x1000+464] = 0 }, ""},
 	} {
 		stack := make([]byte, 3*codec.PageSize)
-		signalFrame(stack, smallStack, 0x200, 0x1000, back, ip, 2432)
+		testglibc.Frame(stack, smallStack, 0x200, 0x1000, back, ip, 2432)
 		if test.change != nil {
 			test.change(stack)
 		}
@@ -280,7 +213,7 @@ func TestFrames(t *testing.T) {
 	// More than can be: the innermost ones are told.
 	stack := make([]byte, 40*codec.PageSize)
 	for i := range 30 {
-		signalFrame(stack, smallStack, 0x100+0x1000*i, 0x400+0x1000*i, back, ip, 2432)
+		testglibc.Frame(stack, smallStack, 0x100+0x1000*i, 0x400+0x1000*i, back, ip, 2432)
 	}
 	l, err := small(t, program, make([]byte, codec.PageSize), stack)
 	if err != nil {
@@ -361,11 +294,11 @@ func FuzzLook(f *testing.F) {
 	program := exe(f)
 	copy(program[0x240:], restorer)
 	stack := make([]byte, 0x800)
-	signalFrame(stack, smallStack, 0x100, 0x300, smallExe+0x240, smallExe+0x202, 832)
-	for i := range layouts {
-		f.Add(program, cpuFeatures(i, 1, 0x806f8, 6, 0x8f, 8), stack, uint64(smallExe+0x202), uint64(smallStack+0x80))
+	testglibc.Frame(stack, smallStack, 0x100, 0x300, smallExe+0x240, smallExe+0x202, 832)
+	for _, layout := range testglibc.Layouts {
+		f.Add(program, layout.Record(1, 0x806f8, 6, 0x8f, 8), stack, uint64(smallExe+0x202), uint64(smallStack+0x80))
 	}
-	f.Add(dynamicExe(f), slices.Concat(slots(smallExe+0x250), cpuFeatures(5, 2, 0xa10f11, 25, 0x11, 1)), stack, uint64(smallExe+0x250), uint64(smallStack+0x80))
+	f.Add(dynamicExe(f), slices.Concat(slots(smallExe+0x250), testglibc.Layouts[5].Record(2, 0xa10f11, 25, 0x11, 1)), stack, uint64(smallExe+0x250), uint64(smallStack+0x80))
 	f.Fuzz(func(t *testing.T, program, data, stack []byte, ip, sp uint64) {
 		if len(data)+len(stack) > 64*codec.PageSize {
 			return

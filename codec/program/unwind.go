@@ -15,8 +15,9 @@ type unwind struct {
 	o *object
 	// table is the sorted table of .eh_frame_hdr: pairs of function and FDE, 32 bits
 	// each, relative to base.
-	table []byte
-	base  uint64
+	table  []byte
+	base   uint64
+	frames uint64 // where .eh_frame begins, as .eh_frame_hdr says; 0 if it does not
 	// list is every function, where there is no such table, or all were asked for.
 	list []function
 	cies map[uint64]cie
@@ -92,11 +93,11 @@ func (u *unwind) open() {
 	if hdr.Filesz >= 12 {
 		b := u.o.table(hdr.Vaddr, hdr.Filesz)
 		if len(b) >= 12 && b[0] == 1 && b[3] == encTable {
-			_, n := pointer(b[4:], b[1], hdr.Vaddr+4, hdr.Vaddr)
+			at, n := pointer(b[4:], b[1], hdr.Vaddr+4, hdr.Vaddr)
 			count, m := pointer(b[min(4+n, len(b)):], b[2]&0x0f, 0, 0)
 			if n > 0 && m > 0 {
 				b = b[4+n+m:]
-				u.table, u.base = b[:8*min(count, uint64(len(b)/8))], hdr.Vaddr
+				u.table, u.base, u.frames = b[:8*min(count, uint64(len(b)/8))], hdr.Vaddr, at
 			}
 		}
 	}
@@ -263,15 +264,16 @@ func parseCIE(b []byte) cie {
 // all reads the whole of .eh_frame, sorted by address. It is not nil.
 func (u *unwind) all() []function {
 	list := []function{}
-	s, ok := u.o.section(".eh_frame")
-	if !ok || s.Type == elf.SHT_NOBITS {
-		return list
-	}
-	b := make([]byte, min(s.Size, maxTable))
-	if n, _ := u.o.file.ReadAt(b, int64(s.Offset)); n < len(b) {
+	var b []byte
+	at := u.frames
+	if s, ok := u.o.section(".eh_frame"); ok && s.Type != elf.SHT_NOBITS {
+		at, b = s.Addr, make([]byte, min(s.Size, maxTable))
+		n, _ := u.o.file.ReadAt(b, int64(s.Offset))
 		b = b[:n]
+	} else if at != 0 {
+		b = u.o.table(at, maxTable) // an entry of no length ends it
 	}
-	for at := s.Addr; ; {
+	for len(b) > 0 {
 		f, size, ok := u.fde(b, at)
 		if ok {
 			list = append(list, f)

@@ -1,6 +1,7 @@
 package level
 
 import (
+	"bytes"
 	"path"
 	"slices"
 	"strings"
@@ -63,7 +64,7 @@ func (t *task) own() {
 			continue
 		case isOpenSSL(o):
 			// It looks at its record each time, but for what it has set up.
-		case slices.ContainsFunc(missing, vector):
+		case slices.ContainsFunc(missing, chosen):
 			t.refuse(OwnDispatch, o, "it asks CPUID itself and holds code that needs %s: what it chose when it started, it may run on", some(missing))
 			continue
 		}
@@ -99,8 +100,10 @@ func (t *task) lacking() (set isa.Features) {
 // sets, in code that every program has: shadow stacks, protection keys.
 func guarded(name string) bool { return name == "shstk" || name == "pku" }
 
-func vector(name string) bool {
-	for f := range isa.Vector.All() {
+// chosen reports whether a feature is one that programs choose code by when they start:
+// vectors, and transactions. What is asked for at each use, such as RDRAND, does not count.
+func chosen(name string) bool {
+	for f := range isa.Vector.With(isa.RTM).All() {
 		if f.String() == name {
 			return true
 		}
@@ -212,6 +215,25 @@ func (t *task) loading() {
 
 func (t *task) inArea(ip uint64) bool {
 	return slices.ContainsFunc(t.Areas, func(a facts.Area) bool { return a.Start <= ip && ip < a.End })
+}
+
+// elides refuses a process whose glibc runs locks as transactions: a tunable makes it
+// (glibc, nptl/elision-conf.c or sysdeps/unix/sysv/linux/x86/elision-conf.c).
+func (t *task) elides() {
+	if len(t.gone([]string{"rtm"})) == 0 {
+		return
+	}
+	for variable := range bytes.SplitSeq(t.mem.Environ(), []byte{0}) {
+		tunables, ok := bytes.CutPrefix(variable, []byte("GLIBC_TUNABLES="))
+		if !ok {
+			continue
+		}
+		for tunable := range bytes.SplitSeq(tunables, []byte(":")) {
+			if value, ok := bytes.CutPrefix(tunable, []byte("glibc.elision.enable=")); ok && len(bytes.Trim(value, "0x")) > 0 {
+				t.refuse(InUse, nil, "%s in its environment: its locks are transactions, for which rtm is missing", tunable)
+			}
+		}
+	}
 }
 
 // paths refuses libraries, mapped or to be opened later, that are built for more than the

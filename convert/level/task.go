@@ -92,6 +92,7 @@ func (t *task) level() error {
 	case !proven:
 		return nil // what follows asks the files
 	}
+	t.elides()
 	t.goal = t.had.On(t.plan.options.Host)
 	t.saves = t.SaveFunctions()
 	t.saving()
