@@ -38,7 +38,6 @@ type checkOptions struct {
 func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	var o checkOptions
 	fs.StringArrayVar(&o.hostArgs, "host", nil, "check against this machine or `PROFILE`: a file, a directory with a cpuinfo.img, or a name such as x86-64-v3 or znver3; may be repeated")
-	fs.Lookup("host").NoOptDefVal = liveHost
 	fs.StringArrayVar(&o.hostDirs, "hosts", nil, "check against each machine that a file in `DIR` describes; may be repeated")
 	o.code.flags(fs, "judge the code too, by the programs' files below `DIR`: /, or a container's root file system; may be repeated")
 	fs.BoolVar(&o.noMemory, "no-memory", false, "look at registers alone, not at the dumped memory")

@@ -34,7 +34,6 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVar(&o.to, "to", "", "the `format` to convert to: none, fxsave or xsave")
 	fs.StringSliceVar(&o.features, "features", nil, "with --to=xsave, the state `components` to keep and add: x87,SSE,AVX")
 	fs.StringVar(&o.host, "host", "", "what fits this machine or `PROFILE`: a file, a directory with a cpuinfo.img, or a name such as x86-64-v3 or znver3")
-	fs.Lookup("host").NoOptDefVal = liveHost
 	fs.BoolVar(&o.force, "force", false, "go ahead where registers are lost")
 	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")
 	o.code.flags(fs, "prove by the programs' files below `DIR` which registers the threads have done with; may be repeated")

@@ -30,7 +30,6 @@ func setupDiff(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.json, "json", false, "print one JSON document")
 	fs.BoolVar(&o.area, "xsave-area", false, "read standard input, or a file that is nothing else, as a bare XSAVE area")
 	fs.StringVar(&o.host, "host", "", "for a bare area, or an ELF core that does not say so, the machine whose layout it has: this one or `PROFILE`")
-	fs.Lookup("host").NoOptDefVal = liveHost
 	return func(s *cli.IO, args []string) (code cli.Exit, err error) {
 		if o.machine, err = storedBy(s, o.host, args); err != nil {
 			return 0, err

@@ -29,7 +29,6 @@ type levelOptions struct {
 func setupLevel(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	o := levelOptions{destination: destination{verb: "fpuimg level", done: "levelled"}}
 	fs.StringVar(&o.host, "host", "", "the machine to run on: this one, or `PROFILE`: a file, a directory with a cpuinfo.img, or a name such as x86-64-v3 or znver3")
-	fs.Lookup("host").NoOptDefVal = liveHost
 	o.code.flags(fs, "where the programs' files are, below `DIR`: / where they ran on this machine, or a container's root file system; may be repeated")
 	fs.StringSliceVar(&o.accept, "accept", nil, "go ahead in spite of the refusals `NAME` or NAME:OBJECT: "+acceptable())
 	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")

@@ -89,6 +89,9 @@ func (v *verb) flags(s *cli.IO) (*pflag.FlagSet, func(*cli.IO, []string) (cli.Ex
 	fs.SortFlags = false
 	fs.Usage = func() {}
 	start := v.setup(fs)
+	if host := fs.Lookup("host"); host != nil { // alone it is this machine, in every verb
+		host.NoOptDefVal = liveHost
+	}
 	fs.Var(cli.ColorFlag(s), "color", "colour, by `WHEN`: auto (the default, on a terminal), always or never")
 	v.manual.Flags = fs
 	return fs, start

@@ -38,7 +38,6 @@ func setupProfile(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.common, "common", false, "the profile that all named machines share")
 	fs.BoolVar(&o.list, "list", false, "print the machines that have names")
 	fs.StringArrayVar(&o.hosts, "host", nil, "describe this machine or `PROFILE`: another way to name one")
-	fs.Lookup("host").NoOptDefVal = liveHost
 	fs.DurationVar(&o.every, "every", 0, "with --format=nfd and -o, keep the file of this machine in place: write it anew each `INTERVAL`, such as 10m")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		if !fs.Changed("every") {

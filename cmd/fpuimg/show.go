@@ -46,7 +46,6 @@ func setupShow(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.redact, "redact", false, "print states, no register values")
 	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	fs.StringVar(&o.host, "host", "", "with --xsave-area, or an ELF core that does not say so, the machine whose layout it has: this one or `PROFILE`")
-	fs.Lookup("host").NoOptDefVal = liveHost
 	fs.StringVar(&o.elfCore, "elf-core", "", "write the registers of all threads as an ELF core to `FILE`, for a debugger; - is standard output")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
 		o.regs = o.regs || fs.Changed("as")
