@@ -200,8 +200,11 @@ func sourceOf(code []*facts.Process) *facts.Source {
 
 // taskRows are the table of tasks; those of which the same is said share a row.
 func taskRows(code []*facts.Process, tasks []compat.Task) [][]string {
-	var rows [][]string
-	var pids [][]int
+	type line struct {
+		pid  int
+		text [4]string
+	}
+	var lines []line
 	for i, p := range code {
 		slots, save := "-", "-"
 		if p.Targets != nil {
@@ -214,16 +217,15 @@ func taskRows(code []*facts.Process, tasks []compat.Task) [][]string {
 		if p.Save != nil {
 			save = fmt.Sprintf("%s, %d to bind", p.Save.Kind, p.Save.Lazy)
 		}
-		row := []string{"", cmp.Or(cli.Printable(p.Libc), "-"), tasks[i].Verdict.String(), slots, save}
-		at := slices.IndexFunc(rows, func(r []string) bool { return slices.Equal(r, row) })
-		if at < 0 {
-			at = len(rows)
-			rows, pids = append(rows, row), append(pids, nil)
-		}
-		pids[at] = append(pids[at], p.PID)
+		lines = append(lines, line{p.PID, [4]string{cmp.Or(cli.Printable(p.Libc), "-"), tasks[i].Verdict.String(), slots, save}})
 	}
-	for i, list := range pids {
-		rows[i][0] = view.Range(list)
+	var rows [][]string
+	for _, group := range view.Fold(lines, func(l line) [4]string { return l.text }) {
+		var pids []int
+		for _, l := range group {
+			pids = append(pids, l.pid)
+		}
+		rows = append(rows, append([]string{view.Range(pids)}, group[0].text[:]...))
 	}
 	return rows
 }

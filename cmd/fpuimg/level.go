@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -198,36 +199,27 @@ func (l *levelling) report(s *cli.IO) {
 	if l.Refused() {
 		return
 	}
-	type row struct {
-		pids   []int
+	type place struct {
+		pid    int
 		what   level.What
 		object string
 	}
-	var order []row
-	counts := map[string]int{}
-	key := func(what level.What, object string) string { return string(what) + "\x00" + object }
+	var words []place
 	for _, t := range l.Tasks {
 		if t.Idle != "" {
 			s.Sayf("%s: process %d: nothing to level in its memory: %s", l.Checkpoint.Path, t.PID, t.Idle)
 		}
 		for _, w := range t.Words {
-			k := key(w.What, w.Object)
-			if counts[k]++; counts[k] == 1 {
-				order = append(order, row{what: w.What, object: w.Object})
-			}
-			i := slices.IndexFunc(order, func(r row) bool { return r.what == w.What && r.object == w.Object })
-			if !slices.Contains(order[i].pids, t.PID) {
-				order[i].pids = append(order[i].pids, t.PID)
-			}
+			words = append(words, place{t.PID, w.What, w.Object})
 		}
 	}
 	var rows [][]string
-	for _, r := range order {
-		object := "-"
-		if r.object != "" {
-			object = cli.Printable(r.object)
+	for _, group := range view.Fold(words, func(p place) place { return place{0, p.what, p.object} }) {
+		var pids []int
+		for _, p := range group {
+			pids = append(pids, p.pid)
 		}
-		rows = append(rows, []string{view.Range(r.pids), string(r.what), fmt.Sprint(counts[key(r.what, r.object)]), object})
+		rows = append(rows, []string{view.Range(slices.Compact(pids)), string(group[0].what), fmt.Sprint(len(group)), cmp.Or(cli.Printable(group[0].object), "-")})
 	}
 	for _, t := range l.Tasks {
 		if n := len(t.Registers); n > 0 {

@@ -35,20 +35,18 @@ func LossDocs(r *compat.Report) []LossDoc {
 	return out
 }
 
-// Fold groups threads by key, in the order in which the keys first occur.
-func Fold(ts []compat.Judged, key func(compat.Judged) string) [][]compat.Judged {
-	var order []string
-	groups := map[string][]compat.Judged{}
-	for _, t := range ts {
-		k := key(t)
-		if groups[k] == nil {
-			order = append(order, k)
+// Fold groups what has the same key, in the order in which the keys first occur.
+func Fold[T any, K comparable](list []T, key func(T) K) [][]T {
+	var out [][]T
+	at := map[K]int{}
+	for _, v := range list {
+		k := key(v)
+		i, ok := at[k]
+		if !ok {
+			i = len(out)
+			at[k], out = i, append(out, nil)
 		}
-		groups[k] = append(groups[k], t)
-	}
-	out := make([][]compat.Judged, len(order))
-	for i, k := range order {
-		out[i] = groups[k]
+		out[i] = append(out[i], v)
 	}
 	return out
 }
