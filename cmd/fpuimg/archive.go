@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
@@ -14,23 +16,56 @@ import (
 
 // archive makes a new archive of one, all of its checkpoints or none.
 func (d *destination) archive(s *cli.IO, path string, found []checkpoint.Found, m maker) (cli.Exit, works, error) {
-	var all works
-	failed := func(err error) (cli.Exit, works, error) { return cli.Damaged, all, err }
 	file, err := d.archiveInput(path, found)
 	if err != nil {
-		return failed(err)
+		return cli.Damaged, works{}, err
 	}
-	filter := d.output == "-"
-	out := d.output
-	if out == "" {
-		out = d.archiveName(file)
-	} else if err := fileOutput(out, d.archiveName(file)); err != nil {
-		return failed(err)
+	out := cmp.Or(d.output, d.archiveName(file))
+	if err := fileOutput(out, d.archiveName(file)); err != nil {
+		return cli.Damaged, works{}, err
 	}
+	all, err := beginAll(s, path, found, m)
+	changed, refused := slices.ContainsFunc(all.list, work.changed), slices.ContainsFunc(all.list, work.refused)
 	opts := convert.ArchiveOptions{Compression: d.compress, Progress: s.Progress(path + ": copied"), Spool: int64(d.code.keep)}
-	var plans []*convert.Plan
+	if err == nil && !refused && (changed || out == "-") {
+		err = convert.CanWriteArchive(file, opts)
+	}
+	if err != nil {
+		return cli.Damaged, all, err
+	}
+	filter := out == "-" && !d.dryRun
+	code := d.tell(s, all, filter)
+	switch {
+	case refused:
+		for _, w := range all.list { // one archive: nothing of it was written
+			w.written("")
+		}
+		return code, all, nil
+	case filter:
+	case !changed:
+		s.Sayf("%s: nothing to do", path)
+		return cli.OK, all, nil
+	case d.dryRun:
+		s.Sayf("%s: dry run, nothing was written", path)
+		return cli.OK, all, nil
+	}
+	all.failed = all.list[len(all.list)-1]
+	if filter {
+		return cli.OK, all, convert.CopyArchive(all.plans(), s.Out, opts)
+	}
+	if err := convert.WriteArchive(all.plans(), out, opts); err != nil {
+		return cli.Damaged, all, err
+	}
+	for _, w := range all.list {
+		w.written(out)
+	}
+	s.Sayf("%s: written to %s", path, out)
+	return cli.OK, all, nil
+}
+
+// beginAll works out what is to be made of each checkpoint. The errors are joined.
+func beginAll(s *cli.IO, path string, found []checkpoint.Found, m maker) (all works, err error) {
 	var errs []error
-	changed, refused := false, false
 	for _, f := range found {
 		w, err := m.begin(s, path, f.Checkpoint)
 		if err != nil {
@@ -38,17 +73,12 @@ func (d *destination) archive(s *cli.IO, path string, found []checkpoint.Found, 
 			continue
 		}
 		all.list = append(all.list, w)
-		plans = append(plans, w.plan())
-		changed = changed || w.changed()
-		refused = refused || w.refused()
 	}
-	if len(errs) == 0 && !refused && (changed || filter) {
-		errs = append(errs, convert.CanWriteArchive(file, opts))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return failed(err)
-	}
-	filter = filter && !d.dryRun
+	return all, errors.Join(errs...)
+}
+
+// tell reports on what is to be made of an archive, unless that goes to standard output.
+func (d *destination) tell(s *cli.IO, all works, filter bool) cli.Exit {
 	code := cli.OK
 	for _, w := range all.list {
 		if !d.json && !filter {
@@ -60,32 +90,14 @@ func (d *destination) archive(s *cli.IO, path string, found []checkpoint.Found, 
 			w.warn(s)
 		}
 	}
-	if refused {
-		for _, w := range all.list { // one archive: nothing of it was written
-			w.written("")
-		}
-		return code, all, nil
-	}
-	switch {
-	case filter:
-		all.failed = all.list[len(all.list)-1]
-		return cli.OK, all, convert.CopyArchive(plans, s.Out, opts)
-	case !changed:
-		s.Sayf("%s: nothing to do", path)
-		return cli.OK, all, nil
-	case d.dryRun:
-		s.Sayf("%s: dry run, nothing was written", path)
-		return cli.OK, all, nil
-	}
-	if err := convert.WriteArchive(plans, out, opts); err != nil {
-		all.failed = all.list[len(all.list)-1]
-		return cli.Damaged, all, err
-	}
+	return code
+}
+
+func (all works) plans() (plans []*convert.Plan) {
 	for _, w := range all.list {
-		w.written(out)
+		plans = append(plans, w.plan())
 	}
-	s.Sayf("%s: written to %s", path, out)
-	return cli.OK, all, nil
+	return plans
 }
 
 // archiveInput returns the archive that holds the checkpoints, and refuses one that
