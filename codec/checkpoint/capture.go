@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -76,91 +77,128 @@ func isCapture(head []byte) bool {
 	return ok && m.name != ""
 }
 
-// readCapture reads the checkpoint that criu-image-streamer captured: markers, each after
-// its length of 32 bits, and between them the pieces of the files. One that is cut off
+// readCapture reads the checkpoint that criu-image-streamer captured. One that is cut off
 // has a problem.
 func readCapture(path string, r *bufio.Reader, b *budget) ([]Found, error) {
-	h := &held{map[string][]byte{}, func(name string) string { return path + ":" + name }, map[string]bool{}}
-	files := map[string]*bytes.Buffer{}
-	var at int64
-	fail := func(field string, err error) error {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return &codec.FormatError{Path: path, Offset: at, Field: field, Err: err}
+	c := &capture{path: path, r: r, budget: b, files: map[string]*bytes.Buffer{}}
+	c.held = &held{map[string][]byte{}, func(name string) string { return path + ":" + name }, map[string]bool{}}
+	fault := c.read()
+	if c.tooMuch {
+		return nil, fault
 	}
-	var fault error
+	for name, data := range c.files {
+		c.held.files[name] = data.Bytes()
+	}
+	ckpt, err := newCheckpoint(path, KindCRIU, c.held)
+	if err != nil {
+		return nil, cmp.Or(fault, err)
+	}
+	ckpt.problem(fault)
+	ckpt.ReadOnly = "a capture of criu-image-streamer; unpack it first: criu-image-streamer extract"
+	return found(ckpt, nil)
+}
+
+// capture is markers, each after its length of 32 bits, and between them the pieces of
+// the files.
+type capture struct {
+	path    string
+	r       *bufio.Reader
+	at      int64 // of what was read
+	budget  *budget
+	held    *held
+	files   map[string]*bytes.Buffer // that are needed
+	tooMuch bool                     // it asks for more than is held of any input
+}
+
+func (c *capture) fail(field string, err error) error {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return &codec.FormatError{Path: c.path, Offset: c.at, Field: field, Err: err}
+}
+
+// refuse is fail for what no checkpoint asks for.
+func (c *capture) refuse(err error) error {
+	c.tooMuch = true
+	return c.fail("file_data", err)
+}
+
+// read reads the files to the end of the image.
+func (c *capture) read() error {
 	var current *bytes.Buffer
-	for fault == nil {
-		var word [4]byte
-		if _, err := io.ReadFull(r, word[:]); err != nil {
-			fault = fail("marker", err)
-			break
-		}
-		n := binary.LittleEndian.Uint32(word[:])
-		if n > maxMarker {
-			fault = fail("marker", fmt.Errorf("of %d bytes is longer than any", n))
-			break
-		}
-		raw := make([]byte, n)
-		if _, err := io.ReadFull(r, raw); err != nil {
-			fault = fail("marker", err)
-			break
-		}
-		m, ok := parseMarker(raw)
-		if !ok {
-			fault = fail("marker", errors.New("malformed"))
-			break
-		}
-		at += 4 + int64(n)
-		if m.end {
-			break
+	for {
+		m, err := c.marker()
+		if err != nil || m.end {
+			return err
 		}
 		if m.name != "" {
-			if current = files[m.name]; current == nil && (isImage(m.name) || isPagemap(m.name)) {
-				current = new(bytes.Buffer)
-				files[m.name] = current
-				if !b.hold(fileHeld) {
-					return nil, fail("file_data", errTooMuch)
-				}
-			} else if current == nil && len(h.left) < maxLeft {
-				h.leave(m.name)
+			if current, err = c.file(m.name); err != nil {
+				return err
 			}
 		}
-		if m.data == 0 {
-			continue
-		}
-		size := int64(m.data)
-		if size < 0 {
-			fault = fail("file_data", fmt.Errorf("%d bytes", m.data))
-			break
-		}
-		w := io.Writer(io.Discard)
-		if current != nil {
-			if size > codec.MaxImage-int64(current.Len()) {
-				return nil, fail("file_data", codec.ErrTooLarge)
-			}
-			if !b.hold(size) {
-				return nil, fail("file_data", errTooMuch)
-			}
-			w = current
-		}
-		copied, err := io.CopyN(w, r, size)
-		if at += copied; err != nil {
-			fault = fail("file_data", err)
+		if err := c.data(current, m.data); err != nil {
+			return err
 		}
 	}
-	for name, data := range files {
-		h.files[name] = data.Bytes()
+}
+
+func (c *capture) marker() (m marker, err error) {
+	var word [4]byte
+	if _, err := io.ReadFull(c.r, word[:]); err != nil {
+		return m, c.fail("marker", err)
 	}
-	c, err := newCheckpoint(path, KindCRIU, h)
-	if err != nil {
-		if fault != nil {
-			err = fault
+	n := binary.LittleEndian.Uint32(word[:])
+	if n > maxMarker {
+		return m, c.fail("marker", fmt.Errorf("of %d bytes is longer than any", n))
+	}
+	raw := make([]byte, n)
+	if _, err := io.ReadFull(c.r, raw); err != nil {
+		return m, c.fail("marker", err)
+	}
+	m, ok := parseMarker(raw)
+	if !ok {
+		return m, c.fail("marker", errors.New("malformed"))
+	}
+	c.at += 4 + int64(n)
+	return m, nil
+}
+
+// file returns what holds a file, nil for one that is not needed.
+func (c *capture) file(name string) (*bytes.Buffer, error) {
+	f := c.files[name]
+	switch {
+	case f != nil:
+	case isImage(name) || isPagemap(name):
+		f = new(bytes.Buffer)
+		c.files[name] = f
+		if !c.budget.hold(fileHeld) {
+			return nil, c.refuse(errTooMuch)
 		}
-		return nil, err
+	case len(c.held.left) < maxLeft:
+		c.held.leave(name)
 	}
-	c.problem(fault)
-	c.ReadOnly = "a capture of criu-image-streamer; unpack it first: criu-image-streamer extract"
-	return found(c, nil)
+	return f, nil
+}
+
+// data reads bytes of the current file.
+func (c *capture) data(current *bytes.Buffer, n uint64) error {
+	size := int64(n)
+	if size < 0 {
+		return c.fail("file_data", fmt.Errorf("%d bytes", n))
+	}
+	w := io.Writer(io.Discard)
+	if current != nil {
+		if size > codec.MaxImage-int64(current.Len()) {
+			return c.refuse(codec.ErrTooLarge)
+		}
+		if !c.budget.hold(size) {
+			return c.refuse(errTooMuch)
+		}
+		w = current
+	}
+	copied, err := io.CopyN(w, c.r, size)
+	if c.at += copied; err != nil {
+		return c.fail("file_data", err)
+	}
+	return nil
 }
