@@ -158,80 +158,92 @@ func ParseDump(b []byte) ([]Recorded, error) {
 	if len(b) > maxText {
 		return nil, badDump(0, "%d bytes are more than any machine has", len(b))
 	}
-	var all []Recorded
-	cpu := Recorded{}
-	var last Leaf    // that was named, for the sub-leaves below it
-	headed := false  // cpuid(1) has put a heading, and its first leaf is due
-	sparse := false  // what is all zero is left out
-	stranger := 0    // the first line that is no part of a dump
-	next := func() { // CPU
-		if len(cpu) > 0 {
-			all = append(all, cpu)
-			cpu = Recorded{}
-		}
-	}
+	d := dump{cpu: Recorded{}, at: 1}
 	sc := bufio.NewScanner(bytes.NewReader(b))
-	n := 1
-	for ; sc.Scan(); n++ {
-		line := strings.TrimSpace(sc.Text())
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		l, ok, looks := parseLeaf(line)
-		switch {
-		case ok:
-		case cpuHeading().MatchString(line):
-			next()
-			headed = true
-			continue
-		case headed && len(all) == 0 && decoded().MatchString(line):
-			return nil, &TextError{Form: "cpuid dump", Line: n, Reason: "made without -r: it explains the registers, but does not have them", Hint: "cpuid -1 -r writes one that does"}
-		case looks || headed && !strings.HasPrefix(line, "cpuid:"):
-			return nil, badDump(n, "%.40q is no leaf: want 0xLEAF 0xSUB: and the four registers, as eax=0x0000001f", line)
-		case kcpuidHead().MatchString(line):
-			sparse = true
-			continue
-		case innerLeaves().MatchString(line):
-			v, _ := strconv.ParseUint(innerLeaves().FindStringSubmatch(line)[1], 16, 32)
-			last = Leaf{EAX: uint32(v)}
-			continue
-		default:
-			if stranger == 0 {
-				stranger = n
+	for ; sc.Scan(); d.at++ {
+		if line := strings.TrimSpace(sc.Text()); line != "" && line[0] != '#' {
+			if err := d.line(line); err != nil {
+				return nil, err
 			}
-			continue
-		}
-		headed, sparse = false, sparse || l.sparse
-		if l.inner {
-			l.leaf.EAX = last.EAX
-		}
-		last = l.leaf
-		if _, twice := cpu[l.leaf]; twice {
-			if l.leaf != (Leaf{}) {
-				continue // leaf 2 repeats
-			}
-			next()
-		}
-		if cpu[l.leaf] = l.regs; len(cpu) > maxLeaves {
-			return nil, badDump(n, "more than %d leaves", maxLeaves)
 		}
 	}
 	if sc.Err() != nil { // bytes can be read; only their length is left to complain of
-		return nil, badDump(n, "longer than %d KiB", bufio.MaxScanTokenSize>>10)
+		return nil, badDump(d.at, "longer than %d KiB", bufio.MaxScanTokenSize>>10)
 	}
-	switch next(); {
-	case len(all) > 0:
-	case stranger == 0:
+	switch d.next(); {
+	case len(d.all) > 0:
+	case d.stranger == 0:
 		return nil, &TextError{Form: "cpuid dump", Reason: "no leaf in it", noLeaf: true}
 	default:
-		return nil, &TextError{Form: "cpuid dump", Line: stranger, Reason: "neither here nor below is a leaf", noLeaf: true}
+		return nil, &TextError{Form: "cpuid dump", Line: d.stranger, Reason: "neither here nor below is a leaf", noLeaf: true}
 	}
-	if sparse {
-		for _, cpu := range all {
+	if d.sparse {
+		for _, cpu := range d.all {
 			cpu.fillZeros()
 		}
 	}
-	return all, nil
+	return d.all, nil
+}
+
+// dump is what was read so far.
+type dump struct {
+	all      []Recorded
+	cpu      Recorded // the one whose leaves follow
+	at       int      // the line
+	last     Leaf     // that was named, for the sub-leaves below it
+	headed   bool     // cpuid(1) has put a heading, and its first leaf is due
+	sparse   bool     // what is all zero is left out
+	stranger int      // the first line that is no part of a dump
+}
+
+// next begins with another CPU.
+func (d *dump) next() {
+	if len(d.cpu) > 0 {
+		d.all = append(d.all, d.cpu)
+		d.cpu = Recorded{}
+	}
+}
+
+func (d *dump) line(line string) error {
+	l, ok, looks := parseLeaf(line)
+	switch {
+	case ok:
+		return d.leaf(l)
+	case cpuHeading().MatchString(line):
+		d.next()
+		d.headed = true
+	case d.headed && len(d.all) == 0 && decoded().MatchString(line):
+		return &TextError{Form: "cpuid dump", Line: d.at, Reason: "made without -r: it explains the registers, but does not have them", Hint: "cpuid -1 -r writes one that does"}
+	case looks || d.headed && !strings.HasPrefix(line, "cpuid:"):
+		return badDump(d.at, "%.40q is no leaf: want 0xLEAF 0xSUB: and the four registers, as eax=0x0000001f", line)
+	case kcpuidHead().MatchString(line):
+		d.sparse = true
+	case innerLeaves().MatchString(line):
+		v, _ := strconv.ParseUint(innerLeaves().FindStringSubmatch(line)[1], 16, 32)
+		d.last = Leaf{EAX: uint32(v)}
+	case d.stranger == 0:
+		d.stranger = d.at
+	}
+	return nil
+}
+
+// leaf puts a leaf into the table of its CPU.
+func (d *dump) leaf(l leafLine) error {
+	d.headed, d.sparse = false, d.sparse || l.sparse
+	if l.inner {
+		l.leaf.EAX = d.last.EAX
+	}
+	d.last = l.leaf
+	if _, twice := d.cpu[l.leaf]; twice {
+		if l.leaf != (Leaf{}) {
+			return nil // leaf 2 repeats
+		}
+		d.next()
+	}
+	if d.cpu[l.leaf] = l.regs; len(d.cpu) > maxLeaves {
+		return badDump(d.at, "more than %d leaves", maxLeaves)
+	}
+	return nil
 }
 
 // fillZeros puts zeros for the leaves that a [reader] asks for and that are not there.
