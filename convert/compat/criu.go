@@ -242,24 +242,31 @@ func (p *predictor) loses(set xstate.Features) Prediction {
 // is added to the default, which is fpu and ins, and has cpuinfo.img read. ok
 // reports that the restore ends here.
 func (p *predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction, ok bool) {
-	if source == nil {
+	switch {
+	case source == nil:
 		return refuses(ClassNoCPUInfo, "the checkpoint has no cpuinfo.img"), true
-	}
-	if source.Vendor == "" {
+	case source.Vendor == "":
 		return refuses(ClassNoCPUInfo, "cpuinfo.img names no vendor that CRIU knows"), true
-	}
-	host := p.host
-	words := source.Capability
-	if len(host.Capability) < len(words) {
+	case len(p.host.Capability) < len(source.Capability):
 		return unknown("the host's profile does not record its capability words"), true
 	}
-	// A word that is not recorded whole has zeros that say nothing.
-	unsure := host.UnknownWords()
+	for _, validate := range []func(*xstate.CPU) (Prediction, bool){p.validateFPU, p.validateMask, p.validateSizes} {
+		if result, ok := validate(source); ok {
+			return result, true
+		}
+	}
+	return p.validateWords(source.Capability, cap)
+}
+
+// validateFPU compares the bits that CRIU itself needs. A word of the host that is not
+// recorded whole has zeros that say nothing.
+func (p *predictor) validateFPU(source *xstate.CPU) (result Prediction, ok bool) {
+	words, unsure := source.Capability, p.host.UnknownWords()
 	var missing, open []string
 	for _, name := range []string{"fpu", "fxsr", "osxsave", "xsaves"} {
 		f, _ := xstate.LookupFlag(name)
 		switch {
-		case int(f.Word) >= len(words) || words[f.Word]&^host.Capability[f.Word]>>f.Bit&1 == 0:
+		case int(f.Word) >= len(words) || words[f.Word]&^p.host.Capability[f.Word]>>f.Bit&1 == 0:
 		case unsure>>f.Word&1 != 0:
 			open = append(open, name)
 		default:
@@ -272,23 +279,33 @@ func (p *predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 	case len(open) > 0:
 		return unknown("the host's profile does not record whether it has %s", strings.Join(open, ", ")), true
 	}
-	// Where one of the fields 8 to 10 is absent, CRIU puts the host's value.
-	if source.XFeaturesHW != nil {
-		mask, _ := source.CRIUMask()
-		hostMask, known := host.CRIUMask()
-		if !known {
-			return unknown("the host's profile does not record its xfeatures_mask"), true
-		}
-		if extra := mask &^ hostMask; extra != 0 && (mask > hostMask || does(p.criu, maskAsSet)) {
-			return refuses(ClassXFeatures, "xfeatures_mask has bits that the host's lacks: %v (%#x)", xstate.Features(extra), extra), true
-		}
+	return Prediction{}, false
+}
+
+// validateMask compares xfeatures_mask. Where it, or a size, is absent, CRIU puts the
+// host's value.
+func (p *predictor) validateMask(source *xstate.CPU) (result Prediction, ok bool) {
+	if source.XFeaturesHW == nil {
+		return Prediction{}, false
 	}
+	mask, _ := source.CRIUMask()
+	hostMask, known := p.host.CRIUMask()
+	if !known {
+		return unknown("the host's profile does not record its xfeatures_mask"), true
+	}
+	if extra := mask &^ hostMask; extra != 0 && (mask > hostMask || does(p.criu, maskAsSet)) {
+		return refuses(ClassXFeatures, "xfeatures_mask has bits that the host's lacks: %v (%#x)", xstate.Features(extra), extra), true
+	}
+	return Prediction{}, false
+}
+
+func (p *predictor) validateSizes(source *xstate.CPU) (result Prediction, ok bool) {
 	for _, size := range []struct {
 		field        string
 		source, host *uint32
 	}{
-		{"xsave_size", source.XSaveSize, host.XSaveSize},
-		{"xsave_size_max", source.XSaveSizeMax, host.XSaveSizeMax},
+		{"xsave_size", source.XSaveSize, p.host.XSaveSize},
+		{"xsave_size_max", source.XSaveSizeMax, p.host.XSaveSizeMax},
 	} {
 		switch {
 		case size.source == nil:
@@ -298,17 +315,22 @@ func (p *predictor) validateCPU(source *xstate.CPU, cap Cap) (result Prediction,
 			return refuses(ClassXSaveSize, "%s is %d in cpuinfo.img and %d on the host; CRIU wants them equal", size.field, *size.source, *size.host), true
 		}
 	}
-	ins := xstate.INSMask()
-	var differ []string
+	return Prediction{}, false
+}
+
+// validateWords compares instruction sets, and with cpu every feature.
+func (p *predictor) validateWords(words []uint32, cap Cap) (result Prediction, ok bool) {
+	ins, unsure := xstate.INSMask(), p.host.UnknownWords()
+	var open, differ []string
 	for i, w := range words {
-		extra := w & ins[i] &^ host.Capability[i]
+		extra := w & ins[i] &^ p.host.Capability[i]
 		switch {
 		case unsure>>i&1 != 0 && (extra != 0 || cap == CapCPU):
 			open = append(open, strconv.Itoa(i))
 		case extra != 0:
 			return refuses(ClassINS, "cpuinfo.img records instruction sets that the host lacks: %s", insNames(i, extra)), true
-		case w != host.Capability[i]:
-			differ = append(differ, fmt.Sprintf("word %d (%d bits)", i, bits.OnesCount32(w^host.Capability[i])))
+		case w != p.host.Capability[i]:
+			differ = append(differ, fmt.Sprintf("word %d (%d bits)", i, bits.OnesCount32(w^p.host.Capability[i])))
 		}
 	}
 	switch {
