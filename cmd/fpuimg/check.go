@@ -93,8 +93,12 @@ type checked struct {
 	kind    checkpoint.Kind
 	errs    []error
 	code    []*facts.Process // nil if it was not looked at
+	tasks   []string         // the names of the first, each once
 	results []*result
 }
+
+// maxTaskNames is how many names of tasks the page tells.
+const maxTaskNames = 8
 
 // result is one image against one host.
 type result struct {
@@ -259,6 +263,9 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 	}
 	var threads []codec.Thread // the code is judged before them
 	for th, err := range ckpt.Threads() {
+		if err == nil && th.TID == th.PID && th.Comm != "" && len(img.tasks) < maxTaskNames && !slices.Contains(img.tasks, th.Comm) {
+			img.tasks = append(img.tasks, th.Comm)
+		}
 		switch {
 		case err != nil:
 			damage(err)

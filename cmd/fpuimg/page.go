@@ -49,6 +49,7 @@ type pageKind struct {
 type pageImage struct {
 	Path  string `json:"path"`
 	Error string `json:"error"`
+	Tasks string `json:"tasks"`
 	Cells []int  `json:"cells"` // of Results, by machine
 }
 
@@ -102,7 +103,7 @@ func newPageMaker(hosts []*host) *pageMaker {
 }
 
 func (p *pageMaker) add(img *checked) error {
-	out := pageImage{Path: cli.Printable(img.path), Cells: []int{}}
+	out := pageImage{Path: cli.Printable(img.path), Tasks: cli.Printable(strings.Join(img.tasks, ", ")), Cells: []int{}}
 	if len(img.errs) > 0 {
 		out.Error = cli.Printable(img.errs[0].Error())
 	}

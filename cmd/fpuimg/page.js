@@ -11,25 +11,25 @@ function make(name, attributes, ...content) {
 }
 
 const table = byId('matrix');
-const body = make('tbody', {});
+const body = make('tbody', {role: 'rowgroup'});
 let sorted = {column: NaN, down: false};
+// The roles are those that rows and cells have by themselves where they are laid out as such.
+const cells = data.results.map(r => {
+  const kind = data.kinds[r.kind];
+  return make('td', {role: 'gridcell', class: kind.colour}, kind.word + (r.tag && ' ' + r.tag));
+});
 const rows = data.images.map((image, i) => {
-  const tr = make('tr', {}, make('th', {scope: 'row', title: image.path}, image.path));
-  image.cells.forEach((result, j) => {
-    const r = data.results[result];
-    const kind = data.kinds[r.kind];
-    tr.append(make('td', {class: kind.colour, tabindex: '-1', 'data-at': i + ' ' + j}, kind.word + (r.tag && ' ' + r.tag)));
-  });
-  return {tr, image, i, shown: true};
+  const tr = make('tr', {role: 'row'}, make('th', {role: 'rowheader', title: image.path}, make('bdi', {}, image.path)), ...image.cells.map(r => cells[r].cloneNode(true)));
+  tr.dataset.image = i;
+  return {tr, image, i};
 });
 
 const heads = [{name: 'Image', title: ''}].concat(data.hosts).map((host, column) => {
   const button = make('button', {type: 'button', title: host.title}, host.name);
   button.addEventListener('click', () => sort(column - 1));
-  return make('th', {scope: 'col', 'aria-sort': 'none'}, button);
+  return make('th', {role: 'columnheader', 'aria-sort': 'none'}, button);
 });
-const columns = [make('col', {}), ...data.hosts.map(() => make('col', {}))];
-table.append(make('colgroup', {}, ...columns), make('thead', {}, make('tr', {}, ...heads)), body);
+table.append(make('thead', {role: 'rowgroup'}, make('tr', {role: 'row'}, ...heads)), body);
 
 // sort orders the rows by name, column -1, or by what becomes of them on a machine, the
 // worst first; again, the other way round.
@@ -41,7 +41,23 @@ function sort(column) {
   const sign = sorted.down ? -1 : 1;
   rows.sort((a, b) => sign * (key(a) - key(b) || (column < 0 ? names(a, b) : 0)) || names(a, b));
   heads.forEach((th, i) => th.setAttribute('aria-sort', i - 1 !== column ? 'none' : sorted.down ? 'descending' : 'ascending'));
+  for (const row of rows) row.tr.className = '';
   body.append(...rows.map(row => row.tr));
+  settle();
+}
+
+// settle lays out the rows that are not on the screen, a few whenever nothing else
+// happens: screen readers may not be told of others.
+let settling = 0;
+function settle() {
+  const me = ++settling;
+  const idle = window.requestIdleCallback || (f => setTimeout(f, 20));
+  const some = from => {
+    if (me !== settling) return;
+    for (const row of rows.slice(from, from + 10)) row.tr.className = 'settled';
+    if (from + 10 < rows.length) idle(() => some(from + 10));
+  };
+  idle(() => some(0));
 }
 
 const picked = data.kinds.map((kind, n) => {
@@ -58,15 +74,16 @@ function filter() {
   const on = data.hosts.map(host => has('host-filter', host.name));
   let shown = 0;
   for (const row of rows) {
-    row.shown = has('image-filter', row.image.path) && row.image.cells.some((r, j) => on[j] && picked[data.results[r].kind].checked);
-    row.tr.hidden = !row.shown;
-    shown += row.shown;
+    const show = has('image-filter', row.image.path) && row.image.cells.some((r, j) => on[j] && picked[data.results[r].kind].checked);
+    row.tr.hidden = !show;
+    shown += show;
   }
   on.forEach((shown, j) => {
     if (heads[j + 1].hidden === !shown) return;
-    columns[j + 1].hidden = heads[j + 1].hidden = !shown;
+    heads[j + 1].hidden = !shown;
     for (const row of rows) row.tr.cells[j + 1].hidden = !shown;
   });
+  table.style.setProperty('--columns', on.filter(Boolean).length);
   byId('count').textContent = `${shown} of ${rows.length} images, ${on.filter(Boolean).length} of ${data.hosts.length} machines`;
   rove();
 }
@@ -79,7 +96,7 @@ function rove(to) {
     to = row && [...row.cells].slice(1).find(td => !td.hidden);
   }
   if (!to) return;
-  if (current) current.tabIndex = -1;
+  if (current) current.removeAttribute('tabindex');
   current = to;
   current.tabIndex = 0;
 }
@@ -118,11 +135,12 @@ table.addEventListener('click', event => {
 
 // open tells all about a cell.
 function open(td) {
-  const [i, j] = td.dataset.at.split(' ');
-  const image = data.images[i], host = data.hosts[j];
+  const j = td.cellIndex - 1;
+  const image = data.images[td.parentNode.dataset.image], host = data.hosts[j];
   const result = data.results[image.cells[j]];
   byId('details-title').textContent = `${image.path} on ${host.name}: ${result.verdict}`;
   const parts = [make('p', {}, data.kinds[result.kind].meaning + (result.criu ? `. ${result.criu}` : '.'))];
+  if (image.tasks) parts.push(make('p', {}, 'Tasks: ' + image.tasks));
   if (image.error) parts.push(make('pre', {}, image.error));
   if (result.lost.length) parts.push(make('p', {}, 'Lost: ' + result.lost.join('; ')));
   for (const n of result.findings) {
