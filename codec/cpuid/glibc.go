@@ -31,6 +31,17 @@ func GlibcLeaf(entry int) (leaf Leaf, ok bool) {
 	return glibcLeaves[entry], true
 }
 
+// Indexed reports whether the answer to a leaf depends on ECX (SDM vol. 2A, CPUID; APM
+// vol. 3, appendix E): for the others a program leaves there what it had.
+func Indexed(leaf uint32) bool {
+	switch leaf {
+	case 4, leafStruct, 0xb, leafXState, 0xf, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1a, 0x1b, 0x1d, 0x1e, 0x1f, 0x20, 0x23, 0x24,
+		leafExt + 0x1d, leafExt + 0x20, leafExt + 0x26:
+		return true
+	}
+	return false
+}
+
 // glibcWords are the words of [xstate.Flag] that an entry of cpu_features holds, in the
 // order EAX to EDX; none holds something else.
 var glibcWords = [...][4]int{

@@ -218,3 +218,27 @@ func BenchmarkHost(b *testing.B) {
 		}
 	}
 }
+
+// The CPU answers a leaf whatever ECX holds, or by what it holds.
+func TestIndexed(t *testing.T) {
+	const rest = 0x6c65746e // what CPUID 0 leaves in ECX on Intel's
+	c := Native{}
+	last, _ := c.CPUID(0, 0)
+	for _, l := range glibcLeaves {
+		leaf := l.EAX
+		if leaf > last.EAX && leaf < leafExt {
+			continue // Intel's answer another instead
+		}
+		want, _ := c.CPUID(leaf, 0)
+		got, _ := c.CPUID(leaf, rest)
+		if leaf == leafFeatures { // its second register says on which CPU of the machine
+			want.EBX, got.EBX = 0, 0
+		}
+		if got != want && !Indexed(leaf) {
+			t.Errorf("leaf %#x: %x with ECX 0, %x with another", leaf, want, got)
+		}
+	}
+	if !Indexed(leafStruct) || !Indexed(leafXState) {
+		t.Error("what is asked by index has none")
+	}
+}

@@ -144,11 +144,16 @@ func (f *Features) Preferring(bits uint32) *Features {
 // preferences is how many bits of what it prefers a glibc has, at least.
 const preferences = 20
 
-// Preferences lists bits of what glibc may prefer on another CPU: none, all, and all but
-// one bit or one more than it does here, AVX_Fast_Unaligned_Load among them.
+// fastCopyBackward is Fast_Copy_Backward in what glibc prefers (sysdeps/x86/cpu-features.h:
+// of 2.33, and of 2.31). It counts without Fast_Unaligned_Copy alone.
+const fastCopyBackward = 1<<1 | 1<<3
+
+// Preferences lists bits of what glibc may prefer on another CPU: none, all, what it does
+// here, AVX_Fast_Unaligned_Load among them, Fast_Copy_Backward alone, and all but one bit or
+// one more than it does here.
 func (f *Features) Preferences() []uint32 {
 	own := f.u32(f.shape.preferred) | f.shape.avxFastUnalignedLoad()
-	list := []uint32{0, 1<<32 - 1, own}
+	list := []uint32{0, 1<<32 - 1, own, fastCopyBackward}
 	for bit := range preferences {
 		list = append(list, own^1<<bit)
 	}
@@ -202,7 +207,7 @@ func (f *Features) answer(leaf, subleaf uint32) (r cpuid.Regs, known bool) {
 	}
 	for entry := range f.shape.entries {
 		l, ok := cpuid.GlibcLeaf(entry)
-		if ok && l.EAX == leaf && l.ECX == subleaf {
+		if ok && l.EAX == leaf && (l.ECX == subleaf || !cpuid.Indexed(leaf)) {
 			size := 16
 			if f.shape.active {
 				size = 32

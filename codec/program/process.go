@@ -250,7 +250,7 @@ func (p *Process) SaveFunctions() []SaveFunction {
 // as _dl_runtime_resolve and _dl_tlsdesc_dynamic do
 // (glibc, sysdeps/x86_64/dl-trampoline.h and dl-tlsdesc-dynamic.h).
 func (m *module) saves(fn function) (f SaveFunction, ok bool) {
-	const most = 1 << 10 // bytes
+	const most = 1 << 11 // bytes: _dl_runtime_profile_avx has 1141
 	if fn.end-fn.start > most {
 		return f, false
 	}

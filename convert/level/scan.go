@@ -81,6 +81,8 @@ func variants() (list []variant) {
 		level, _ := xstate.ByName(name)
 		add(level.Flags...)
 		switch name {
+		case "x86-64":
+			add(append(level.Flags, "ssse3")...) // memcmp of 2.31 without SSE4.1
 		case "x86-64-v2":
 			add(append(level.Flags, "avx", "xsave", "osxsave")...)
 			add(append(level.Flags, "avx", "fma4", "xop", "xsave", "osxsave")...)
@@ -242,11 +244,19 @@ func (t *task) hit(addr, value uint64) {
 	case m.ambiguous:
 		t.refuse(WordAmbiguous, t.Object(addr), "a copy of %s at %#x could become one function or another", t.Place(value), addr)
 		return
-	case value>>32 == 0:
+	case value>>32 == 0 && !(m.what == Trampoline && t.besideRecord(addr)):
 		t.refuse(WordAmbiguous, t.Object(addr), "memory at %#x holds %#x, which is where %s is; but in a program that is linked so low it can be a number too", addr, value, t.Place(value))
 		return
 	}
 	t.pointer(m.what, addr, value, m.to)
+}
+
+// besideRecord reports whether a word is one of the variables that glibc 2.41 keeps
+// beside its record of the CPU, _dl_x86_64_runtime_resolve and _dl_x86_tlsdesc_dynamic
+// (sysdeps/x86/dl-procinfo.c): that is no number.
+func (t *task) besideRecord(addr uint64) bool {
+	const most = 1 << 10 // bytes, of the record and around it
+	return addr%8 == 0 && addr+most/2-t.had.SaveAddress() < most
 }
 
 func (t *task) mangled(addr, word, value, key uint64) {

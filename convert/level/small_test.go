@@ -2,6 +2,7 @@ package level_test
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"maps"
 	"os"
@@ -114,6 +115,53 @@ func TestStaticElision(t *testing.T) {
 	defer o.Roots.Close()
 	if got := refusals(plan(t, dir, o)); !slices.Equal(got, []level.Name{level.CompiledISA}) {
 		t.Errorf("without names: refused for %v", got)
+	}
+}
+
+// A resolver that asks CPUID itself leaves in ECX what it was told before, as that of
+// libatomic does: the answer to leaf 1 does not depend on it.
+func TestResolverAsks(t *testing.T) {
+	made := testglibc.New()
+	const ask = "\x31\xc0\x0f\xa2\xb8\x01\x00\x00\x00\x0f\xa2" // xor %eax,%eax; cpuid; mov $1,%eax; cpuid
+	functions := made.Objects[2].Functions
+	functions[0] = testelf.Function{At: testglibc.Resolver, Code: ask + testglibc.Choice(testglibc.Resolver+len(ask), testglibc.Wide, testglibc.Plain).Code}
+	dir, _, o := small(t, made, named(t, "x86-64-v2"))
+	if p := plan(t, dir, o); p.Refused() || counts(p)[level.IRelative] != 1 {
+		t.Errorf("refused for %v, changes %v", p.Refusals, counts(p))
+	}
+}
+
+// What a static program of glibc 2.41 has beside its record of the CPU is what lazy binding
+// enters; elsewhere the same word may be a number, as that program is linked low.
+func TestStaticTrampoline(t *testing.T) {
+	const name = "lpst-1"
+	dir := copied(t, name)
+	o := options(t, name, machine(t, "Nehalem"))
+	var size uint64 // of the buffer, in the record
+	for _, w := range plan(t, dir, o).Tasks[0].Words {
+		if w.What == level.SaveSize {
+			size = w.Address
+		}
+	}
+	p := look(t, dir, o)
+	exe, err := elf.Open(filepath.Join(corpus.Root(t, name), p.Objects[0].Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	symbols, err := exe.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(symbols, func(s elf.Symbol) bool { return s.Name == "_dl_runtime_resolve_xsavec" })
+	word := binary.LittleEndian.AppendUint64(nil, symbols[i].Value)
+	write(t, dir, p.Memory(), size+0x108, word)
+	if got := plan(t, dir, o); got.Refused() || counts(got)[level.Trampoline] != 1 {
+		t.Errorf("beside the record: refused for %v, changes %v", got.Refusals, counts(got))
+	}
+	write(t, dir, p.Memory(), size-0x800, word)
+	if got := refusals(plan(t, dir, o)); !slices.Equal(got, []level.Name{level.WordAmbiguous}) {
+		t.Errorf("elsewhere: refused for %v", got)
 	}
 }
 
