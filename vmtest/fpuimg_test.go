@@ -102,6 +102,22 @@ type (
 			} `json:"threads"`
 		} `json:"images"`
 	}
+	levelDoc struct {
+		Images []struct {
+			Output   *string     `json:"output"`
+			Refusals []struct{}  `json:"refusals"`
+			Tasks    []levelTask `json:"tasks"`
+		} `json:"images"`
+	}
+	levelTask struct {
+		PID   uint32 `json:"pid"`
+		Words []struct {
+			Address string `json:"address"`
+			What    string `json:"what"`
+			Size    int    `json:"size"`
+			From    string `json:"from"`
+		} `json:"words"`
+	}
 	profileDoc struct {
 		Schema       string   `json:"schema"`
 		Vendor       string   `json:"vendor"`

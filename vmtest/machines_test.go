@@ -59,6 +59,12 @@ type program struct {
 
 	// memory is that all of this is left to fpuimg check, which looks at its memory.
 	memory bool
+
+	// accept is what level is to accept of it.
+	accept string
+
+	// downOnly is that in a cross-section it is restored on lesser machines alone.
+	downOnly bool
 }
 
 // kinds are the programs by name, with the machines whose checkpoints of it

@@ -32,6 +32,7 @@ type image struct {
 
 	ext      string                  // of an archive, which dir is then
 	stripped []string                // components that conversions took from it
+	tasks    []levelTask             // what a levelling changed
 	checks   map[string]*checkResult // by machine; for a CRIU besides the guest's see checkedFor
 }
 
@@ -523,7 +524,7 @@ func (m *matrix) restoreAll() {
 					option += " --cpu-cap=" + c.cap
 				}
 				fmt.Fprintf(&restore, "restore %s $OUT/%d.log %s 2>$OUT/%[2]d.err\necho $? >$OUT/%[2]d.restored\n", images, i, option)
-				fmt.Fprintf(&await, "[ $(cat $OUT/%d.restored) != 0 ] || await %d %s %d >$OUT/%[1]d.status 2>>$OUT/%[1]d.err\necho $? >$OUT/%[1]d.awaited\n", i, c.ticks, c.Status(), c.PID)
+				fmt.Fprintf(&await, "%s[ $(cat $OUT/%d.restored) != 0 ] || await %d $FILE %d >$OUT/%[2]d.status 2>>$OUT/%[2]d.err\necho $? >$OUT/%[2]d.awaited\n", c.Variables(), i, c.ticks, c.PID)
 				fmt.Fprintf(&stop, "stop %d\n", c.PID)
 			}
 			j.Steps = append(j.Steps, guest.Step{Name: batchName(n), Script: testprog.Lib + restore.String() + await.String() + stop.String(), Timeout: 5 * time.Minute})

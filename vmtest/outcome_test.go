@@ -138,7 +138,7 @@ func sorted(names []string) ([]string, error) {
 var trap = regexp.MustCompile(`\b\w+\[(\d+)\]:? (trap invalid opcode|.*)`)
 
 // fatalSignal returns the signal that ended a process or thread numbered pid to
-// pid+99, by the kernel's log.
+// pid+99, or any if pid is 0, by the kernel's log.
 func fatalSignal(kernel string, pid int) string {
 	for line := range strings.Lines(kernel) {
 		m := trap.FindStringSubmatch(line)
@@ -146,7 +146,7 @@ func fatalSignal(kernel string, pid int) string {
 			continue
 		}
 		var n int
-		if _, err := fmt.Sscan(m[1], &n); err != nil || n < pid || n >= pid+100 {
+		if _, err := fmt.Sscan(m[1], &n); err != nil || pid != 0 && (n < pid || n >= pid+100) {
 			continue
 		}
 		switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -28,31 +29,35 @@ var podmanLib string
 // seconds on an emulated CPU.
 const podmanTimeout = 5 * time.Minute
 
-// containers are the programs that podman checkpoints, each with another
-// compression.
+// containers are the programs that podman checkpoints, in archives of unlike
+// compression. One has a libc, whose memory is to be levelled.
 var containers = []struct {
 	on, kind, command string
-	threads           int
+	threads, ticks    int
+	memory            bool
 	compress, ext     string
 }{
-	{"max", "sse", "/fpuhold sse /status", 1, "zstd", ".tar.zst"},
-	{"max", "auto", "/fpuhold auto /status 4", 4, "gzip", ".tar.gz"},
-	{"nehalem", "auto", "/fpuhold auto /status 2", 2, "none", ".tar"},
+	{"max", "sse", "/fpuhold sse /status", 1, 3, false, "zstd", ".tar.zst"},
+	{"max", "auto", "/fpuhold auto /status 4", 4, 3, false, "gzip", ".tar.gz"},
+	{"max", "lazy", "/lazycall /status /go", 1, 16, true, "zstd", ".tar.zst"},
+	{"nehalem", "auto", "/fpuhold auto /status 2", 2, 3, false, "none", ".tar"},
 }
 
 // TestPodmanVM is the matrix of the containers of podman: it checkpoints them on one
-// machine and restores them on another, as they are and converted. What fpuimg is
-// told of the other machine is its level.
+// machine and restores them on another, as they are, converted and levelled. What fpuimg
+// is told of the other machine is its level.
 func TestPodmanVM(t *testing.T) {
 	im := guest.Require(t, podmanPrograms...)
 	nehalem := &machine{name: "nehalem", cpu: "Nehalem", profile: "x86-64-v2"}
 	haswell := &machine{name: "haswell", cpu: "Haswell", profile: "x86-64-v3"}
 	m := newMatrix(t, im, []*machine{nehalem, haswell})
+	m.roots = []string{guest.RequireSuite(t, "bookworm", "libc6"), m.dir}
 	begin := time.Now()
 	m.checkpointContainers([]*machine{{name: "max", cpu: "max"}, nehalem})
-	sse, auto, legacy := m.image("max/sse"), m.image("max/auto"), m.image("nehalem/auto")
+	sse, auto, legacy, lazy := m.image("max/sse"), m.image("max/auto"), m.image("nehalem/auto"), m.image("max/lazy")
 	for on, images := range map[string][]*image{
-		"nehalem": {sse, m.convert(sse, "fxsave", "--to=fxsave", "--force"), auto, m.convert(auto, "fxsave", "--to=fxsave", "--force")},
+		"nehalem": {sse, m.convert(sse, "fxsave", "--to=fxsave", "--force"), auto, m.convert(auto, "fxsave", "--to=fxsave", "--force"),
+			lazy, m.convert(lazy, "fxsave", "--to=fxsave", "--force"), m.image("max/lazy.level")},
 		"haswell": {auto, m.convert(auto, "haswell", "--host="+haswell.profile, "--force"), legacy, m.convert(legacy, "xsave", "--to=xsave")},
 	} {
 		for _, img := range images {
@@ -74,6 +79,9 @@ func TestPodmanVM(t *testing.T) {
 	m.want(t, "max/auto.haswell", "haswell", "default", outcome{lost: []string{"PKRU"}})
 	m.want(t, "nehalem/auto", "haswell", "default", outcome{})
 	m.want(t, "nehalem/auto.xsave", "haswell", "default", outcome{})
+	m.want(t, "max/lazy", "nehalem", "default", outcome{refused: "xsave-record"})
+	m.want(t, "max/lazy.fxsave", "nehalem", "default", outcome{dies: []string{"SIGILL"}})
+	m.want(t, "max/lazy.level", "nehalem", "default", outcome{})
 	t.Run("image", m.containerImage)
 }
 
@@ -85,12 +93,16 @@ func (m *matrix) podmanJob() guest.Job {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		m.t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "Containerfile"), []byte("FROM scratch\nCOPY fpuhold /\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "Containerfile"), []byte("FROM scratch\nCOPY root /\n"), 0o644); err != nil {
 		m.t.Fatal(err)
+	}
+	files := map[string]string{"/job/fpuhold": dir, "/job/fpuimg": string(m.fpuimg)}
+	for name, host := range map[string]string{"": m.roots[0], "fpuhold": m.bin.FPUHold, "lazycall": m.bin.LazyCall} {
+		files[path.Join("/job/fpuhold/root", name)] = host
 	}
 	return guest.Job{
 		Timeout: 20 * time.Minute,
-		Files:   map[string]string{"/job/fpuhold": dir, "/job/fpuhold/fpuhold": m.bin.FPUHold},
+		Files:   files,
 		Steps:   []guest.Step{{Name: "setup", Script: podmanLib + "set -e\nsetup\npodman --version\nrunc --version | head -n 1\n", Timeout: podmanTimeout}},
 	}
 }
@@ -113,6 +125,8 @@ func (m *matrix) checkpointContainers(sources []*machine) {
 					"podman container checkpoint --compress %s --export $OUT/%s%s %[2]s\n", c.compress, c.kind, c.ext)})
 		}
 		if on.name == "max" {
+			j.Steps = append(j.Steps, guest.Step{Name: "level", Script: "/job/fpuimg level --host=x86-64-v2 --root=$(podman image mount fpuhold) " +
+				"-o $OUT/lazy.tar.zst /job/step/dump-lazy/out/lazy.tar.zst\n"})
 			j.Files["/job/image"] = m.imageContext()
 			j.Steps = append(j.Steps, guest.Step{Name: "show", Timeout: podmanTimeout, Script: "podman build -q --layers=false -t fpuimg /job/image >/dev/null &&\n" +
 				"podman run --rm --network none -v /job/step/dump-auto/out:/data:ro fpuimg show --json /data/auto.tar.gz\n"})
@@ -132,10 +146,15 @@ func (m *matrix) checkpointContainers(sources []*machine) {
 			}
 			img := &image{
 				name: on.name + "/" + c.kind, ext: c.ext, dir: filepath.Join(r.Step("dump-"+c.kind).Dir, c.kind+c.ext),
-				program: &program{Program: testprog.Program{Name: c.kind, Command: c.command}, kind: c.kind, on: on, processes: 1, threads: c.threads},
+				program: &program{Program: testprog.Program{Name: c.kind, Command: c.command}, kind: c.kind, on: on, processes: 1, threads: c.threads, ticks: c.ticks, memory: c.memory, buffer: c.memory},
 			}
 			img.dump = img
 			m.images[img.name] = img
+			if c.memory {
+				to := *img
+				to.name, to.dir = img.name+".level", filepath.Join(r.Step("level").Dir, c.kind+c.ext)
+				m.images[to.name] = &to
+			}
 		}
 	})
 }
@@ -168,7 +187,7 @@ func (m *matrix) restoreContainers() {
 		for i, c := range cells(on) {
 			archive := fmt.Sprintf("/job/archives/%d%s", i, c.ext)
 			j.Files[archive] = c.dir
-			fmt.Fprintf(&restore, "restore %d %s\n", i, archive)
+			fmt.Fprintf(&restore, "restore %d %s %d\n", i, archive, c.ticks)
 		}
 		j.Steps = append(j.Steps, guest.Step{Name: "restore", Script: podmanLib + restore.String(), Timeout: podmanTimeout})
 		return j

@@ -265,3 +265,33 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	r.fatal = fmt.Sprintf(format, args...)
 	runtime.Goexit()
 }
+
+func TestRelativeLinks(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"usr/lib64", "usr/lib/x"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]string{"lib": "usr/lib", "usr/lib64/ld": "../../lib/x/ld-1", "usr/lib/x/self": "ld-1"}
+	for link, target := range map[string]string{"lib": "usr/lib", "usr/lib64/ld": "/lib/x/ld-1", "usr/lib/x/self": "ld-1"} {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "usr/lib/x/ld-1"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := relativeLinks(root); err != nil {
+		t.Fatal(err)
+	}
+	for link, want := range want {
+		got, err := os.Readlink(filepath.Join(root, link))
+		if err != nil || got != want {
+			t.Errorf("%s leads to %q, %v, want %q", link, got, err, want)
+		}
+		if _, err := os.Stat(filepath.Join(root, link)); err != nil {
+			t.Error(err)
+		}
+	}
+}

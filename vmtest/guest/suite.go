@@ -34,7 +34,7 @@ func RequireSuite(t testing.TB, suite string, packages ...string) string {
 }
 
 // Suite returns the root of a file system that has the packages of a suite of Debian
-// ("trixie"), and what these depend on, unpacked and without documentation: to be put
+// ("trixie"), and what these depend on, unpacked and without /usr/share: to be put
 // into a guest, where programs run in it by chroot. It comes from the cache if it was
 // made before; else apt-get gets the packages, whatever the suite of this machine, and
 // what it says goes to log. That needs no root.
@@ -85,7 +85,7 @@ func Suite(ctx context.Context, cache string, log io.Writer, suite string, packa
 		}
 	}
 	for _, deb := range debs {
-		unpack := `dpkg-deb --fsys-tarfile "$1" | tar -x --no-same-owner --keep-directory-symlink -C "$2" --exclude=./usr/share/doc --exclude=./usr/share/man --exclude='./*/gconv'`
+		unpack := `dpkg-deb --fsys-tarfile "$1" | tar -x --no-same-owner --keep-directory-symlink -C "$2" --exclude=./usr/share --exclude='./*/gconv'`
 		if err := run(exec.CommandContext(ctx, "sh", "-ec", unpack, "sh", deb, root)); err != nil {
 			return "", err
 		}
@@ -93,7 +93,28 @@ func Suite(ctx context.Context, cache string, log io.Writer, suite string, packa
 	if err := os.MkdirAll(filepath.Join(root, "tmp"), 0o755); err != nil {
 		return "", err
 	}
+	if err := relativeLinks(root); err != nil {
+		return "", err
+	}
 	return dir, os.Rename(root, dir)
+}
+
+// relativeLinks has absolute links below a root lead to where they lead in it: seen from
+// this machine they lead out of it, to its own dynamic linker for one.
+func relativeLinks(root string) error {
+	return filepath.WalkDir(root, func(link string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type() != fs.ModeSymlink {
+			return err
+		}
+		target, err := os.Readlink(link)
+		if err != nil || !filepath.IsAbs(target) {
+			return err
+		}
+		if target, err = filepath.Rel(filepath.Dir(link), filepath.Join(root, target)); err != nil {
+			return err
+		}
+		return errors.Join(os.Remove(link), os.Symlink(target, link))
+	})
 }
 
 // suiteApt makes a state of apt's own in dir, which knows the suite alone, with what it builds on, and has

@@ -15,7 +15,7 @@ start() {
 	setsid "$@" </dev/null >/dev/null 2>&1 &
 	_got=$!
 	[ "$_got" = "$_pid" ] || { echo "start: $1 is process $_got, not $_pid" >&2; return 1; }
-	until [ -s "$_status" ]; do
+	until tick "$_pid" "$_status" && [ -s "$_status" ]; do
 		alive "$_pid" || { echo "start: $1 ended at once" >&2; return 1; }
 		sleep 0.1
 	done
@@ -30,6 +30,15 @@ pids() {
 		{ pid = $1; sub(/^.*\) /, ""); if ($4 == session && $1 !~ /[ZX]/) print pid }'
 }
 
+# tick PID STATUS: writes the lines of a program that writes none itself, if it answers
+# as the command $PROBE wants. Any other program writes its own.
+tick() {
+	[ "$PROBE" ] || return 0
+	eval "$PROBE" || return 1
+	_lines=$(cat "$2" 2>/dev/null | wc -l)
+	for _p in $(pids "$1"); do echo "tick $((_lines + 1)) pid $_p OK 1/1"; done >>"$2"
+}
+
 # alive PID: whether there is such a process and it is not a zombie.
 alive() {
 	case $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) in
@@ -39,13 +48,14 @@ alive() {
 
 # await N STATUS PID: waits until each process of the program has written N more
 # lines, then prints the last line of each, by pid. Fails if process PID is
-# gone, and prints what there is all the same.
+# gone or gives a wrong answer, and prints what there is all the same.
 await() {
 	_n=$1 _status=$2 _pid=$3
 	_from=$(($(cat "$_status" 2>/dev/null | wc -l) + 1))
 	_rc=0 _left=yes
 	while [ "$_left" ]; do
 		_left=
+		tick "$_pid" "$_status" || { echo "await: process $_pid does not answer" >&2; _rc=1; break; }
 		for _p in $(pids "$_pid"); do
 			[ "$(tail -n +$_from "$_status" 2>/dev/null | grep -c " pid $_p ")" -ge "$_n" ] || _left=$_p
 		done

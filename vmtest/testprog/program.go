@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"path"
+	"strings"
 )
 
 // Lib is the shell functions start, pids, alive, await, dump, opened, restore and
@@ -31,6 +32,10 @@ type Program struct {
 	// Command is the shell words to start it, in which $STATUS stands for the
 	// status file: "/job/fpuhold auto $STATUS 8".
 	Command string
+
+	// Probe is the shell command that succeeds if the program answers as it should,
+	// for one that writes no status file itself: that is then done when it answers.
+	Probe string
 }
 
 // Status is the path of the program's status file in the guest.
@@ -71,5 +76,11 @@ func (p Program) Stop() string {
 }
 
 func (p Program) script(format string, args ...any) string {
-	return Lib + fmt.Sprintf("set -e\nFILE=%s ROOT=%s STATUS=%s\n", p.Status(), p.Root, p.status()) + fmt.Sprintf(format, args...)
+	return Lib + "set -e\n" + p.Variables() + fmt.Sprintf(format, args...)
+}
+
+// Variables sets $FILE to the status file, and what the functions of Lib and the
+// commands of the program use. It is one line, for a script of several programs.
+func (p Program) Variables() string {
+	return fmt.Sprintf("FILE=%s ROOT=%s STATUS=%s PROBE='%s'\n", p.Status(), p.Root, p.status(), strings.ReplaceAll(p.Probe, "'", `'\''`))
 }

@@ -57,16 +57,23 @@ func Build(ctx context.Context, dir string) (Binaries, error) {
 	if err != nil {
 		return Binaries{}, err
 	}
-	if err := LinkLazyCall(ctx, p.LazyCall, "-Wl,-z,lazy"); err != nil {
+	if err := LinkLazyCall(ctx, p.LazyCall, "", "-Wl,-z,lazy"); err != nil {
 		return Binaries{}, err
 	}
 	return p, nil
 }
 
 // LinkLazyCall compiles lazycall into the file to, with gcc's options for linking: lazily
-// bound ("-Wl,-z,lazy"), bound at its start, static. The error is as Build's.
-func LinkLazyCall(ctx context.Context, to string, options ...string) error {
-	return compile(ctx, to, lazycall, append([]string{"-O1", "-march=x86-64", "-fno-builtin", "-Wl,--build-id"}, options...)...)
+// bound ("-Wl,-z,lazy"), bound at its start, static. It takes the libc and its headers
+// below the directory root, laid out as Debian's libc6-dev; "" is this machine's. The
+// error is as Build's.
+func LinkLazyCall(ctx context.Context, to, root string, options ...string) error {
+	if root != "" {
+		lib, include := filepath.Join(root, "usr/lib/x86_64-linux-gnu"), filepath.Join(root, "usr/include")
+		options = append(options, "-Wl,--sysroot="+root, "-B"+lib, "-L"+lib,
+			"-isystem", include, "-isystem", filepath.Join(include, "x86_64-linux-gnu"))
+	}
+	return compile(ctx, to, lazycall, append([]string{"-O1", "-march=x86-64", "-fno-builtin", "-pthread", "-Wl,--build-id"}, options...)...)
 }
 
 func compile(ctx context.Context, to string, source []byte, flags ...string) error {

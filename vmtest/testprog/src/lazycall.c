@@ -1,7 +1,7 @@
 // lazycall: an ordinary dynamic program that will call library functions for
 // the first time when it is told to.
 //
-//   lazycall STATUS GO
+//   lazycall STATUS GO [THREADS [keep]]
 //
 // Ten times a second it appends a line to the file STATUS,
 //
@@ -10,7 +10,9 @@
 //
 // with only system calls that its first tick has bound. Once the file GO
 // exists, each tick also calls one function that was never called before, and
-// copies memory in blocks of many sizes, until all were called. The first call
+// copies memory in blocks of many sizes, until all were called. Further threads
+// copy memory then, too. With the word keep the last call is through a pointer to an
+// IFUNC that it has kept since its start. The first call
 // of a lazily bound function saves the vector registers with the instruction that glibc chose
 // when the program started (XSAVEC, XSAVE or FXSAVE, _dl_runtime_resolve_* in
 // sysdeps/x86_64/dl-trampoline.S), and memcpy is the variant that it chose
@@ -30,6 +32,7 @@
 // the calls.
 #include <ctype.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +97,9 @@ static int call_malloc(void)
 	return ok;
 }
 
+static char *(*volatile kept)(const char *, int);
+static int call_kept(void) { const char *s = "some longer text, some, more"; return !kept || kept(s, ',') == s + 22; }
+
 static const struct {
 	const char *name;
 	int (*call)(void);
@@ -101,13 +107,13 @@ static const struct {
 	{ "strtol", call_strtol }, { "strtoul", call_strtoul }, { "strtod", call_strtod }, { "qsort", call_qsort },
 	{ "bsearch", call_bsearch }, { "snprintf", call_snprintf }, { "strlen", call_strlen }, { "strchr", call_strchr },
 	{ "memchr", call_memchr }, { "strstr", call_strstr }, { "toupper", call_toupper },
-	{ "labs", call_abs }, { "malloc", call_malloc },
+	{ "labs", call_abs }, { "malloc", call_malloc }, { "kept", call_kept },
 };
 
 // copy moves blocks of many sizes, overlapping and not.
 static int copy(void)
 {
-	static unsigned char from[1 << 16], to[1 << 16];
+	static __thread unsigned char from[1 << 16], to[1 << 16];
 	static const int sizes[] = { 1, 7, 15, 16, 31, 32, 33, 64, 100, 128, 255, 256, 512, 1000, 4096, 20000, 60000 };
 	for (int i = 0; i < (int)sizeof from; i++)
 		from[i] = i * 7 + (i >> 8);
@@ -143,15 +149,36 @@ static __attribute__((noinline)) const char *guarded(unsigned n)
 	return ok ? NULL : calls[n].name;
 }
 
+static const struct timespec interval = { 0, 100 * 1000 * 1000 };
+static volatile int told, lost_threads;
+
+static void *further(void *arg)
+{
+	for (;;) {
+		nanosleep(&interval, NULL);
+		if (told && !copy()) {
+			__atomic_add_fetch(&lost_threads, 1, __ATOMIC_SEQ_CST);
+			return arg;
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 3)
+	if (argc < 3)
 		_exit(2);
-	const struct timespec pause = { 0, 100 * 1000 * 1000 };
+	if (argc > 4)
+		kept = strrchr;
+	int threads = argc > 3 ? atoi(argv[3]) : 1;
+	pthread_t t;
+	for (int i = 1; i < threads; i++)
+		if (pthread_create(&t, NULL, further, NULL))
+			_exit(3);
 	unsigned next = 0;
 	const char *lost = NULL;
 	for (unsigned long n = 1;; n++) {
 		if (!lost && next < sizeof calls / sizeof calls[0] && access(argv[2], F_OK) == 0) {
+			told = 1;
 			lost = guarded(next++);
 			if (!lost && !copy())
 				lost = "memcpy";
@@ -161,14 +188,20 @@ int main(int argc, char **argv)
 		put_num(n);
 		put(" pid ");
 		put_num(getpid());
-		put(lost ? " BAD 0/1 LOST:" : " OK 1/1");
-		if (lost)
-			put(lost);
+		int good = threads - lost_threads - (lost != NULL);
+		put(good < threads ? " BAD " : " OK ");
+		put_num(good);
+		put("/");
+		put_num(threads);
+		if (good < threads) {
+			put(" LOST:");
+			put(lost ? lost : "thread");
+		}
 		put("\n");
 		int fd = open(argv[1], O_WRONLY | O_CREAT | O_APPEND, 0644);
 		if (fd < 0 || write(fd, line, len) != len)
 			_exit(6);
 		close(fd);
-		nanosleep(&pause, NULL);
+		nanosleep(&interval, NULL);
 	}
 }
