@@ -18,11 +18,11 @@ import (
 // not read the memory pages, and compressed, against the tools that only unpack it.
 func (b *bench) archives() error {
 	plain := filepath.Join(b.tmp, "ckpt.tar")
-	if err := makeArchive(plain, b.program("fpuimg"), int64(b.archive)<<20); err != nil {
+	if err := makeArchive(plain, filepath.Join(b.tmp, "fpuimg"), int64(b.archive)<<20); err != nil {
 		return err
 	}
-	what := fmt.Sprintf("check a tar of %d MiB", b.archive)
-	if err := b.alone(what, "10 MiB read", b.cmd("fpuimg", "check", host, plain)); err != nil {
+	r := row{name: "archive, tar", limit: "10 MiB read", ours: b.cmd("fpuimg", "check", host, plain)}
+	if err := b.compare(r, 1); err != nil {
 		return err
 	}
 	packed := plain + ".packed"
@@ -46,8 +46,9 @@ func (b *bench) archives() error {
 		} else if err := shell(fmt.Sprintf(in.pack, plain, packed)).Run(); err != nil {
 			return fmt.Errorf("%s: %w", in.how, err)
 		}
-		unpack := command{args: shell(fmt.Sprintf(in.unpack, packed)).Args}
-		if err := b.compare(what+", "+in.how+" / unpack it", in.limit, min(b.rounds, 5), b.cmd("fpuimg", "check", host, packed), unpack); err != nil {
+		r := row{name: "archive, " + in.how, limit: in.limit, ours: b.cmd("fpuimg", "check", host, packed)}
+		r.floor = command{args: shell(fmt.Sprintf(in.unpack, packed)).Args}
+		if err := b.compare(r, min(b.rounds, 5)); err != nil {
 			return err
 		}
 	}

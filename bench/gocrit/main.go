@@ -1,5 +1,5 @@
-// Gocrit decodes every core image of the directories that it is given, with the crit
-// library of go-criu.
+// Gocrit decodes the core images that it is given, and those of directories, with the
+// crit library of go-criu.
 package main
 
 import (
@@ -12,8 +12,11 @@ import (
 )
 
 func main() {
-	for _, dir := range os.Args[1:] {
-		paths, err := filepath.Glob(filepath.Join(dir, "core-*.img"))
+	for _, arg := range os.Args[1:] {
+		paths, err := filepath.Glob(filepath.Join(arg, "core-*.img"))
+		if len(paths) == 0 {
+			paths = []string{arg}
+		}
 		for _, path := range paths {
 			if err = decode(path); err != nil {
 				break
