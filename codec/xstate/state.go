@@ -299,6 +299,25 @@ func (s *State) Used(f Feature) []string {
 	return names
 }
 
+// AppendUsed appends a bit for each register of f, in the order of the table, which is
+// set where [State.Used] names it.
+func (s *State) AppendUsed(b []byte, f Feature) []byte {
+	view := s.View(f)
+	if view == nil {
+		return b
+	}
+	initial := initView(f)
+	for i, r := range f.Component().Registers() {
+		if i%8 == 0 {
+			b = append(b, 0)
+		}
+		if !bytes.Equal(view[r.Off:][:r.Size], initial[r.Off:][:r.Size]) {
+			b[len(b)-1] |= 1 << (i % 8)
+		}
+	}
+	return b
+}
+
 // hexValue spells little-endian bytes as one number of full width.
 func hexValue(le []byte) string {
 	b := slices.Clone(le)

@@ -65,7 +65,7 @@ func unknown(format string, args ...any) Prediction {
 	return Prediction{Unknown, nil, []string{}, fmt.Sprintf(format, args...)}
 }
 
-// predictor gathers what CRIU would see in the core images of a checkpoint.
+// predictor is what CRIU finds on a host.
 type predictor struct {
 	criu  xstate.Release
 	host  *xstate.CPU // as CRIU sees it
@@ -77,11 +77,30 @@ type predictor struct {
 	// overwrite if its place is not sure.
 	marked xstate.Features
 	sure   bool
+}
 
+// seen is what CRIU sees in the images of a checkpoint, or in one.
+type seen struct {
 	pages                               Pages
 	unparseable, noFPRegs, short, xsave bool
 	shortArrays, longArrays             xstate.Features
 	noXSaveLoss, loss, open             xstate.Features // what goes without XSAVE, and with it, or may go
+}
+
+// add joins what is seen in another image.
+func (s *seen) add(other *seen) {
+	s.noFPRegs, s.short, s.xsave = s.noFPRegs || other.noFPRegs, s.short || other.short, s.xsave || other.xsave
+	s.shortArrays |= other.shortArrays
+	s.longArrays |= other.longArrays
+	s.noXSaveLoss |= other.noXSaveLoss
+	s.loss |= other.loss
+	s.open |= other.open
+}
+
+// prediction is what a predictor makes of what is seen.
+type prediction struct {
+	*predictor
+	*seen
 }
 
 func newPredictor(host *xstate.CPU, criu xstate.Release) *predictor {
@@ -132,26 +151,26 @@ func (p Pages) read(criu xstate.Release) *Prediction {
 	return &r
 }
 
-// add notes the record of one thread.
-func (p *predictor) add(s *xstate.State) {
+// see returns what CRIU sees in the record of one thread.
+func (p *predictor) see(s *xstate.State) (in seen) {
 	if s.Format == xstate.FormatNone {
-		p.noFPRegs = true
-		return
+		in.noFPRegs = true
+		return in
 	}
-	p.short = p.short || s.STLen < 128 || s.XMMLen < 256
+	in.short = in.short || s.STLen < 128 || s.XMMLen < 256
 	if s.Format != xstate.FormatXSave {
-		return
+		return in
 	}
-	p.xsave = true
+	in.xsave = true
 	if !does(p.criu, optionalYMM) && !s.Recorded().Has(xstate.AVX) {
-		p.shortArrays |= xstate.AVX.Mask()
+		in.shortArrays |= xstate.AVX.Mask()
 	}
 	for f := range s.Recorded().All() {
 		switch n, want := len(s.Data(f))+s.Over(f), f.Component().Size; {
 		case n < want: // valid_xsave_frame looks whatever the host has
-			p.shortArrays |= f.Mask()
+			in.shortArrays |= f.Mask()
 		case n > want && (s.BV.Has(f) || !does(p.criu, followsBV)): // assign_xsave copies only what the host has
-			p.longArrays |= f.Mask()
+			in.longArrays |= f.Mask()
 		}
 	}
 	for f, status := range s.Present() {
@@ -162,18 +181,19 @@ func (p *predictor) add(s *xstate.State) {
 		if !matters || xstate.Legacy.Has(f) {
 			continue
 		}
-		p.noXSaveLoss |= f.Mask()
+		in.noXSaveLoss |= f.Mask()
 		switch {
 		case !p.has.Has(f) || status == xstate.Lost || p.marked.Has(f) && p.sure:
-			p.loss |= f.Mask()
+			in.loss |= f.Mask()
 		case p.marked.Has(f):
-			p.open |= f.Mask()
+			in.open |= f.Mask()
 		}
 	}
 	if has, known := p.host.HasFlag("user_shstk"); s.ShadowStack.Enabled() && (known && !has || !does(p.criu, shadowStacks)) {
-		p.noXSaveLoss |= xstate.CETUser.Mask()
-		p.loss |= xstate.CETUser.Mask()
+		in.noXSaveLoss |= xstate.CETUser.Mask()
+		in.loss |= xstate.CETUser.Mask()
 	}
+	return in
 }
 
 // predict says what CRIU does for one value of --cpu-cap. source is what the
@@ -182,7 +202,7 @@ func (p *predictor) add(s *xstate.State) {
 // The order is CRIU's: cpuinfo.img is compared before the core images are read
 // (criu/cr-restore.c, criu/arch/x86/cpu.c:cpu_validate_features, then
 // crtools.c:restore_fpu).
-func (p *predictor) predict(source *xstate.CPU, cap Cap) Prediction {
+func (p *prediction) predict(source *xstate.CPU, cap Cap) Prediction {
 	if cap != CapDefault && cap != CapNone {
 		if bad, ok := p.validateCPU(source, cap); ok {
 			return bad
@@ -197,7 +217,7 @@ func (p *predictor) predict(source *xstate.CPU, cap Cap) Prediction {
 }
 
 // restore is restore_fpu, for all threads.
-func (p *predictor) restore(cap Cap) Prediction {
+func (p *prediction) restore(cap Cap) Prediction {
 	hostXSave := p.host.XSave
 	switch {
 	case p.unparseable:
@@ -227,7 +247,7 @@ func (p *predictor) restore(cap Cap) Prediction {
 	return p.loses(p.loss)
 }
 
-func (p *predictor) loses(set xstate.Features) Prediction {
+func (p *prediction) loses(set xstate.Features) Prediction {
 	if set == 0 {
 		return Prediction{Restores, nil, []string{}, ""}
 	}

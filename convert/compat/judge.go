@@ -17,13 +17,21 @@ type Thread struct {
 	// Unparseable tells that CRIU's parser rejects the image, though it could be read.
 	Unparseable bool
 	State       *xstate.State
+
+	likeness string // of State
+}
+
+// Alike returns the thread with what its judgement depends on worked out, for those that
+// judge it for several targets.
+func (th Thread) Alike() Thread {
+	th.likeness = likeness(th.State)
+	return th
 }
 
 // Judged is a thread and what the policy says of it.
 type Judged struct {
 	PID, TID int
-	File     string // the core image
-	*Report
+	*Report  // which threads that are alike share: do not change it
 }
 
 // Task is a process and what the policy says of its code.
@@ -47,27 +55,21 @@ type Judgement struct {
 	// task's libc could not be proven in it.
 	Unchecked bool
 
-	target    Target
-	policy    Policy
+	cache     *Cache
 	source    *xstate.CPU
 	code      []*facts.Process
 	threads   map[[2]int]*facts.Thread // by PID and TID
 	taskOf    map[int]int              // the index of a PID in Tasks
 	judgeCode bool
-	predictor *predictor
+	seen      seen
 	refused   bool
 	beyond    bool // force lifts nothing
 	unfit     bool // force makes it run no longer
+	revised   map[*Report]*Report
 }
 
 // Judge begins the judgement of a checkpoint.
-func Judge(t Target, p Policy) *Judgement {
-	j := &Judgement{Findings: []Finding{}, target: t, policy: p}
-	if t.Host != nil {
-		j.predictor = newPredictor(t.Host, t.release())
-	}
-	return j
-}
+func Judge(t Target, p Policy) *Judgement { return NewCache(t, p).Judge() }
 
 // Proofs tells what is known of the threads' registers from the code that they run,
 // before the threads are told. The code itself is not judged.
@@ -83,14 +85,14 @@ func (j *Judgement) Proofs(code []*facts.Process) {
 // Code tells what is known of the tasks' code, before anything else is told.
 func (j *Judgement) Code(code []*facts.Process) {
 	j.Proofs(code)
-	j.code, j.judgeCode = code, j.target.Host != nil
+	j.code, j.judgeCode = code, j.cache.target.Host != nil
 	if !j.judgeCode {
 		return
 	}
 	j.taskOf = map[int]int{}
 	for i, p := range code {
 		j.taskOf[p.PID] = i
-		sub := &subject{task: p, target: j.target, foreign: j.Foreign}
+		sub := &subject{task: p, target: j.cache.target, foreign: j.Foreign}
 		t := Task{PID: p.PID, Findings: append([]Finding{}, sub.check(task)...), Unfit: sub.unfitSlots()}
 		t.Verdict = verdict(t.Findings, false)
 		j.Tasks = append(j.Tasks, t)
@@ -104,52 +106,46 @@ func (j *Judgement) Code(code []*facts.Process) {
 // compares it with the target's host.
 func (j *Judgement) Taken(source *xstate.CPU) {
 	j.source = source
-	if j.target.Host != nil {
-		j.Findings = append(j.Findings, (&subject{source: source, tasks: j.code, target: j.target, foreign: j.Foreign}).check(machines)...)
+	if j.cache.target.Host != nil {
+		j.Findings = append(j.Findings, j.cache.machines(source, j.code, j.Foreign)...)
 	}
 }
 
-// Thread tells of a thread, and returns the decision about it.
+// Thread tells of a thread, and returns the decision about it, which is shared by those
+// that are alike.
 func (j *Judgement) Thread(th Thread) *Report {
-	scopes := []scope{record, fit}
-	if j.judgeCode {
-		scopes = append(scopes, thread)
+	d := j.cache.decide(th, j.Foreign, j.judgeCode, j.threads[[2]int{th.PID, th.TID}])
+	j.Add(Judged{th.PID, th.TID, d.Report})
+	j.seen.add(&d.seen)
+	j.seen.unparseable = j.seen.unparseable || th.Unparseable
+	if th.Trailing > 0 {
+		j.Findings = append(j.Findings, (&subject{file: th.File, trailing: th.Trailing}).check(file)...)
 	}
-	sub := &subject{target: j.target, force: j.policy.Force, level: j.policy.Level, foreign: j.Foreign, thread: j.threads[[2]int{th.PID, th.TID}]}
-	r := sub.report(th.State, scopes...)
-	j.Add(Judged{th.PID, th.TID, th.File, r})
-	j.Findings = append(j.Findings, (&subject{file: th.File, trailing: th.Trailing}).check(file)...)
-	if j.predictor != nil {
-		j.predictor.add(th.State)
-		j.predictor.unparseable = j.predictor.unparseable || th.Unparseable
-	}
-	return r
+	return d.Report
 }
 
 // Add takes in a thread that was decided before, by [Decide] for the same target and
 // policy.
 func (j *Judgement) Add(t Judged) {
-	j.Threads = append(j.Threads, t)
 	j.Verdict = max(j.Verdict, t.Verdict)
 	j.refused = j.refused || t.Refused
 	if i, ok := j.taskOf[t.PID]; ok {
 		j.Tasks[i].Verdict = max(j.Tasks[i].Verdict, t.Verdict)
 	}
-	switch {
-	case j.beyond:
-		t.withoutForce()
-	case !t.OnlyLost():
+	if !t.OnlyLost() {
 		j.beyondForce()
 	}
-	switch {
-	case t.Verdict == CodeUnfit && !j.unfit:
-		j.unfit = true
-		for _, t := range j.Threads {
-			t.inVain()
-		}
-	case j.unfit:
-		t.inVain()
+	if j.beyond {
+		t.Report = j.revise(t.Report, (*Report).withoutForce)
 	}
+	if t.Verdict == CodeUnfit && !j.unfit {
+		j.unfit = true
+		j.reviseAll((*Report).inVain)
+	}
+	if j.unfit {
+		t.Report = j.revise(t.Report, (*Report).inVain)
+	}
+	j.Threads = append(j.Threads, t)
 }
 
 // Part is a part of a checkpoint.
@@ -163,21 +159,17 @@ const (
 // Damage tells that a part of the checkpoint cannot be read.
 func (j *Judgement) Damage(part Part) {
 	j.Verdict = Damaged
-	if j.predictor != nil && part == Images {
-		j.predictor.unparseable = true
-	}
+	j.seen.unparseable = j.seen.unparseable || part == Images
 	j.beyondForce()
 }
 
 // Pages tells the form of the dumped memory, which decides what CRIU does with it.
 func (j *Judgement) Pages(p Pages) {
-	if j.predictor != nil {
-		j.predictor.pages = p
-	}
+	j.seen.pages = p
 }
 
 // CRIU is the release that is predicted.
-func (j *Judgement) CRIU() xstate.Release { return j.target.release() }
+func (j *Judgement) CRIU() xstate.Release { return j.cache.target.release() }
 
 // beyondForce takes all remedies out that need a conversion: none takes a checkpoint
 // in part.
@@ -186,9 +178,7 @@ func (j *Judgement) beyondForce() {
 		return
 	}
 	j.beyond = true
-	for _, t := range j.Threads {
-		t.withoutForce()
-	}
+	j.reviseAll((*Report).withoutForce)
 }
 
 // Refused reports whether the policy forbids the conversion of any thread. Then none
@@ -205,10 +195,10 @@ func (j *Judgement) Predict(cap Cap) Prediction {
 	switch {
 	case j.Foreign:
 		return unknown("this is no CRIU checkpoint")
-	case j.predictor == nil:
+	case j.cache.predictor == nil:
 		return unknown("no host is named")
 	}
-	return j.predictor.predict(j.source, cap)
+	return (&prediction{j.cache.predictor, &j.seen}).predict(j.source, cap)
 }
 
 // Chief returns the gravest finding, nil if there is nothing but notes.
@@ -219,9 +209,9 @@ func (j *Judgement) Chief() *Finding {
 			best = f
 		}
 	}
-	for _, t := range j.Threads {
-		for i := range t.Findings {
-			if f := &t.Findings[i]; f.Rule != FormatXSave || t.Verdict != DowngradeLossy {
+	for r := range j.Reports() {
+		for i := range r.Findings {
+			if f := &r.Findings[i]; f.Rule != FormatXSave || r.Verdict != DowngradeLossy {
 				consider(f)
 			}
 		}
@@ -268,14 +258,14 @@ func LostNames(threads []Judged) []string {
 // checkpoint where it compares that file (criu/arch/x86/cpu.c:cpu_validate_features).
 // All threads must have been told before.
 func (j *Judgement) Adapt(r xstate.CPURecord) xstate.CPURecord {
-	if j.policy.KeepCPUInfo || j.refused {
+	if j.cache.policy.KeepCPUInfo || j.refused {
 		return r
 	}
-	if f := j.target.Format; f != nil && *f != xstate.FormatXSave {
+	if f := j.cache.target.Format; f != nil && *f != xstate.FormatXSave {
 		r = withoutXSave(r)
 	}
-	if j.target.Host != nil && (j.policy.Force || j.policy.Level) {
-		r = satisfiedBy(r, j.target.Host)
+	if j.cache.target.Host != nil && (j.cache.policy.Force || j.cache.policy.Level) {
+		r = satisfiedBy(r, j.cache.target.Host)
 	}
 	return r
 }
