@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/compat"
+	"github.com/fpuimg/fpuimg/internal/ahead"
 )
 
 type checkOptions struct {
@@ -94,7 +96,9 @@ type checked struct {
 	errs    []error
 	code    []*facts.Process // nil if it was not looked at
 	tasks   []string         // the names of the first, each once
+	exit    cli.Exit
 	results []*result
+	cells   []cell // of results, where these are many
 }
 
 // maxTaskNames is how many names of tasks the page tells.
@@ -109,11 +113,17 @@ type result struct {
 
 func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 	code := cli.OK
-	doc := checkDoc{Schema: "fpuimg.check/1", Hosts: []*cpuid.Profile{}, Images: []checkImage{}}
-	for _, h := range o.hosts {
-		doc.Hosts = append(doc.Hosts, cpuid.NewProfile(h.CPU))
+	doc := jsonStream{s: s}
+	if o.json {
+		head := checkDoc{Schema: "fpuimg.check/1", Hosts: []*cpuid.Profile{}, Images: []checkImage{}}
+		for _, h := range o.hosts {
+			head.Hosts = append(head.Hosts, cpuid.NewProfile(h.CPU))
+		}
+		if err := doc.open(head); err != nil {
+			return 0, err
+		}
 	}
-	var all []*checked
+	table := newMatrix(s, o.hosts)
 	var page *pageMaker
 	if o.html != "" {
 		page = newPageMaker(o.hosts)
@@ -123,14 +133,11 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		for _, err := range img.errs {
 			s.Error(err)
 			s.Hint(inputHint(img.path, err))
-			code = cli.Worst(code, cli.Damaged)
 		}
 		if len(img.errs) > 0 {
 			s.Hint(misplacedProfile(img.path))
 		}
-		for _, r := range img.results {
-			code = cli.Worst(code, exitOf(r.Verdict))
-		}
+		code = cli.Worst(code, img.exit)
 		if page != nil {
 			if err := page.add(img); err != nil {
 				return 0, err
@@ -138,9 +145,11 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		}
 		switch {
 		case o.json:
-			doc.Images = append(doc.Images, img.document())
+			if err := img.document(&doc); err != nil {
+				return 0, err
+			}
 		case len(o.hosts) > 1:
-			all = append(all, img)
+			table.add(img)
 		case len(img.results) > 0:
 			if printed {
 				fmt.Fprintln(s.Out)
@@ -148,6 +157,14 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 			printed = true
 			o.text(s, img)
 		}
+	}
+	switch {
+	case o.json:
+		if err := doc.close(nil); err != nil {
+			return 0, err
+		}
+	case len(o.hosts) > 1:
+		table.print()
 	}
 	if page != nil {
 		b, err := page.page()
@@ -157,12 +174,6 @@ func (o *checkOptions) run(s *cli.IO, paths []string) (cli.Exit, error) {
 		if err != nil {
 			return 0, err
 		}
-	}
-	switch {
-	case o.json:
-		return code, s.WriteJSON(doc)
-	case len(o.hosts) > 1:
-		o.matrix(s, all)
 	}
 	return code, nil
 }
@@ -177,11 +188,16 @@ func exitOf(v compat.Verdict) cli.Exit {
 	return cli.Refused
 }
 
-// images checks what the paths hold, one after the other.
+// images checks what the paths hold, several at once, and yields it in their order.
 func (o *checkOptions) images(s *cli.IO, paths []string) iter.Seq[*checked] {
 	return func(yield func(*checked) bool) {
-		for _, path := range paths {
-			for _, img := range o.load(s, path) {
+		worker := func() func(string) []*checked {
+			judges := o.judges()
+			return func(path string) []*checked { return o.load(s, path, judges) }
+		}
+		n := ahead.Workers(min(len(paths), runtime.GOMAXPROCS(0)), 16)
+		for images := range ahead.Map(n, slices.Values(paths), worker) {
+			for _, img := range images {
 				if !yield(img) {
 					return
 				}
@@ -190,21 +206,45 @@ func (o *checkOptions) images(s *cli.IO, paths []string) iter.Seq[*checked] {
 	}
 }
 
+// judges returns what judges for each of the hosts.
+func (o *checkOptions) judges() []*compat.Cache {
+	var judges []*compat.Cache
+	for _, h := range o.hosts {
+		judges = append(judges, compat.NewCache(compat.Target{Host: h.CPU, CRIU: o.criu}, compat.Policy{}))
+	}
+	return judges
+}
+
 // load checks what a path holds.
-func (o *checkOptions) load(s *cli.IO, path string) []*checked {
+func (o *checkOptions) load(s *cli.IO, path string, judges []*compat.Cache) []*checked {
 	spool := o.code.spool()
 	defer spool.Close()
 	all, err := openAll(s, path, checkpoint.Options{XSaveArea: o.area, Spool: spool})
 	if err != nil {
-		return []*checked{{path: path, kind: checkpoint.KindCRIU, errs: []error{err}}}
+		return []*checked{{path: path, kind: checkpoint.KindCRIU, errs: []error{err}, exit: cli.Damaged}}
 	}
 	var out []*checked
 	for _, f := range all {
 		if f.Err != nil { // there is nothing to judge
-			out = append(out, &checked{path: f.Path, kind: checkpoint.KindArchive, errs: []error{f.Err}})
+			out = append(out, &checked{path: f.Path, kind: checkpoint.KindArchive, errs: []error{f.Err}, exit: cli.Damaged})
 			continue
 		}
-		out = append(out, o.check(f.Checkpoint))
+		img := o.check(f.Checkpoint, judges)
+		if len(img.errs) > 0 {
+			img.exit = cli.Damaged
+		}
+		for _, r := range img.results {
+			img.exit = cli.Worst(img.exit, exitOf(r.Verdict))
+		}
+		if !o.json && len(img.results) > 1 {
+			for _, r := range img.results {
+				img.cells = append(img.cells, r.cell())
+			}
+			if o.html == "" {
+				img.results = nil
+			}
+		}
+		out = append(out, img)
 	}
 	return out
 }
@@ -223,17 +263,18 @@ func partOf(err error) compat.Part {
 }
 
 // check reads an image once and holds it against every host.
-func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
+func (o *checkOptions) check(ckpt *checkpoint.Checkpoint, judges []*compat.Cache) *checked {
 	img := &checked{path: ckpt.Path, kind: ckpt.Kind}
 	var source *xstate.CPU
 	if ckpt.CPUInfo != nil {
 		source = ckpt.CPUInfo.CPU()
 	}
-	for _, h := range o.hosts {
-		r := &result{host: h, Judgement: compat.Judge(compat.Target{Host: h.CPU, CRIU: o.criu}, compat.Policy{})}
+	path := view.Path(ckpt.Path)
+	for i, h := range o.hosts {
+		r := &result{host: h, Judgement: judges[i].Judge()}
 		if r.Foreign = foreign(img.kind); !r.Foreign { // convert takes it
-			r.advice.Convert = view.Path(ckpt.Path)
-			r.advice.Force = "fpuimg convert " + view.Quote(h.option) + " --force " + r.advice.Convert
+			r.advice.Convert = path
+			r.advice.Force = "fpuimg convert " + view.Quote(h.option) + " --force " + path
 		}
 		img.results = append(img.results, r)
 	}
@@ -253,8 +294,9 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint) *checked {
 		damage(err)
 	}
 	judge := func(th codec.Thread) {
+		subject := convert.Subject(ckpt, th).Alike()
 		for _, r := range img.results {
-			r.Thread(convert.Subject(ckpt, th))
+			r.Thread(subject)
 		}
 	}
 	look := !o.noMemory && (o.code.roots != nil || len(memoryOf(ckpt)) > 0)
@@ -307,7 +349,7 @@ func (r *result) unlevelled() bool {
 		return f.Rule == compat.ThreadInCode || f.Rule == compat.CompiledISA || f.Rule == compat.JITCode || f.Integrity() && f.Severity == compat.Fatal
 	}
 	return slices.ContainsFunc(r.Tasks, func(t compat.Task) bool { return slices.ContainsFunc(t.Findings, refused) }) ||
-		slices.ContainsFunc(r.Threads, func(t compat.Judged) bool { return slices.ContainsFunc(t.Findings, refused) || len(t.Lost) > 0 })
+		slices.ContainsFunc(slices.Collect(r.Reports()), func(r *compat.Report) bool { return slices.ContainsFunc(r.Findings, refused) || len(r.Lost) > 0 })
 }
 
 // taken tells the judgements what is known of the code, and the machine.
@@ -341,11 +383,11 @@ func (o *checkOptions) text(s *cli.IO, img *checked) {
 		}
 	}
 	var rows [][]string
-	for _, group := range view.Fold(r.Threads, func(t compat.Judged) string { return fmt.Sprint(t.From, t.Verdict, checkLines(t.Report)) }) {
-		t := group[0]
-		first := []string{view.TIDs(group), t.From.String(), t.Verdict.String()}
-		for _, l := range checkLines(t.Report) {
-			for _, part := range cli.Wrap(strings.Fields(l[1]), max(s.Width()-len(view.TIDs(group))-40, 20)) {
+	for _, group := range view.Threads(r.Threads, func(r *compat.Report) string { return fmt.Sprint(r.From, r.Verdict, checkLines(r)) }) {
+		tids := view.Range(group.TIDs)
+		first := []string{tids, group.From.String(), group.Verdict.String()}
+		for _, l := range checkLines(group.Report) {
+			for _, part := range cli.Wrap(strings.Fields(l[1]), max(s.Width()-len(tids)-40, 20)) {
 				rows = append(rows, append(first, l[0], part))
 				first, l[0] = []string{"", "", ""}, ""
 			}
@@ -448,10 +490,15 @@ type checkThread struct {
 	Lost     []view.LossDoc    `json:"lost"`
 }
 
-func (img *checked) document() checkImage {
+// document writes the image as an element of the list of images, one thread after the
+// other.
+func (img *checked) document(w *jsonStream) error {
 	d := checkImage{Path: img.path, Kind: string(img.kind), Code: newCodeDoc(img.code), Results: []checkResult{}}
 	if len(img.errs) > 0 {
 		d.Error = newErrorDoc(img.path, img.errs[0])
+	}
+	if err := w.open(d); err != nil {
+		return err
 	}
 	for i, r := range img.results {
 		rd := checkResult{Host: i, Verdict: r.Verdict, Findings: r.advice.FindingDocs(r.Findings), Threads: []checkThread{}, Tasks: []taskResult{},
@@ -460,10 +507,24 @@ func (img *checked) document() checkImage {
 		for _, t := range r.Tasks {
 			rd.Tasks = append(rd.Tasks, taskResult{t.PID, t.Verdict, t.Unfit, r.advice.FindingDocs(t.Findings)})
 		}
-		for _, t := range r.Threads {
-			rd.Threads = append(rd.Threads, checkThread{t.TID, t.Verdict, r.advice.FindingDocs(t.Findings), view.LossDocs(t.Report)})
+		if err := w.open(rd); err != nil {
+			return err
 		}
-		d.Results = append(d.Results, rd)
+		docs := map[*compat.Report]checkThread{}
+		for _, t := range r.Threads {
+			doc, ok := docs[t.Report]
+			if !ok {
+				doc = checkThread{0, t.Verdict, r.advice.FindingDocs(t.Findings), view.LossDocs(t.Report)}
+				docs[t.Report] = doc
+			}
+			doc.TID = t.TID
+			if err := w.element(doc); err != nil {
+				return err
+			}
+		}
+		if err := w.close(nil); err != nil {
+			return err
+		}
 	}
-	return d
+	return w.close(nil)
 }

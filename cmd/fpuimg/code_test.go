@@ -189,7 +189,7 @@ func checkOn(t *testing.T, entry, dir string, cpu *xstate.CPU) *result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return o.check(all[0].Checkpoint).results[0]
+	return o.check(all[0].Checkpoint, o.judges()).results[0]
 }
 
 // verdictOn is what a judgement says of code.

@@ -133,31 +133,41 @@ func rootFlags(names []string) []string {
 	return roots
 }
 
-// matrix prints images down and hosts across.
-func (o *checkOptions) matrix(s *cli.IO, imgs []*checked) {
-	m := &matrix{s: s}
-	for _, h := range o.hosts {
-		m.hosts = append(m.hosts, cli.Printable(h.short))
-	}
-	for _, img := range imgs {
-		m.images = append(m.images, cli.Printable(img.path))
-		row := make([]cell, len(o.hosts))
-		for i := range row {
-			row[i] = unreadable
-			if img.results != nil {
-				row[i] = img.results[i].cell()
-			}
-		}
-		m.rows = append(m.rows, row)
-	}
-	m.print()
-}
-
+// matrix is images down and hosts across.
 type matrix struct {
 	s             *cli.IO
 	images, hosts []string
-	rows          [][]cell
+	rows          [][]int // of cells
+	cells         []cell  // those that differ, in the order in which they are read
+	index         map[cell]int
 	reasons       []string // numbered from 1, in the narrow form
+}
+
+func newMatrix(s *cli.IO, hosts []*host) *matrix {
+	m := &matrix{s: s, index: map[cell]int{}}
+	for _, h := range hosts {
+		m.hosts = append(m.hosts, cli.Printable(h.short))
+	}
+	return m
+}
+
+// add adds the row of an image.
+func (m *matrix) add(img *checked) {
+	m.images = append(m.images, cli.Printable(img.path))
+	row := make([]int, len(m.hosts))
+	for i := range row {
+		c := unreadable
+		if img.cells != nil {
+			c = img.cells[i]
+		}
+		n, ok := m.index[c]
+		if !ok {
+			n = len(m.cells)
+			m.cells, m.index[c] = append(m.cells, c), n
+		}
+		row[i] = n
+	}
+	m.rows = append(m.rows, row)
 }
 
 func (m *matrix) print() {
@@ -165,7 +175,7 @@ func (m *matrix) print() {
 	for i := range m.hosts {
 		numbers[i] = fmt.Sprintf("h%d", i+1)
 	}
-	heads, text := m.hosts, m.words
+	heads, text := m.hosts, m.spelled(m.words)
 	if m.fit(heads, text) < len(heads) {
 		heads = numbers
 		for i, name := range m.hosts {
@@ -174,12 +184,7 @@ func (m *matrix) print() {
 	}
 	narrow := m.fit(heads, text) < len(heads)
 	if narrow {
-		text = m.marks
-		for _, row := range m.rows { // number the reasons as they are read
-			for _, c := range row {
-				m.marks(c)
-			}
-		}
+		text = m.spelled(m.marks)
 	}
 	n := m.fit(heads, text)
 	blocks := (len(heads) + n - 1) / n
@@ -191,6 +196,15 @@ func (m *matrix) print() {
 		m.block(heads, text, from, min(from+n, len(heads)))
 	}
 	m.legend(narrow)
+}
+
+// spelled spells all cells.
+func (m *matrix) spelled(spell func(cell) string) []string {
+	var out []string
+	for _, c := range m.cells {
+		out = append(out, spell(c))
+	}
+	return out
 }
 
 // words spells a cell in a wide matrix.
@@ -212,7 +226,7 @@ func (m *matrix) marks(c cell) string {
 }
 
 // fit returns how many hosts there is room for side by side, at least one.
-func (m *matrix) fit(heads []string, text func(cell) string) int {
+func (m *matrix) fit(heads, text []string) int {
 	room := m.s.Width() - len("IMAGE")
 	for _, name := range m.images {
 		room = min(room, m.s.Width()-len([]rune(name)))
@@ -220,7 +234,7 @@ func (m *matrix) fit(heads []string, text func(cell) string) int {
 	for i, head := range heads {
 		width := len([]rune(head))
 		for _, row := range m.rows {
-			width = max(width, len(text(row[i])))
+			width = max(width, len(text[row[i]]))
 		}
 		if room -= width + 2; room < 0 {
 			return max(i, 1)
@@ -230,12 +244,16 @@ func (m *matrix) fit(heads []string, text func(cell) string) int {
 }
 
 // block prints the columns of the hosts from to end.
-func (m *matrix) block(heads []string, text func(cell) string, from, end int) {
+func (m *matrix) block(heads, text []string, from, end int) {
+	styled := make([]string, len(text))
+	for i, c := range m.cells {
+		styled[i] = m.s.OutStyle(cellKinds[c.kind].style...).Sprint(text[i])
+	}
 	var rows [][]string
 	for i, cells := range m.rows {
 		row := []string{m.images[i]}
 		for _, c := range cells[from:end] {
-			row = append(row, m.s.OutStyle(cellKinds[c.kind].style...).Sprint(text(c)))
+			row = append(row, styled[c])
 		}
 		rows = append(rows, row)
 	}
@@ -245,10 +263,8 @@ func (m *matrix) block(heads []string, text func(cell) string, from, end int) {
 // legend explains the cells that there are.
 func (m *matrix) legend(narrow bool) {
 	var there [len(cellKinds)]bool
-	for _, row := range m.rows {
-		for _, c := range row {
-			there[c.kind] = true
-		}
+	for _, c := range m.cells {
+		there[c.kind] = true
 	}
 	fmt.Fprintln(m.s.Out)
 	for i, k := range cellKinds {

@@ -25,7 +25,8 @@ func holdNeed(t *testing.T, ckpt *checkpoint.Checkpoint, code codeOptions, hosts
 	if len(needs.errs) > 0 {
 		return 0, 0
 	}
-	img := (&checkOptions{hosts: hosts, code: code}).check(ckpt)
+	o := &checkOptions{hosts: hosts, code: code}
+	img := o.check(ckpt, o.judges())
 	for _, r := range img.results {
 		fits := r.Verdict == compat.Compatible || r.Verdict == compat.DowngradeLossless
 		// A buffer that is too small is no fatal finding, and what is not recorded neither.

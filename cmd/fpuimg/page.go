@@ -138,9 +138,9 @@ func (p *pageMaker) result(img *checked, r *result) pageResult {
 			out.CRIU += ", " + cli.Printable(pr.Reason)
 		}
 	}
-	for _, group := range view.Fold(r.Threads, func(t compat.Judged) string { return strings.Join(compat.LossNames(t.Lost), ", ") }) {
-		if names := compat.LossNames(group[0].Lost); len(names) > 0 {
-			out.Lost = append(out.Lost, strings.Join(names, ", ")+" of "+view.Noun(len(group), "thread")+" "+view.TIDs(group))
+	for _, group := range view.Threads(r.Threads, func(r *compat.Report) string { return strings.Join(compat.LossNames(r.Lost), ", ") }) {
+		if names := compat.LossNames(group.Lost); len(names) > 0 {
+			out.Lost = append(out.Lost, strings.Join(names, ", ")+" of "+view.Noun(len(group.TIDs), "thread")+" "+view.Range(group.TIDs))
 		}
 	}
 	told, more := view.Tell(r.Tasks, r.Threads, r.Findings, r.advice)

@@ -27,7 +27,8 @@ func near(r *rand.Rand, s *xstate.State) *xstate.State {
 		s.BV ^= 1 << r.IntN(20)
 	case 2:
 		if s.ShadowStack != nil {
-			s.ShadowStack.Status ^= 1
+			s.ShadowStack.Status ^= r.Uint64N(2)
+			s.ShadowStack.SSP ^= r.Uint64N(2)
 		}
 	default:
 		for i, v := range part {

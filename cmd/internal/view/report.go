@@ -51,13 +51,31 @@ func Fold[T any, K comparable](list []T, key func(T) K) [][]T {
 	return out
 }
 
-// TIDs names the threads of a group: one, or the range and how many.
-func TIDs(ts []compat.Judged) string {
-	list := make([]int, len(ts))
-	for i, t := range ts {
-		list[i] = t.TID
+// Group is threads of which the same is said, by the report of the first.
+type Group struct {
+	*compat.Report
+	TIDs []int
+}
+
+// Threads is [Fold] for threads by their reports. The key of a report that threads share
+// is asked for once.
+func Threads(ts []compat.Judged, key func(*compat.Report) string) []*Group {
+	var out []*Group
+	byKey, byReport := map[string]*Group{}, map[*compat.Report]*Group{}
+	for _, t := range ts {
+		g := byReport[t.Report]
+		if g == nil {
+			k := key(t.Report)
+			if g = byKey[k]; g == nil {
+				g = &Group{Report: t.Report}
+				byKey[k] = g
+				out = append(out, g)
+			}
+			byReport[t.Report] = g
+		}
+		g.TIDs = append(g.TIDs, t.TID)
 	}
-	return Range(list)
+	return out
 }
 
 // Range names threads: one, or the range and how many.
@@ -104,7 +122,8 @@ func Tell(tasks []compat.Task, ts []compat.Judged, checkpoint []compat.Finding, 
 	}
 	var list []*placed
 	byKey := map[string]*placed{}
-	place := func(noun string, id int, findings []compat.Finding) {
+	find := func(noun string, findings []compat.Finding) []*placed {
+		out := make([]*placed, len(findings))
 		for i := range findings {
 			f := &findings[i]
 			key := string(f.Rule) + f.Reason
@@ -115,14 +134,26 @@ func Tell(tasks []compat.Task, ts []compat.Judged, checkpoint []compat.Finding, 
 				byKey[key] = p
 				list = append(list, p)
 			}
+			out[i] = p
+		}
+		return out
+	}
+	place := func(id int, found []*placed) {
+		for _, p := range found {
 			p.ids = append(p.ids, id)
 		}
 	}
 	for _, t := range tasks {
-		place("task", t.PID, t.Findings)
+		place(t.PID, find("task", t.Findings))
 	}
+	byReport := map[*compat.Report][]*placed{}
 	for _, t := range ts {
-		place("thread", t.TID, t.Findings)
+		found, ok := byReport[t.Report]
+		if !ok {
+			found = find("thread", t.Findings)
+			byReport[t.Report] = found
+		}
+		place(t.TID, found)
 	}
 	slices.SortStableFunc(list, func(a, b *placed) int { return int(b.Severity) - int(a.Severity) })
 	told := map[compat.Rule]int{}
@@ -170,8 +201,12 @@ func Findings(s *cli.IO, tasks []compat.Task, ts []compat.Judged, checkpoint []c
 // once.
 func AllFindings(ts []compat.Judged, checkpoint []compat.Finding) []compat.Finding {
 	out := append([]compat.Finding{}, checkpoint...)
-	seen := map[string]bool{}
+	seen, read := map[string]bool{}, map[*compat.Report]bool{}
 	for _, t := range ts {
+		if read[t.Report] {
+			continue
+		}
+		read[t.Report] = true
 		for _, f := range t.Findings {
 			if key := string(f.Rule) + f.Reason; !seen[key] {
 				seen[key] = true
@@ -257,17 +292,16 @@ func ActionDocs(r *compat.Report) []ActionDoc {
 // one row.
 func Actions(s *cli.IO, ts []compat.Judged) {
 	var rows [][]string
-	key := func(t compat.Judged) string {
-		words := []string{t.From.String(), t.To.String()}
-		for _, l := range ActionLines(t.Report) {
+	key := func(r *compat.Report) string {
+		words := []string{r.From.String(), r.To.String()}
+		for _, l := range ActionLines(r) {
 			words = append(words, l[:]...)
 		}
 		return strings.Join(words, ",")
 	}
-	for _, group := range Fold(ts, key) {
-		r := group[0].Report
-		first := []string{TIDs(group), r.From.String(), r.To.String()}
-		for _, l := range ActionLines(r) {
+	for _, group := range Threads(ts, key) {
+		first := []string{Range(group.TIDs), group.From.String(), group.To.String()}
+		for _, l := range ActionLines(group.Report) {
 			rows = append(rows, append(first, l[0], l[1]))
 			first = []string{"", "", ""}
 		}
@@ -284,24 +318,24 @@ func Actions(s *cli.IO, ts []compat.Judged) {
 // process. prefix names the checkpoint or process; planned tells that nothing is
 // lost yet.
 func Losses(s *cli.IO, prefix string, planned bool, ts []compat.Judged) {
-	groups := Fold(ts, func(t compat.Judged) string { return fmt.Sprint(t.Lost, t.Stripped()) })
+	groups := Threads(ts, func(r *compat.Report) string { return fmt.Sprint(r.Lost, r.Stripped()) })
 	if n := len(groups) - maxTold; n > 0 {
 		defer s.Warnf("%s: and %d more losses", prefix, n)
 		groups = groups[:maxTold]
 	}
 	for _, group := range groups {
-		who := fmt.Sprintf("%s: %s %s", prefix, Noun(len(group), "thread"), TIDs(group))
+		who := fmt.Sprintf("%s: %s %s", prefix, Noun(len(group.TIDs), "thread"), Range(group.TIDs))
 		verb := "loses"
 		switch {
 		case planned:
 			verb = "would lose"
-		case len(group) > 1:
+		case len(group.TIDs) > 1:
 			verb = "lose"
 		}
-		if lost := group[0].Lost; len(lost) > 0 {
+		if lost := group.Lost; len(lost) > 0 {
 			s.Warnf("%s %s %s: %s", who, verb, strings.Join(compat.LossNames(lost), ", "), compat.Consequence(lost))
 		}
-		if bits := group[0].Stripped(); bits != 0 {
+		if bits := group.Stripped(); bits != 0 {
 			s.Warnf("%s: the bits of %s are cleared: the image lacks their values, and the process will see INIT", who, strings.Join(bits.Names(), ", "))
 		}
 	}
