@@ -18,7 +18,7 @@ type Cache struct {
 	predictor *predictor // nil without a host
 
 	decided map[kind]*decided
-	strange []Finding           // about a source of which nothing is known
+	strange []Finding // about a source of which nothing is known
 }
 
 // kind is all that a decision depends on, but for what is known of a thread's code.

@@ -1,5 +1,4 @@
-// Package ahead does work ahead of who takes its results, on several goroutines. All of
-// the module that starts goroutines outside the ptrace tracer does it here.
+// Package ahead does work ahead of who takes its results, on several goroutines.
 package ahead
 
 import (
