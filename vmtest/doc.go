@@ -38,6 +38,20 @@
 // fpuimg level makes it, too, and lives. The table is out/vm-matrix-memory.tsv. It takes
 // some machines, or all with FPU_VM_ALL=1, which "make vmtest-all" sets.
 //
+// # Recordings that are levelled
+//
+// TestRecordingsVM takes the checkpoints with pages that lie beside the project, most of
+// them of a CPU with AVX-512, and has fpuimg level make each fit for each CPU model, as
+// glibc described that one. The CRIU and the kernel of Debian sid restore the result and
+// the checkpoint as it is, in one boot. What is levelled runs for 20 seconds, with its
+// late calls, and finds nothing wrong; as it is it does what the recordings say, which is
+// to die. Where words of one kind are left as they were it dies again. What was levelled,
+// restored and dumped anew on one machine lives on another with a larger save area, and
+// check has nothing against the CPU that it came from. It is not part of "make vmtest"
+// but of "make vmtest-level", and skips where there are no recordings; FPU_VM_ENTRIES
+// lists those to take, -run 'TestRecordingsVM/haswell' takes one machine. Results are
+// gathered in out/vm-matrix-level.tsv.
+//
 // # The CRIU of the guests
 //
 // The guests have the host's CRIU, and fpuimg predicts that release (check --criu).

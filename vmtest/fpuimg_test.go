@@ -104,15 +104,20 @@ type (
 	}
 	levelDoc struct {
 		Images []struct {
-			Output   *string     `json:"output"`
-			Refusals []struct{}  `json:"refusals"`
-			Tasks    []levelTask `json:"tasks"`
+			Output   *string          `json:"output"`
+			Refusals []refusalOfLevel `json:"refusals"`
+			Tasks    []levelTask      `json:"tasks"`
 		} `json:"images"`
+	}
+	refusalOfLevel struct {
+		Name       string `json:"name"`
+		Acceptable bool   `json:"acceptable"`
 	}
 	levelTask struct {
 		PID   uint32 `json:"pid"`
 		Words []struct {
 			Address string `json:"address"`
+			Object  string `json:"object"`
 			What    string `json:"what"`
 			Size    int    `json:"size"`
 			From    string `json:"from"`

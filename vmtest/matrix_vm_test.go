@@ -576,7 +576,7 @@ func (c *cell) read(s *guest.StepResult, prefix string) error {
 		return err
 	}
 	if text["awaited"] != "0" {
-		c.happened.dies = []string{fatalSignal(s.Kernel, c.PID)}
+		c.happened.dies = []string{fatalSignal(s.Kernel, hundred(c.PID))}
 		return nil
 	}
 	if len(ticks) != c.processes {

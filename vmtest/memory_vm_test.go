@@ -285,17 +285,26 @@ func (m *matrix) putBack(from, levelled *image, what string) *image {
 	to := *levelled
 	to.name = levelled.name + ".without-" + what
 	to.dir = filepath.Join(m.dir, "levelled", strings.ReplaceAll(to.name, "/", "-"))
-	if err := os.CopyFS(to.dir, os.DirFS(levelled.dir)); err != nil {
-		m.t.Fatal(err)
+	putBack(m.t, from.dir, levelled.dir, to.dir, levelled.tasks, what, "")
+	m.images[to.name] = &to
+	return &to
+}
+
+// putBack copies what was levelled, with the words of one kind as they were dumped: of all
+// objects, or of that of a name.
+func putBack(t *testing.T, from, levelled, to string, tasks []levelTask, what, object string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(levelled)); err != nil {
+		t.Fatal(err)
 	}
-	for _, task := range levelled.tasks {
-		mem, err := memory.Open(codec.Dir(from.dir), task.PID)
+	for _, task := range tasks {
+		mem, err := memory.Open(codec.Dir(from), task.PID)
 		if err != nil {
-			m.t.Fatal(err)
+			t.Fatal(err)
 		}
 		n := 0
 		for _, w := range task.Words {
-			if w.What != what {
+			if w.What != what || object != "" && filepath.Base(w.Object) != object {
 				continue
 			}
 			n++
@@ -306,22 +315,20 @@ func (m *matrix) putBack(from, levelled *image, what string) *image {
 			}
 			at, ok := mem.Locate(addr)
 			if err != nil || !ok || level.Bytes(b) != w.From {
-				m.t.Fatalf("%s: the word at %s was % x, %v, not %s", from.name, w.Address, b, err, w.From)
+				t.Fatalf("%s: the word at %s was % x, %v, not %s", from, w.Address, b, err, w.From)
 			}
-			f, err := os.OpenFile(filepath.Join(to.dir, at.File), os.O_WRONLY, 0)
+			f, err := os.OpenFile(filepath.Join(to, at.File), os.O_WRONLY, 0)
 			if err == nil {
 				_, err = f.WriteAt(b, at.Offset)
 			}
 			if err = errors.Join(err, f.Close()); err != nil {
-				m.t.Fatal(err)
+				t.Fatal(err)
 			}
 		}
 		if n == 0 {
-			m.t.Errorf("%s: no word of process %d is of the kind %s", levelled.name, task.PID, what)
+			t.Errorf("%s: no word of process %d is of the kind %s", levelled, task.PID, what)
 		}
 	}
-	m.images[to.name] = &to
-	return &to
 }
 
 // predictByMemory is what fpuimg check says of a program whose memory it has looked at. A

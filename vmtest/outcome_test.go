@@ -137,16 +137,16 @@ func sorted(names []string) ([]string, error) {
 // "traps: fpuhold[100000] trap invalid opcode ip:401234 sp:...".
 var trap = regexp.MustCompile(`\b\w+\[(\d+)\]:? (trap invalid opcode|.*)`)
 
-// fatalSignal returns the signal that ended a process or thread numbered pid to
-// pid+99, or any if pid is 0, by the kernel's log.
-func fatalSignal(kernel string, pid int) string {
+// fatalSignal returns the signal that ended a process or thread whose number is one of
+// its own, by the kernel's log.
+func fatalSignal(kernel string, own func(pid int) bool) string {
 	for line := range strings.Lines(kernel) {
 		m := trap.FindStringSubmatch(line)
 		if m == nil {
 			continue
 		}
 		var n int
-		if _, err := fmt.Sscan(m[1], &n); err != nil || pid != 0 && (n < pid || n >= pid+100) {
+		if _, err := fmt.Sscan(m[1], &n); err != nil || !own(n) {
 			continue
 		}
 		switch {
@@ -158,6 +158,12 @@ func fatalSignal(kernel string, pid int) string {
 		return strings.TrimSpace(m[2])
 	}
 	return "gone"
+}
+
+// hundred are the numbers that a test program's processes and threads may have: any if
+// pid is 0.
+func hundred(pid int) func(int) bool {
+	return func(n int) bool { return pid == 0 || n >= pid && n < pid+100 }
 }
 
 func TestOutcome(t *testing.T) {
@@ -214,7 +220,7 @@ traps: lazycall[100200] general protection fault ip:7f sp:7f error:0 in ld-linux
 fpuhold[100300] bad frame in rt_sigreturn frame:7ffc0 ip:401000 sp:7ffc8 orax:ffffffffffffffff in fpuhold[401000+3000]
 `
 	for pid, want := range map[int]string{100000: "SIGILL", 100100: "SIGSEGV", 100200: "SIGSEGV", 100300: "SIGSEGV", 100400: "gone"} {
-		if got := fatalSignal(kernel, pid); got != want {
+		if got := fatalSignal(kernel, hundred(pid)); got != want {
 			t.Errorf("process %d: got %s, want %s", pid, got, want)
 		}
 	}

@@ -56,7 +56,7 @@ var edges = []struct {
 	{"internal/test/summary", ""},
 	{"internal/test/target", ""},
 	{"vmtest", ""},
-	{"vmtest/guest", "vmtest/guest/internal/agent sys"},
+	{"vmtest/guest", "vmtest/guest/internal/agent sys xz"},
 	{"vmtest/guest/internal/guestinit", "vmtest/guest/internal/agent sys"},
 	{"vmtest/guest/internal/agent", ""},
 	{"vmtest/testprog", ""},

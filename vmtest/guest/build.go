@@ -49,15 +49,36 @@ func Build(ctx context.Context, cache string, programs ...string) (*Image, error
 	if err := Check(cache, programs...); err != nil {
 		return nil, err
 	}
+	k, err := findHostKernel(cache)
+	if err != nil {
+		return nil, err
+	}
+	return build(ctx, cache, k, programs)
+}
+
+// BuildSuite is [Build] with the kernel of a suite of Debian, which [Suite] gets.
+func BuildSuite(ctx context.Context, cache string, log io.Writer, suite string, programs ...string) (*Image, error) {
+	if err := Check(cache, programs...); err != nil {
+		return nil, err
+	}
+	root, err := Suite(ctx, cache, log, suite, kernelPackage)
+	if err != nil {
+		return nil, err
+	}
+	k, err := findKernel(root)
+	if err != nil {
+		return nil, err
+	}
+	return build(ctx, cache, k, programs)
+}
+
+// build returns the guest with a kernel.
+func build(ctx context.Context, cache string, k kernel, programs []string) (*Image, error) {
 	unlock, err := lockCache(cache)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	k, err := findHostKernel(cache)
-	if err != nil {
-		return nil, err
-	}
 	criu := lookPath("criu")
 	im := &Image{Linux: k.version, qemu: lookPath("qemu-system-x86_64")}
 	if im.CRIU, err = firstLine(ctx, criu, "--version"); err != nil {
@@ -176,10 +197,9 @@ func rootParts(ctx context.Context, k kernel, initProgram string, programs []par
 	}
 	var order strings.Builder
 	for _, m := range mods {
-		parts = append(parts, part{path: path.Join("/mod", filepath.Base(m)), host: m})
-		fmt.Fprintln(&order, filepath.Base(m))
+		fmt.Fprintln(&order, path.Base(m.path))
 	}
-	return append(parts, part{path: "/mod/order", data: []byte(order.String())}), nil
+	return append(append(parts, mods...), part{path: "/mod/order", data: []byte(order.String())}), nil
 }
 
 // partsKey hashes everything that goes into a guest.

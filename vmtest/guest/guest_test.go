@@ -119,6 +119,19 @@ func TestFindKernel(t *testing.T) {
 	if want := "6.1.0-9-cloud-amd64"; k.version != want {
 		t.Errorf("got %q, want %q", k.version, want)
 	}
+
+	// From forky on the image is beside the modules.
+	beside := t.TempDir()
+	image := filepath.Join(beside, "lib/modules/7.2.13+deb14-cloud-amd64/vmlinuz")
+	if err := os.MkdirAll(filepath.Dir(image), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(image, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := findKernel(beside); err != nil || k.vmlinuz != image || k.version != "7.2.13+deb14-cloud-amd64" {
+		t.Errorf("got %+v, %v", k, err)
+	}
 }
 
 // Check names every package, and does not take a dynamic busybox for ours.

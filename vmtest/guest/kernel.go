@@ -3,11 +3,16 @@ package guest
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/xi2/xz"
 )
 
 const kernelPackage = "linux-image-cloud-amd64"
@@ -31,38 +36,41 @@ type kernel struct {
 // findKernel returns the newest cloud kernel below root: a file system root,
 // or what a package was unpacked to. There being none is fs.ErrNotExist.
 func findKernel(root string) (kernel, error) {
-	images, err := filepath.Glob(filepath.Join(root, "boot", "vmlinuz-*-cloud-amd64"))
+	all, err := filepath.Glob(filepath.Join(root, "lib", "modules", "*-cloud-amd64"))
 	if err != nil {
 		return kernel{}, err
 	}
 	var best kernel
 	var bestTime int64
-	for _, image := range images {
-		fi, err := os.Stat(image)
-		if err != nil {
-			return kernel{}, err
-		}
-		k := kernel{version: strings.TrimPrefix(filepath.Base(image), "vmlinuz-"), vmlinuz: image}
-		k.modules = filepath.Join(root, "lib", "modules", k.version)
-		if _, err := os.Stat(k.modules); err != nil {
-			continue // a removed package may leave either
-		}
-		if t := fi.ModTime().UnixNano(); best.version == "" || t > bestTime {
-			best, bestTime = k, t
+	for _, modules := range all {
+		k := kernel{version: filepath.Base(modules), modules: modules}
+		// Beside its modules from forky on. A removed package may leave either.
+		for _, image := range []string{filepath.Join(root, "boot", "vmlinuz-"+k.version), filepath.Join(modules, "vmlinuz")} {
+			fi, err := os.Stat(image)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return kernel{}, err
+			}
+			if t := fi.ModTime().UnixNano(); best.version == "" || t > bestTime {
+				k.vmlinuz = image
+				best, bestTime = k, t
+			}
 		}
 	}
 	if best.version == "" {
-		return kernel{}, &fs.PathError{Op: "find", Path: filepath.Join(root, "boot", "vmlinuz-*-cloud-amd64"), Err: fs.ErrNotExist}
+		return kernel{}, &fs.PathError{Op: "find", Path: filepath.Join(root, "lib", "modules", "*-cloud-amd64"), Err: fs.ErrNotExist}
 	}
 	return best, nil
 }
 
-// load returns the files of the wanted modules and of those they need, each
-// behind what it needs.
-func (k kernel) load(want []string) ([]string, error) {
+// load returns the wanted modules and those they need, each behind what it needs, as
+// the guest has them in /mod.
+func (k kernel) load(want []string) ([]part, error) {
 	files := map[string]string{}
 	err := filepath.WalkDir(filepath.Join(k.modules, "kernel"), func(p string, d fs.DirEntry, err error) error {
-		if name, ok := strings.CutSuffix(filepath.Base(p), ".ko"); ok && err == nil && d.Type().IsRegular() {
+		if name, ok := strings.CutSuffix(strings.TrimSuffix(filepath.Base(p), ".xz"), ".ko"); ok && err == nil && d.Type().IsRegular() {
 			files[moduleName(name)] = p
 		}
 		return err
@@ -79,7 +87,7 @@ func (k kernel) load(want []string) ([]string, error) {
 		builtin[moduleName(strings.TrimSuffix(filepath.Base(p), ".ko"))] = true
 	}
 
-	var order []string
+	var order []part
 	seen := map[string]bool{}
 	var visit func(name, by string) error
 	visit = func(name, by string) error {
@@ -92,16 +100,20 @@ func (k kernel) load(want []string) ([]string, error) {
 		if !ok {
 			return fmt.Errorf("kernel %s: no module %s, wanted by %s", k.version, name, by)
 		}
-		deps, err := moduleDepends(p)
+		data, err := readModule(p)
 		if err != nil {
 			return err
+		}
+		deps, err := moduleDepends(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p, err)
 		}
 		for _, dep := range deps {
 			if err := visit(dep, name); err != nil {
 				return err
 			}
 		}
-		order = append(order, p)
+		order = append(order, part{path: path.Join("/mod", name+".ko"), data: data})
 		return nil
 	}
 	for _, name := range want {
@@ -112,20 +124,35 @@ func (k kernel) load(want []string) ([]string, error) {
 	return order, nil
 }
 
-// moduleDepends returns the modules that a module takes symbols from.
-func moduleDepends(p string) ([]string, error) {
-	f, err := elf.Open(p)
+// readModule reads a module, which Debian compresses from trixie on.
+func readModule(p string) ([]byte, error) {
+	data, err := os.ReadFile(p)
+	if err != nil || !strings.HasSuffix(p, ".xz") {
+		return data, err
+	}
+	r, err := xz.NewReader(bytes.NewReader(data), 0)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p, err)
 	}
-	defer f.Close()
+	if data, err = io.ReadAll(r); err != nil {
+		return nil, fmt.Errorf("%s: %w", p, err)
+	}
+	return data, nil
+}
+
+// moduleDepends returns the modules that a module takes symbols from.
+func moduleDepends(module []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(module))
+	if err != nil {
+		return nil, err
+	}
 	s := f.Section(".modinfo")
 	if s == nil {
-		return nil, fmt.Errorf("%s: no .modinfo section", p)
+		return nil, errors.New("no .modinfo section")
 	}
 	data, err := s.Data()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p, err)
+		return nil, err
 	}
 	for _, field := range bytes.Split(data, []byte{0}) {
 		if v, ok := strings.CutPrefix(string(field), "depends="); ok && v != "" {

@@ -16,6 +16,19 @@ import (
 // Debian package of its name.
 func Require(t testing.TB, programs ...string) *Image {
 	t.Helper()
+	return require(t, func(cache string) (*Image, error) { return Build(t.Context(), cache, programs...) }, programs)
+}
+
+// RequireKernel is [Require] for a guest with the kernel of a suite of Debian.
+func RequireKernel(t testing.TB, suite string, programs ...string) *Image {
+	t.Helper()
+	return require(t, func(cache string) (*Image, error) {
+		return BuildSuite(t.Context(), cache, t.Output(), suite, programs...)
+	}, programs)
+}
+
+func require(t testing.TB, build func(cache string) (*Image, error), programs []string) *Image {
+	t.Helper()
 	if os.Getenv("FPU_VM") != "1" {
 		t.Skip("boots qemu guests; set FPU_VM=1 to run it")
 	}
@@ -31,7 +44,7 @@ func Require(t testing.TB, programs ...string) *Image {
 			t.Fatal(err)
 		}
 	}
-	im, err := Build(t.Context(), cache, programs...)
+	im, err := build(cache)
 	if missing := (*MissingError)(nil); errors.As(err, &missing) {
 		t.Fatalf("FPU_VM=1, but %v; install them, or set FPU_VM_INSTALL=1 to have it done (as root)", err)
 	}

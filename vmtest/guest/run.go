@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,6 +54,9 @@ type Job struct {
 	// to have in the guest, by convention below /job. Programs among them must
 	// be static, or get by with the libraries of criu.
 	Files map[string]string
+
+	// Memory is MiB of it, 1024 if zero. The files take part of it twice at boot.
+	Memory int
 
 	// Steps run in order.
 	Steps []Step
@@ -186,7 +191,7 @@ func (im *Image) Run(ctx context.Context, dir string, job Job) (*Result, error) 
 
 	r := &Result{Serial: filepath.Join(dir, "serial.log")}
 	r.Command = []string{
-		im.qemu, "-nodefaults", "-no-reboot", "-accel", "tcg", "-cpu", job.CPU, "-smp", "1", "-m", "1024",
+		im.qemu, "-nodefaults", "-no-reboot", "-accel", "tcg", "-cpu", job.CPU, "-smp", "1", "-m", strconv.Itoa(cmp.Or(job.Memory, 1024)),
 		"-kernel", im.kernel, "-initrd", initrd,
 		"-append", strings.TrimSpace(kernelArgs + " " + job.KernelArgs),
 		"-serial", "stdio", "-display", "none",
