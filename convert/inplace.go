@@ -155,8 +155,10 @@ func (l *Lock) movable(names []string) error {
 
 // stage writes and commits the new files.
 func (l *Lock) stage(p *Plan, names []string) error {
+	var made unsynced
+	defer made.close()
 	for _, name := range names {
-		if err := l.rewrite(p, name); err != nil {
+		if err := l.rewrite(p, name, &made); err != nil {
 			return err
 		}
 	}
@@ -179,17 +181,17 @@ func (l *Lock) stage(p *Plan, names []string) error {
 		return err
 	}
 	_, err = f.Write(record)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, made.add(f)); err != nil {
 		return err
 	}
-	if err := syncTree(l.file.File); err != nil {
+	if err := made.sync(l.file.File); err != nil {
 		return err
 	}
 	return named(l.dir, l.dir.Rename(draft, codec.RedoName))
 }
 
 // rewrite makes the new file beside the old one.
-func (l *Lock) rewrite(p *Plan, name string) error {
+func (l *Lock) rewrite(p *Plan, name string, made *unsynced) error {
 	src, err := lookAndOpen(l.dir, name)
 	if err != nil {
 		return err
@@ -202,7 +204,7 @@ func (l *Lock) rewrite(p *Plan, name string) error {
 	if err = dropACL(dst); err == nil {
 		err = p.rewrite(dst, src, name)
 	}
-	return errors.Join(err, dst.Close())
+	return errors.Join(err, made.add(dst))
 }
 
 // apply moves committed files to their places and drops the record. It may be

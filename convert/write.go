@@ -156,6 +156,7 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 	}
 	return build(out, func(s *stage) error {
 		c.stage = s
+		defer c.made.close()
 		if c.to, err = s.mkdir(); err != nil {
 			return err
 		}
@@ -169,7 +170,7 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 		if err := p.verify(staged{c.to, func(name string) string { return name }}); err != nil {
 			return err
 		}
-		if err := syncTree(s.lock.File); err != nil {
+		if err := c.made.sync(s.lock.File); err != nil {
 			return err
 		}
 		for name, was := range c.rewritten {
@@ -206,6 +207,7 @@ type cloner struct {
 	opts        DirOptions
 	links       map[fileID]string // hard links: a copied name of each file with several
 	rewritten   map[string]fs.FileInfo
+	made        unsynced
 	done        int64
 }
 
@@ -233,8 +235,7 @@ func (c *cloner) tree(from *os.Root, rel string) error {
 	if err != nil {
 		return named(c.to, err)
 	}
-	defer dst.Close()
-	return copyMeta(dst, src, false)
+	return errors.Join(copyMeta(dst, src, false), c.made.add(dst))
 }
 
 func (c *cloner) entry(from *os.Root, name, rel string) error {
@@ -285,12 +286,12 @@ func (c *cloner) file(from *os.Root, name, rel string, info fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	defer dst.Close()
 	if changed {
 		err = c.plan.rewrite(dst, src, rel)
 	} else if err = clone(dst, src); err == nil {
 		err = copyMeta(dst, src, false)
 	}
+	err = errors.Join(err, c.made.add(dst))
 	c.done += info.Size()
 	if c.opts.Progress != nil {
 		c.opts.Progress(c.done)

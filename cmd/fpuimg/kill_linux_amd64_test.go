@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -34,6 +35,22 @@ type killCase struct {
 	inPlace bool
 	setup   func(t *testing.T, work string) // beyond the checkpoint itself
 	kills   bool                            // kills only, no failing calls
+	only    string                          // the one call that is cut off
+}
+
+// manyThreads makes the checkpoint one that is not synced file by file.
+func manyThreads(t *testing.T, work string) {
+	task := codec.SavedTask{PID: 20000}
+	core := testimg.Read(t, "h-avx512", "core-20000.img")
+	for tid := 20000; tid < 20040; tid++ {
+		task.TIDs = append(task.TIDs, tid)
+		if err := os.WriteFile(filepath.Join(work, "ckpt", codec.CoreName(tid)), core, 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(work, "ckpt", "pstree.img"), codec.MarshalPstree([]codec.SavedTask{task}), 0o640); err != nil {
+		t.Fatal(err)
+	}
 }
 
 var killCases = []killCase{
@@ -55,8 +72,10 @@ var killCases = []killCase{
 		})
 	}},
 	{name: "over a stage", kills: true, args: []string{"--to=fxsave", "--force", "ckpt"}, setup: func(t *testing.T, work string) {
-		cutOff(t, work, []string{"--to=fxsave", "--force", "ckpt"}, func(c sysfault.Call) bool { return c.Name == "syncfs" })
+		cutOff(t, work, []string{"--to=fxsave", "--force", "ckpt"}, func(c sysfault.Call) bool { return c.Name == "fsync" })
 	}},
+	{name: "many threads", args: []string{"--to=fxsave", "--force", "ckpt"}, setup: manyThreads, only: "syncfs"},
+	{name: "many threads in place", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: manyThreads, only: "syncfs"},
 }
 
 // ramDir returns an empty directory, in memory where the system has that.
@@ -254,6 +273,9 @@ func TestAllOrNothing(t *testing.T) {
 					continue
 				}
 				for n := 1; n <= calls; n++ {
+					if k.only != "" && res.Calls[n-1].Name != k.only {
+						continue
+					}
 					work := newWork(t, k)
 					res, err := sysfault.Run(t.Context(), converter(t, work, k.args), sysfault.Options{Under: work}, f.decide(n))
 					if err != nil {
@@ -339,10 +361,12 @@ func checkFault(t *testing.T, k *killCase, fault, work string, res *sysfault.Res
 func TestDurableOrder(t *testing.T) {
 	const prepare = `((mkdirat|openat|write|ioctl|ftruncate|copy_file_range|linkat|symlinkat|fchown|fchownat|fsetxattr|fremovexattr|fchmod|utimensat) )+`
 	want := map[string]string{
-		"new directory": prepare + "syncfs renameat2 unlinkat fsync",
-		"single image":  prepare + "fsync renameat2 unlinkat fsync",
-		"archive":       prepare + "fsync renameat2 unlinkat fsync",
-		"in place":      "mkdirat (renameat )+unlinkat " + prepare + "syncfs renameat fsync (renameat )+fsync unlinkat fsync",
+		"new directory":         prepare + "(fsync )+renameat2 unlinkat fsync",
+		"single image":          prepare + "fsync renameat2 unlinkat fsync",
+		"archive":               prepare + "fsync renameat2 unlinkat fsync",
+		"in place":              "mkdirat (renameat )+unlinkat " + prepare + "(fsync )+renameat fsync (renameat )+fsync unlinkat fsync",
+		"many threads":          prepare + "syncfs renameat2 unlinkat fsync",
+		"many threads in place": "mkdirat (renameat )+unlinkat " + prepare + "syncfs renameat fsync (renameat )+fsync unlinkat fsync",
 	}
 	for i := range killCases {
 		k := &killCases[i]
@@ -355,8 +379,31 @@ func TestDurableOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		var names []string
+		made, synced := map[string]bool{}, map[string]bool{} // before the rename of the whole, or of the record
+		counts := false
 		for _, c := range res.Calls {
 			names = append(names, c.Name)
+			counts = counts || c.Name == "renameat2" || c.Name == "renameat" && strings.HasSuffix(c.Dest, codec.RedoName)
+			changed := cmp.Or(c.Dest, c.Path)
+			switch {
+			case counts:
+			case c.Name == "fsync":
+				synced[c.Path] = true
+			case c.Name == "openat" || c.Name == "mkdirat":
+				made[c.Path] = !strings.HasSuffix(c.Path, "-stage") // which stays behind
+			case c.Name == "unlinkat":
+				delete(made, c.Path)
+			}
+			if !counts && c.Name != "fsync" && (synced[changed] || synced[filepath.Dir(changed)]) {
+				t.Errorf("%s: %v after it was synced", k.name, c)
+			}
+		}
+		for path, stays := range made {
+			for _, path := range []string{path, filepath.Dir(path)} {
+				if stays && !synced[path] && !strings.HasSuffix(path, "-stage") && k.only == "" {
+					t.Errorf("%s: %s is not synced before it counts", k.name, path)
+				}
+			}
 		}
 		if got := strings.Join(names, " "); !regexp.MustCompile("^" + want[k.name] + "$").MatchString(got) {
 			t.Errorf("%s: calls are\n%s\nwant\n%s", k.name, got, want[k.name])
