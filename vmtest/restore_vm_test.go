@@ -46,7 +46,7 @@ var suites = []suite{
 		name: "ptrace",
 		dir:  "cmd/fpurestore/internal/ptrace",
 		programs: [][2]string{
-			{"cmd/fpurestore/internal/ptrace/testdata/target", "amd64"},
+			{"cmd/fpurestore/testdata/target", "amd64"},
 			{"cmd/fpurestore/internal/ptrace/testdata/target32", "386"},
 		},
 		steps: []suiteStep{

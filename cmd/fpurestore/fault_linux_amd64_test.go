@@ -175,7 +175,7 @@ func TestTreeKilled(t *testing.T) {
 	}
 	g.untraced()
 	g.expect(want)
-	g.end()
+	g.End()
 	codes := map[int]int{}
 	for call := 1; call <= m.calls; call += 2 {
 		g, want, args := start()
@@ -207,7 +207,7 @@ func TestTreeKilled(t *testing.T) {
 				t.Errorf("thread %d: %+v, %v", i, st, err)
 			}
 		}
-		g.end()
+		g.End()
 		if t.Failed() {
 			t.Fatalf("stopped at call %d (%s)", call, where)
 		}

@@ -24,7 +24,7 @@ func TestScript(t *testing.T) {
 			n, err := strconv.Atoi(args[0])
 			ts.Check(err)
 			g := startTarget(t, targetConfig{threads: n})
-			ts.Defer(g.end)
+			ts.Defer(g.End)
 			ts.Setenv("PID", fmt.Sprint(g.pid))
 			for i, tid := range g.tids() {
 				ts.Setenv(fmt.Sprintf("TID%d", i), fmt.Sprint(tid))

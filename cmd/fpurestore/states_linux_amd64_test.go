@@ -57,8 +57,8 @@ func TestStates(t *testing.T) {
 			if tt.count == 1 && tt.nr != unix.SYS_EPOLL_WAIT {
 				time.Sleep(20 * time.Millisecond)
 				for i := range g.states {
-					if n := g.blocks[i].Returns; n != 0 {
-						t.Errorf("thread %d: the call returned %d", i, g.blocks[i].Result)
+					if n := g.Blocks[i].Returns; n != 0 {
+						t.Errorf("thread %d: the call returned %d", i, g.Blocks[i].Result)
 					}
 				}
 				g.wake()
@@ -68,13 +68,13 @@ func TestStates(t *testing.T) {
 				if tt.nr == spinning {
 					break
 				}
-				if got := g.blocks[i].Result; got != tt.result {
+				if got := g.Blocks[i].Result; got != tt.result {
 					t.Errorf("thread %d: the call returned %d, want %d", i, got, tt.result)
 				}
 			}
 			if tt.nr == unix.SYS_EPOLL_WAIT {
 				for i := range g.states {
-					if n := g.blocks[i].Returns; n != 1 {
+					if n := g.Blocks[i].Returns; n != 1 {
 						t.Errorf("thread %d: returned %d times", i, n)
 					}
 				}
@@ -113,7 +113,7 @@ func TestStopped(t *testing.T) {
 // TestChurn restores into a process that starts and ends threads all the time.
 func TestChurn(t *testing.T) {
 	g := startTarget(t, targetConfig{threads: 3, churn: true})
-	churner := &g.blocks[len(g.states)]
+	churner := &g.Blocks[len(g.states)]
 	dirs := [2]string{}
 	var want [2][]*xstate.State
 	for i := range want {

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,21 +87,19 @@ type targetConfig struct {
 // target is a running one. Its threads are numbered from 0; thread 0 of process p
 // is its leader.
 type target struct {
-	tb     testing.TB
-	cfg    targetConfig
-	cpu    *xstate.CPU
-	head   *testtarget.Head
-	blocks []testtarget.Block // of thread i, then of threads that are not reported
-	pid    int                // of the first process
-	in     io.Closer
-	cmd    *exec.Cmd
+	*testtarget.Process // with the blocks of thread i, then of threads that are not reported
+
+	tb  testing.TB
+	cfg targetConfig
+	cpu *xstate.CPU
+	pid int // of the first process
 
 	pipe   *os.File        // what threads read from
 	states []*xstate.State // what the threads hold
 }
 
 // tid is the number of thread i as its creator sees it.
-func (g *target) tid(i int) int { return int(g.blocks[i].TID) }
+func (g *target) tid(i int) int { return int(g.Blocks[i].TID) }
 
 func (g *target) tids() []int {
 	out := make([]int, len(g.states))
@@ -132,49 +127,55 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 	if cfg.churn {
 		total += 2
 	}
-	file, err := os.CreateTemp("", "fpurestore-target-")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer os.Remove(file.Name())
-	defer file.Close()
-	if err := file.Truncate(int64((1 + total) * testtarget.BlockSize)); err != nil {
-		tb.Fatal(err)
-	}
-	head, blocks, err := testtarget.Map(file, total)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { testtarget.Unmap(head, blocks) })
-	g := &target{tb: tb, cfg: cfg, cpu: cpu, head: head, blocks: blocks}
-
-	exe := testcmd.Build(tb, "./testdata/target", "amd64")
-	args := []string{file.Name()}
-	if !*cpu.XSave {
-		head.FX = 1
-	}
+	g := &target{tb: tb, cfg: cfg, cpu: cpu}
+	var args []string
 	mask := components(tb) &^ tiles
 	if cfg.amx {
 		mask |= tiles
 		args = append(args, strconv.Itoa(int(xstate.TileData)))
 	}
-	// starts has the thread of one block start that of another.
-	starts := func(parent, child int) {
-		link := &blocks[parent].First
-		for *link != 0 {
-			link = &blocks[*link-1].Sibling
+	var files []*os.File
+	if cfg.nr == reading {
+		r, w, err := os.Pipe()
+		if err != nil {
+			tb.Fatal(err)
 		}
-		*link = uint64(1 + child)
+		defer r.Close()
+		g.pipe, files = w, []*os.File{r}
+		tb.Cleanup(func() { w.Close() })
 	}
+	var err error
+	g.Process, err = testtarget.Start(testcmd.Build(tb, "./testdata/target", "amd64"), total, func(head *testtarget.Head, blocks []testtarget.Block) {
+		if !*cpu.XSave {
+			head.FX = 1
+		}
+		g.lay(blocks, mask)
+	}, files, args...)
+	if err != nil {
+		if cfg.newPID {
+			testcmd.Lack(tb, "no pid namespace to be had: "+err.Error())
+		}
+		tb.Fatalf("target: %v", err)
+	}
+	g.pid = g.PID
+	tb.Cleanup(func() { g.Close() })
+	return g
+}
+
+// lay fills the blocks.
+func (g *target) lay(blocks []testtarget.Block, mask xstate.Features) {
+	g.tb.Helper()
+	cfg, total := g.cfg, len(blocks)
+	n := cfg.processes * cfg.threads
 	for i := range n {
 		b, p, th := &blocks[i], i/cfg.threads, i%cfg.threads
 		b.Flags = processFlags
 		switch {
 		case th > 0:
 			b.Flags = threadFlags
-			starts(p*cfg.threads, i)
+			testtarget.Link(blocks, p*cfg.threads, i)
 		case p > 0:
-			starts(0, i)
+			testtarget.Link(blocks, 0, i)
 		case cfg.newPID:
 			b.Flags |= unix.CLONE_NEWPID
 		}
@@ -186,12 +187,12 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 			b.Wait = 0 // its leader does not get so far
 		}
 		b.Time[1] = uint64(250 * time.Millisecond)
-		s := initial(cpu)
+		s := initial(g.cpu)
 		if !cfg.init {
-			s = pattern(cpu, mask, rand.New(rand.NewPCG(cfg.seed, uint64(i))))
+			s = pattern(g.cpu, mask, rand.New(rand.NewPCG(cfg.seed, uint64(i))))
 		}
 		g.states = append(g.states, s)
-		g.give(i, s)
+		g.give(b, s)
 	}
 	if cfg.leaderEnd {
 		blocks[n-cfg.threads].NR = unix.SYS_EXIT
@@ -199,63 +200,19 @@ func startTarget(tb testing.TB, cfg targetConfig) *target {
 	if cfg.vfork {
 		b := &blocks[n]
 		b.Flags, b.NR, b.Wait = unix.CLONE_VFORK|unix.CLONE_VM|processFlags, sleeping, 1
-		starts(0, n)
+		testtarget.Link(blocks, 0, n)
 	}
 	if cfg.churn {
 		b, child := &blocks[total-2], &blocks[total-1]
 		b.Flags, b.NR, b.Wait, b.Mode = threadFlags, sleeping, 1, testtarget.ModeChurn
 		child.Flags, child.NR, child.Mode = threadFlags, sleeping, testtarget.ModeEnd
-		starts(0, total-2)
+		testtarget.Link(blocks, 0, total-2)
 		b.First = uint64(total)
 	}
-
-	cmd := exec.Command(exe, args...)
-	cmd.Stderr = os.Stderr
-	if cfg.nr == reading {
-		r, w, err := os.Pipe()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		defer r.Close()
-		g.pipe, cmd.ExtraFiles = w, []*os.File{r}
-		tb.Cleanup(func() { w.Close() })
-	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	g.in, g.cmd = in, cmd
-	tb.Cleanup(g.end)
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		if cfg.newPID {
-			testcmd.Lack(tb, "no pid namespace to be had: "+err.Error())
-		}
-		tb.Fatalf("target: %v", err)
-	}
-	if g.pid, err = strconv.Atoi(strings.TrimSpace(line)); err != nil {
-		tb.Fatal(err)
-	}
-	return g
 }
 
-// end ends the target: its processes die with the program that started them.
-func (g *target) end() {
-	if g.cmd.ProcessState == nil {
-		g.in.Close()
-		g.cmd.Wait()
-	}
-}
-
-// give puts a state where thread i loads its registers from.
-func (g *target) give(i int, s *xstate.State) {
+// give puts a state where a thread loads its registers from.
+func (g *target) give(block *testtarget.Block, s *xstate.State) {
 	g.tb.Helper()
 	b := s.FX[:]
 	if *g.cpu.XSave {
@@ -264,17 +221,17 @@ func (g *target) give(i int, s *xstate.State) {
 			g.tb.Fatal(err)
 		}
 	}
-	copy(g.blocks[i].Area[:], b)
+	copy(block.Area[:], b)
 }
 
 // ask tells all threads to report, without waiting for them.
-func (g *target) ask() { g.head.Epoch++ }
+func (g *target) ask() { g.Head.Epoch++ }
 
 // wake has sleeping threads look.
 func (g *target) wake() {
 	switch g.cfg.nr {
 	case sleeping:
-		unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.head.Word)), 1, 1<<30)
+		unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.Head.Word)), 1, 1<<30)
 	case reading:
 		g.pipe.Write(make([]byte, len(g.states)))
 	}
@@ -291,7 +248,7 @@ func (g *target) await(dead ...int) {
 	end := time.Now().Add(patience)
 	for i := range g.states {
 		skip := g.ended(i, dead)
-		for try := 0; !skip && g.blocks[i].Seen != g.head.Epoch; try++ {
+		for try := 0; !skip && g.Blocks[i].Seen != g.Head.Epoch; try++ {
 			if time.Now().After(end) {
 				g.tb.Fatalf("thread %d (%d) does not answer", i, g.tid(i))
 			}
@@ -308,7 +265,7 @@ func (g *target) held() []*xstate.State {
 	g.tb.Helper()
 	out := make([]*xstate.State, len(g.states))
 	for i := range out {
-		s, err := parse(g.cpu, g.blocks[i].Saved[:])
+		s, err := parse(g.cpu, g.Blocks[i].Saved[:])
 		if err != nil {
 			g.tb.Fatalf("thread %d: %v", i, err)
 		}
@@ -338,13 +295,13 @@ func (g *target) report(dead ...int) []*xstate.State {
 func (g *target) load(states []*xstate.State) {
 	g.tb.Helper()
 	for i, s := range states {
-		g.give(i, s)
+		g.give(&g.Blocks[i], s)
 	}
-	g.head.Op = testtarget.OpLoad
+	g.Head.Op = testtarget.OpLoad
 	g.ask()
 	g.wake()
 	g.await()
-	g.head.Op = 0
+	g.Head.Op = 0
 }
 
 // expect compares what the threads hold with what they should.

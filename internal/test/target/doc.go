@@ -1,4 +1,5 @@
-// Package testtarget is what the tests of fpurestore restore into: processes of nothing but
+// Package testtarget is what the tests of fpurestore and of package ptrace restore into,
+// processes of nothing but
 // assembly, whose threads hold the registers that the test gives them and report, by an
 // XSAVE or FXSAVE instruction of their own, those that they hold. The program that is
 // [Main] starts them, waits for the end of its standard input, and takes them along.

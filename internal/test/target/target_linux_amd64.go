@@ -19,6 +19,9 @@ type Head struct {
 	Op    uint64
 	Word  uint64 // what futex threads sleep on
 	FX    uint64 // not 0: FXSAVE and FXRSTOR, not XSAVE and XRSTOR
+	// Counts is how often each signal was handled: 40 and 41, which Go never uses. The
+	// others are blocked.
+	Counts [65]uint64
 }
 
 // OpLoad has threads load their registers from Area instead of saving them.
@@ -30,10 +33,10 @@ type Control struct {
 	Seen    uint64  // the last epoch that the thread has followed
 	Ready   uint64
 	Mask    uint64     // components to load and to save; 0: leave the registers alone
-	NR      uint64     // system call to make again and again; ^0: none
+	NR      uint64     // system call to make again and again, or Yield, Spin or Hog
 	Args    [6]uintptr // of it
 	Result  int64      // of the last one
-	Returns uint64     // how many have returned, or children were started
+	Returns uint64     // how many have returned, or how often children were started
 	Child   uintptr    // the first block of the threads and processes to start
 	Next    uintptr    // the next one of those that this block's creator starts
 	Flags   uint64     // of clone, for this block
@@ -50,9 +53,16 @@ type Control struct {
 	Time           [2]uint64 // for nanosleep
 }
 
+// What NR may be besides a system call.
+const (
+	Yield = ^uint64(0) // yield the CPU
+	Spin  = ^uint64(1) // that now and then, and mostly none
+	Hog   = ^uint64(2) // none, ever
+)
+
 // The values of Mode.
 const (
-	ModeChurn = 1 // start the child again and again
+	ModeChurn = 1 // start the children again and again
 	ModeEnd   = 2 // end at once
 )
 
@@ -79,6 +89,12 @@ func Map(f *os.File, n int) (*Head, []Block, error) {
 func Unmap(head *Head, blocks []Block) error {
 	return syscall.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(head)), (1+len(blocks))*BlockSize))
 }
+
+// The handler of the signals, and what it returns to.
+func handler()
+func restorer()
+func handlerPC() uintptr
+func restorerPC() uintptr
 
 // spawn starts the process or thread of a block; its number is negative for an error.
 func spawn(b *Block) int
@@ -139,8 +155,14 @@ func Main() {
 			b.Args = [6]uintptr{uintptr(fd), time, 1, ^uintptr(0)}
 		}
 	}
-	// The processes inherit the mask: Go's handlers would be lost in them.
-	mask, old := ^uint64(0), uint64(0)
+	// The processes inherit the mask and the handlers: Go's would be lost in them.
+	for _, sig := range []uintptr{40, 41} {
+		act := [4]uintptr{handlerPC(), 0x04000000, restorerPC(), 0} // SA_RESTORER
+		if _, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0); e != 0 {
+			fatal(e)
+		}
+	}
+	mask, old := ^uint64(1<<39|1<<40), uint64(0)
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 2, uintptr(unsafe.Pointer(&mask)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
 	pid := spawn(&blocks[0])
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 2, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)

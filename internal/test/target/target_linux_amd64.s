@@ -84,6 +84,7 @@ load:
 	CALL restore<>(SB)
 loaded:
 	MOVQ $1, Control_Ready(R12)
+	MOVL $2000, R15 // the rest of this turn is others'
 loop:
 	MOVQ Head_Epoch(R14), R13
 	CMPQ R13, Control_Seen(R12)
@@ -96,9 +97,14 @@ again:
 	CALL restore<>(SB)
 followed:
 	MOVQ R13, Control_Seen(R12)
+	MOVL $2000, R15
 same:
-	CMPQ Control_NR(R12), $-1
+	CMPQ Control_NR(R12), $const_Yield
+	JEQ yield
+	CMPQ Control_NR(R12), $const_Spin
 	JEQ spin
+	CMPQ Control_NR(R12), $const_Hog
+	JEQ loop
 	MOVQ Control_NR(R12), AX
 	MOVQ Control_Args+0(R12), DI
 	MOVQ Control_Args+8(R12), SI
@@ -111,26 +117,46 @@ same:
 	INCQ Control_Returns(R12)
 	JMP loop
 spin:
+	PAUSE
+	INCL R15
+	CMPL R15, $2000
+	JLT loop
+	XORL R15, R15
+yield:
 	MOVL $24, AX // sched_yield
 	SYSCALL
 	JMP loop
 
-	// Starts the child, waits until it has ended, and so on.
+	// Starts the children that there are not, and so on.
 churn:
 	MOVQ $1, Control_Ready(R12)
+round:
 	MOVQ Control_Child(R12), R13
 another:
+	TESTQ R13, R13
+	JEQ reap
+	CMPL Control_CTID(R13), $0
+	JNE there
 	CALL clone<>(SB)
 	TESTQ AX, AX
 	JEQ isChild
 	JMI fail
 	INCQ Control_Returns(R12)
-wait:
+there:
+	MOVQ Control_Next(R13), R13
+	JMP another
+reap:
+	MOVL $61, AX // wait4(-1, 0, __WALL|WNOHANG, 0)
+	MOVQ $-1, DI
+	XORL SI, SI
+	MOVL $0x40000001, DX
+	XORL R10, R10
+	SYSCALL
+	TESTQ AX, AX
+	JGT reap
 	MOVL $24, AX
 	SYSCALL
-	CMPL Control_CTID(R13), $0
-	JNE wait
-	JMP another
+	JMP round
 
 end:
 	XORL DI, DI
@@ -138,3 +164,27 @@ end:
 	SYSCALL
 fail:
 	INT $3
+
+// The handler has no stack, and no registers but these.
+TEXT ·handler(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ Control_Head(R12), AX
+	LOCK
+	INCQ Head_Counts(AX)(DI*8)
+	RET
+
+TEXT ·restorer(SB), NOSPLIT|NOFRAME, $0-0
+	MOVL $15, AX // rt_sigreturn
+	SYSCALL
+	INT $3
+
+// func handlerPC() uintptr
+TEXT ·handlerPC(SB), NOSPLIT, $0-8
+	LEAQ ·handler(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func restorerPC() uintptr
+TEXT ·restorerPC(SB), NOSPLIT, $0-8
+	LEAQ ·restorer(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -24,7 +23,7 @@ func BenchmarkRestore(b *testing.B) {
 	for _, mode := range []string{"futex", "spin"} {
 		for _, n := range []int{1, 100, 1000} {
 			b.Run(fmt.Sprintf("%s/threads=%d", mode, n), func(b *testing.B) {
-				g := start(b, "-n", strconv.Itoa(n), "-mode", mode, "-full")
+				g := start(b, config{threads: n, mode: mode, full: true})
 				tids := g.tids()
 				var window, total, bareWindow, bareTotal []time.Duration
 				var cpu, bareCPU time.Duration
@@ -75,7 +74,7 @@ func BenchmarkSecondWrite(b *testing.B) {
 	if hostComponents()[bitZMMHi256].size == 0 {
 		b.Skip("CPUID leaf 0xD lists no ZMM_Hi256 state")
 	}
-	g := start(b, "-n", "1000", "-mode", "futex", "-full")
+	g := start(b, config{threads: 1000, mode: "futex", full: true})
 	tids := g.tids()
 	avx := hostComponents()[bitAVX]
 	var window, cpu [2][]time.Duration
@@ -112,7 +111,7 @@ func BenchmarkSecondWrite(b *testing.B) {
 //
 //	nice -n 19 go test -run '^$' -bench Starved -benchtime 3x
 func BenchmarkStarved(b *testing.B) {
-	g := start(b, "-hogs", "600")
+	g := start(b, config{hogs: 600})
 	for _, timeout := range []time.Duration{time.Millisecond, 5 * time.Second} {
 		b.Run(timeout.String(), func(b *testing.B) {
 			var turns, over, cpu []time.Duration

@@ -1,7 +1,8 @@
 package ptrace
 
 import (
-	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -15,14 +16,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
+	testtarget "github.com/fpuimg/fpuimg/internal/test/target"
 )
 
 // patience bounds waits that a correct program ends by itself, so that a
@@ -144,19 +147,39 @@ func flip(area []byte) []byte {
 	return b
 }
 
-// program gives the path of a test program.
-func program(tb testing.TB, name string) string {
-	tb.Helper()
-	return testcmd.Build(tb, "./testdata/"+name, map[string]string{"target": "amd64", "target32": "386"}[name])
+// config is a target: a process whose leader sleeps, and threads that hold known contents.
+type config struct {
+	threads    int    // 1 if 0
+	mode       string // what they do, "spin" if it is ""
+	seed       uint64 // of the contents
+	full       bool   // every thread has every component in use
+	fx         bool   // x87 and SSE only, as on a machine without XSAVE
+	vfork      bool   // the leader waits in vfork
+	leaderEnd  bool   // it ends, and the threads go on
+	churn      int    // one more thread starts others all the time, at most so many at once
+	churnFlags uint64 // of clone, for those; threads if 0
+	hogs       int    // so many more want the CPU all the time
 }
 
-// target is a running test program; the fields of state are its last answer.
+const (
+	threadFlags  = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+	processFlags = unix.CLONE_VM | unix.CLONE_FILES // no exit signal
+)
+
+// modes are what threads do between looking whether they are to report.
+var modes = map[string]uint64{"spin": testtarget.Spin, "yield": testtarget.Yield, "nanosleep": unix.SYS_NANOSLEEP,
+	"futex": unix.SYS_FUTEX, "read": unix.SYS_READ, "epoll": unix.SYS_EPOLL_WAIT}
+
+// target is a running one; the fields of state are what was looked at last.
 type target struct {
-	tb  testing.TB
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
 	state
+
+	tb    testing.TB
+	cfg   config
+	proc  *testtarget.Process // with the blocks of the leader, the threads, and others
+	churn int                 // the block of the thread that starts others
+	vfork int                 // the block of the child of vfork
+	pipes []*os.File          // what each thread reads from
 }
 
 type state struct {
@@ -176,90 +199,272 @@ type threadState struct {
 	LastRet     int64
 }
 
-func start(tb testing.TB, args ...string) *target {
-	tb.Helper()
-	if !slices.Contains(args, "-fx") && !osXSave() {
-		tb.Skip("the kernel has not enabled XSAVE (CPUID.1:ECX.OSXSAVE is 0); TestFXSave holds all the same")
-	}
-	return startCommand(tb, exec.Command(program(tb, "target"), args...))
-}
-
 func osXSave() bool {
 	r, _ := (cpuid.Native{}).CPUID(1, 0)
 	return r.ECX&(1<<27) != 0
 }
 
-func startCommand(tb testing.TB, cmd *exec.Cmd) *target {
+func start(tb testing.TB, cfg config) *target {
 	tb.Helper()
-	g := &target{tb: tb, cmd: cmd}
-	cmd.Stderr = os.Stderr
-	// Should the tests be killed. It follows the OS thread that starts the
-	// target, which therefore must not become another goroutine's, and end with it.
+	if !cfg.fx && !osXSave() {
+		tb.Skip("the kernel has not enabled XSAVE (CPUID.1:ECX.OSXSAVE is 0); TestFXSave holds all the same")
+	}
+	cfg.threads, cfg.mode = max(cfg.threads, 1), cmp.Or(cfg.mode, "spin")
+	g := &target{tb: tb, cfg: cfg, state: state{Size: fxsaveSize, Mask: 3}}
+	if !cfg.fx {
+		enabled, _ := cpuid.Native{}.XCR0()
+		r, _ := cpuid.Native{}.CPUID(0xd, 0)
+		g.Size, g.Mask = int(r.EBX), uint64(enabled)&0x2e7 // not the tiles, which need a permission, nor MPX, which changes what branches do
+	}
+	n := 1 + cfg.threads + cfg.hogs
+	if cfg.churn > 0 {
+		g.churn, n = n, n+1+cfg.churn
+	}
+	if cfg.vfork {
+		g.vfork, n = n, n+1
+	}
+	var files []*os.File
+	for range cfg.threads {
+		if cfg.mode != "read" {
+			break
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer r.Close()
+		files, g.pipes = append(files, r), append(g.pipes, w)
+		tb.Cleanup(func() { w.Close() })
+	}
+	// It follows the OS thread that starts it, which therefore must not become another
+	// goroutine's, and end with it.
 	runtime.LockOSThread()
 	tb.Cleanup(runtime.UnlockOSThread)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
-	if g.in, err = cmd.StdinPipe(); err != nil {
-		tb.Fatal(err)
+	if g.proc, err = testtarget.Start(testcmd.Build(tb, "../../testdata/target", "amd64"), n, g.lay, files); err != nil {
+		tb.Fatalf("target: %v", err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	g.out = bufio.NewReader(out)
-	if err := cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(g.end)
-	g.read()
+	tb.Cleanup(func() { g.proc.Close() })
+	g.PID = g.proc.PID
+	g.release()
+	g.look()
 	return g
 }
 
-// end kills the target. A tracer in this process may have taken its exit
-// status already, so the answer of Wait says nothing.
-func (g *target) end() {
-	if g.cmd.ProcessState == nil {
-		g.cmd.Process.Kill()
-		g.cmd.Wait()
+// busy reports whether a thread wants the CPU all the time. It sleeps until all are there.
+func (g *target) busy(i int) bool {
+	return i > g.cfg.threads && i <= g.cfg.threads+g.cfg.hogs || i > 0 && i <= g.cfg.threads && g.cfg.mode == "spin"
+}
+
+// lay fills the blocks.
+func (g *target) lay(head *testtarget.Head, blocks []testtarget.Block) {
+	cfg := g.cfg
+	if cfg.fx {
+		head.FX = 1
+	}
+	blocks[0].Flags, blocks[0].NR, blocks[0].Wait = uint64(unix.SIGCHLD), unix.SYS_PAUSE, 1
+	if cfg.leaderEnd {
+		blocks[0].NR = unix.SYS_EXIT
+	}
+	bvs := []uint64{^uint64(0), ^uint64(0), 7, 3, 1, 2, ^uint64(1)}
+	for i := 1; i <= cfg.threads+cfg.hogs; i++ {
+		b := &blocks[i]
+		b.Flags, b.NR, b.Wait = threadFlags, unix.SYS_FUTEX, 1
+		testtarget.Link(blocks, 0, i)
+		if i > cfg.threads {
+			continue
+		}
+		if !g.busy(i) {
+			b.NR = modes[cfg.mode]
+		}
+		if cfg.mode == "read" {
+			b.Args[0] = uintptr(3 + i - 1)
+		}
+		b.Mask, b.Time[0] = g.Mask, 100000
+		bv := bvs[0]
+		if !cfg.full {
+			bv = bvs[(i-1)%len(bvs)]
+		}
+		fill(b.Area[:g.Size], g.Mask, bv, rand.New(rand.NewPCG(cfg.seed, uint64(i-1))))
+	}
+	if cfg.churn > 0 {
+		b := &blocks[g.churn]
+		b.Flags, b.Wait, b.Mode = threadFlags, 1, testtarget.ModeChurn
+		testtarget.Link(blocks, 0, g.churn)
+		for i := range cfg.churn {
+			child := g.churn + 1 + i
+			blocks[child].Flags, blocks[child].Mode = cmp.Or(cfg.churnFlags, threadFlags), testtarget.ModeEnd
+			testtarget.Link(blocks, g.churn, child)
+		}
+	}
+	if cfg.vfork {
+		b := &blocks[g.vfork]
+		b.Flags, b.NR, b.Wait = unix.CLONE_VFORK|unix.CLONE_VM|uint64(unix.SIGCHLD), unix.SYS_PAUSE, 1
+		testtarget.Link(blocks, 0, g.vfork)
+		blocks[0].Wait = 0 // it does not get so far
 	}
 }
 
-func (g *target) read() {
-	g.tb.Helper()
-	line, err := g.out.ReadBytes('\n')
-	if err != nil {
-		g.tb.Fatalf("target: %v", err)
-	}
-	g.state = state{}
-	if err := json.Unmarshal(line, &g.state); err != nil {
-		g.tb.Fatalf("target: %v", err)
+// release lets busy threads go. SCHED_IDLE, or a thousand of them would leave the tests
+// next to no time.
+func (g *target) release() {
+	for i := range g.proc.Blocks {
+		if !g.busy(i) {
+			continue
+		}
+		nr := testtarget.Hog
+		if i <= g.cfg.threads {
+			nr = testtarget.Spin
+			if _, _, e := unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, uintptr(g.proc.Blocks[i].TID), unix.SCHED_IDLE, uintptr(unsafe.Pointer(new(int32)))); e != 0 {
+				g.tb.Fatal(e)
+			}
+		}
+		atomic.StoreUint64(&g.proc.Blocks[i].NR, nr)
+		if atomic.SwapUint64(&g.proc.Head.Word, 1) == 0 {
+			defer unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.proc.Head.Word)), 1, 1<<30) // FUTEX_WAKE
+		}
 	}
 }
 
-// ask sends a command and reads the answer: "snap" has every thread save what
-// it holds, "look" disturbs nobody, "feed" lets reads return.
-func (g *target) ask(command string) state {
-	g.tb.Helper()
-	if _, err := fmt.Fprintln(g.in, command); err != nil {
-		g.tb.Fatalf("target: %v", err)
+// fill makes up register contents. The padding and the gaps are filled too.
+func fill(area []byte, mask, bv uint64, r *rand.Rand) {
+	for i := 0; i < len(area); i += 8 {
+		binary.LittleEndian.PutUint64(area[i:], r.Uint64())
 	}
-	g.read()
-	return g.state
+	clear(area[:offST])
+	binary.LittleEndian.PutUint16(area, initFCW&^0xf00|uint16(r.IntN(4))<<10|0x200) // rounding, precision
+	area[4] = 0xff                                                                  // all eight in use
+	binary.LittleEndian.PutUint32(area[offMXCSR:], initMXCSR|uint32(r.IntN(4))<<13|uint32(r.IntN(64)))
+	binary.LittleEndian.PutUint32(area[offMXCSRMask:], 0xffff)
+	for i := range 8 {
+		area[offST+16*i+7] |= 0x80 // normal numbers have the integer bit
+	}
+	if len(area) == fxsaveSize {
+		return
+	}
+	if bv&6 == 0 {
+		// XRSTOR would load MXCSR, for the mask has SSE, but it is not in use.
+		binary.LittleEndian.PutUint32(area[offMXCSR:], initMXCSR)
+	}
+	clear(area[offBV:offHeaderEnd])
+	setBV(area, bv&mask)
+	if mask&(1<<bitPKRU) != 0 {
+		binary.LittleEndian.PutUint32(area[hostComponents()[bitPKRU].offset:], 0x55555554&^(3<<30)|uint32(r.IntN(4))<<30)
+	}
+}
+
+// look looks at the threads, and wakes nobody.
+func (g *target) look() *state {
+	s := &g.state
+	s.Threads, s.Counts = s.Threads[:0:0], g.proc.Head.Counts
+	for i := range g.cfg.threads {
+		b := &g.proc.Blocks[1+i]
+		s.Threads = append(s.Threads, threadState{int(b.TID), bytes.Clone(b.Area[:g.Size]), bytes.Clone(b.Saved[:g.Size]),
+			atomic.LoadUint64(&b.Returns), atomic.LoadInt64(&b.Result)})
+	}
+	if g.churn > 0 {
+		s.Churned = atomic.LoadUint64(&g.proc.Blocks[g.churn].Returns)
+	}
+	if g.vfork > 0 {
+		s.VFork = int(g.proc.Blocks[g.vfork].TID)
+	}
+	return s
+}
+
+// snap has every thread save what it holds.
+func (g *target) snap() *state {
+	g.tb.Helper()
+	want := atomic.AddUint64(&g.proc.Head.Epoch, 1)
+	end := time.Now().Add(patience)
+	asleep := g.cfg.mode != "spin" && g.cfg.mode != "yield"
+	for i := range g.cfg.threads {
+		b := &g.proc.Blocks[1+i]
+		for try := 0; atomic.LoadUint64(&b.Seen) != want; try++ {
+			if asleep && try%200 == 0 { // it may not have been asleep yet when the signal came
+				unix.Tgkill(g.PID, int(b.TID), 41)
+			}
+			if time.Now().After(end) {
+				g.tb.Fatalf("thread %d does not answer", b.TID)
+			}
+			time.Sleep(20 * time.Microsecond)
+		}
+	}
+	return g.look()
+}
+
+// end kills the target.
+func (g *target) end() { g.proc.End() }
+
+// feed lets reads return.
+func (g *target) feed() {
+	for _, w := range g.pipes {
+		w.Write([]byte{1})
+	}
 }
 
 // tids are the threads that hold known contents.
-func (g *target) tids() []int {
+func (s *state) tids() []int {
 	var tids []int
-	for _, th := range g.Threads {
+	for _, th := range s.Threads {
 		tids = append(tids, th.TID)
 	}
 	return tids
 }
 
+// target32 is a 32-bit process with one such thread.
+type target32 struct {
+	state
+	tb  testing.TB
+	in  io.Writer
+	out *json.Decoder
+}
+
+func start32(t *testing.T) *target32 {
+	t.Helper()
+	cmd := exec.Command(testcmd.Build(t, "./testdata/target32", "386"))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); errors.Is(err, unix.ENOEXEC) {
+		testcmd.Lack(t, "this kernel runs no 32-bit programs")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	g := &target32{tb: t, in: in, out: json.NewDecoder(out)}
+	g.read()
+	return g
+}
+
+func (g *target32) read() {
+	g.tb.Helper()
+	g.state = state{}
+	if err := g.out.Decode(&g.state); err != nil {
+		g.tb.Fatalf("target: %v", err)
+	}
+}
+
+// snap has the thread save what it holds.
+func (g *target32) snap() *state {
+	g.tb.Helper()
+	fmt.Fprintln(g.in)
+	g.read()
+	return &g.state
+}
+
 // expect has the target report, and compares with what each thread should hold.
 func (g *target) expect(want map[int][]byte) {
 	g.tb.Helper()
-	s := g.ask("snap")
+	s := g.snap()
 	bad := 0
 	for _, th := range s.Threads {
 		if err := diffHeld(want[th.TID], th.Held); err != nil {

@@ -157,7 +157,7 @@ func restore(b Backend, patience time.Duration, tids []int, pids ...int) (swappe
 // every thread has its old state, or every one its new state if Swap had
 // succeeded, and nothing is attached.
 func TestFaults(t *testing.T) {
-	g := start(t, "-n", "5", "-mode", "yield", "-full")
+	g := start(t, config{threads: 5, mode: "yield", full: true})
 	tids := g.tids()
 	want := make(map[int][]byte)
 	for tid, b := range g.given() {
@@ -210,7 +210,7 @@ func TestFaults(t *testing.T) {
 // TestBroken fails every register access from some call on: what cannot be put
 // back is named, and everything else has its old state.
 func TestBroken(t *testing.T) {
-	g := start(t, "-n", "5", "-mode", "yield", "-full")
+	g := start(t, config{threads: 5, mode: "yield", full: true})
 	tids := g.tids()
 	for _, errno := range []unix.Errno{unix.EIO, unix.ESRCH} {
 		for at := 1; at <= 5*4+2; at++ {
@@ -277,7 +277,7 @@ func (l *lying) SetRegset(tid, nt int, buf []byte) error {
 }
 
 func TestReadBackDiffers(t *testing.T) {
-	g := start(t, "-n", "3", "-full")
+	g := start(t, config{threads: 3, full: true})
 	l := &lying{Backend: NewSystem(), tid: g.tids()[1]}
 	tr := open(t, l, g.PID)
 	old := readAll(t, tr, g.tids())
@@ -318,7 +318,7 @@ func TestKilledMidway(t *testing.T) {
 // killMidway kills the process that is written first or last.
 func killMidway(t *testing.T, first bool) {
 	for at := 1; ; at++ {
-		a, b := start(t, "-n", "3", "-mode", "futex", "-full"), start(t, "-n", "3", "-mode", "futex", "-full")
+		a, b := start(t, config{threads: 3, mode: "futex", full: true}), start(t, config{threads: 3, mode: "futex", full: true})
 		if first {
 			a, b = b, a
 		}
@@ -386,9 +386,9 @@ func killMidway(t *testing.T, first bool) {
 
 // TestKilledWhileStopping: the process ends in the middle of Stop.
 func TestKilledWhileStopping(t *testing.T) {
-	a := start(t, "-n", "3", "-mode", "futex", "-full")
+	a := start(t, config{threads: 3, mode: "futex", full: true})
 	for at := 1; ; at++ {
-		b := start(t, "-n", "3", "-mode", "futex", "-churn", "8")
+		b := start(t, config{threads: 3, mode: "futex", churn: 8})
 		f := &faulty{Backend: NewSystem()}
 		tr, err := OpenBackend(f, b.PID, a.PID)
 		if err != nil {
@@ -508,7 +508,7 @@ func TestCompare(t *testing.T) {
 func TestInitStays(t *testing.T) {
 	for _, mode := range []string{"spin", "yield", "nanosleep"} {
 		t.Run(mode, func(t *testing.T) {
-			g := start(t, "-n", "1000", "-mode", mode, "-full")
+			g := start(t, config{threads: 1000, mode: mode, full: true})
 			tr := open(t, NewSystem(), g.PID)
 			old := readAll(t, tr, g.tids())
 			initStays(t, g, tr, old, "in use")
@@ -551,7 +551,7 @@ func initStays(t *testing.T, g *target, tr *Tracer, old map[int][]byte, before s
 			time.Sleep(200 * time.Millisecond)
 		}
 		wrong := make(map[string]int)
-		for _, th := range g.ask("snap").Threads {
+		for _, th := range g.snap().Threads {
 			if diffHeld(want[th.TID], th.Held) != nil {
 				wrong[fmt.Sprintf("%#x", bv(want[th.TID]))]++
 			}

@@ -21,15 +21,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 func TestSwap(t *testing.T) {
 	for _, n := range []int{1, 8, 1000} {
 		for _, mode := range []string{"spin", "yield", "futex"} {
 			t.Run(fmt.Sprintf("%d/%s", n, mode), func(t *testing.T) {
-				g := start(t, "-n", strconv.Itoa(n), "-mode", mode)
+				g := start(t, config{threads: n, mode: mode})
 				tr := open(t, NewSystem(), g.PID)
 				listed := make(map[int]bool)
 				for _, th := range tr.Threads() {
@@ -77,7 +75,7 @@ func legacyOf(area []byte) []byte {
 // TestFXSave: everything with FXSAVE areas, as on a machine without XSAVE,
 // where there is nothing else.
 func TestFXSave(t *testing.T) {
-	g := start(t, "-n", "8", "-mode", "yield", "-fx")
+	g := start(t, config{threads: 8, mode: "yield", fx: true})
 	tr := open(t, NewSystem(), g.PID)
 	areas, want := make(map[int]Area), make(map[int][]byte)
 	for _, th := range g.Threads {
@@ -118,7 +116,7 @@ func TestFXSave(t *testing.T) {
 		t.Fatal(err)
 	}
 	detach(t, tr)
-	for _, th := range g.ask("snap").Threads {
+	for _, th := range g.snap().Threads {
 		if err := diffFP(want[th.TID], th.Held); err != nil {
 			t.Errorf("thread %d: %v", th.TID, err)
 		}
@@ -129,7 +127,7 @@ func TestFXSave(t *testing.T) {
 // set of bits exactly that set, and the same registers by the rule of
 // diffXState.
 func TestReadBack(t *testing.T) {
-	g := start(t, "-full")
+	g := start(t, config{full: true})
 	tr := open(t, NewSystem(), g.PID)
 	tid := g.tids()[0]
 	first, err := readSet(tr, XState, tid)
@@ -179,7 +177,7 @@ func TestReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	detach(t, tr)
-	held := g.ask("snap").Threads[0].Held
+	held := g.snap().Threads[0].Held
 	stop(t, tr)
 	got, err := readSet(tr, XState, tid)
 	if err != nil {
@@ -225,7 +223,7 @@ func TestReadBack(t *testing.T) {
 }
 
 func TestRefusedWrite(t *testing.T) {
-	g := start(t, "-n", "3", "-full")
+	g := start(t, config{threads: 3, full: true})
 	tr := open(t, NewSystem(), g.PID)
 	old := readAll(t, tr, g.tids())
 	tid := g.tids()[2]
@@ -266,7 +264,7 @@ func TestRefusedWrite(t *testing.T) {
 func TestSystemCalls(t *testing.T) {
 	for _, mode := range []string{"nanosleep", "futex", "read", "epoll"} {
 		t.Run(mode, func(t *testing.T) {
-			g := start(t, "-n", "4", "-mode", mode)
+			g := start(t, config{threads: 4, mode: mode})
 			eventually(t, "all sleep", func() bool { return g.allInState("S") || mode == "" })
 			tr := open(t, NewSystem(), g.PID)
 			areas, want := scrambleAll(7, readAll(t, tr, g.tids()), g.Mask)
@@ -277,7 +275,7 @@ func TestSystemCalls(t *testing.T) {
 			if mode == "epoll" {
 				// Never restarted after a stop: signal(7).
 				eventually(t, "epoll_wait returns", func() bool {
-					return !slices.ContainsFunc(g.ask("look").Threads, func(th threadState) bool { return th.Returns != 1 })
+					return !slices.ContainsFunc(g.look().Threads, func(th threadState) bool { return th.Returns != 1 })
 				})
 				for _, th := range g.Threads {
 					if th.LastRet != -int64(unix.EINTR) {
@@ -286,16 +284,16 @@ func TestSystemCalls(t *testing.T) {
 				}
 			} else {
 				eventually(t, "all sleep again", func() bool { return g.allInState("S") })
-				for _, th := range g.ask("look").Threads {
+				for _, th := range g.look().Threads {
 					if th.Returns != 0 {
 						t.Errorf("%s returned %d", mode, th.LastRet)
 					}
 				}
 			}
 			if mode == "read" {
-				g.ask("feed")
+				g.feed()
 				eventually(t, "read returns", func() bool {
-					return !slices.ContainsFunc(g.ask("look").Threads, func(th threadState) bool { return th.Returns != 1 || th.LastRet != 1 })
+					return !slices.ContainsFunc(g.look().Threads, func(th threadState) bool { return th.Returns != 1 || th.LastRet != 1 })
 				})
 			}
 			g.expect(want)
@@ -306,7 +304,7 @@ func TestSystemCalls(t *testing.T) {
 func TestStoppedProcess(t *testing.T) {
 	for _, how := range []string{"before", "during", "continued"} {
 		t.Run(how, func(t *testing.T) {
-			g := start(t, "-n", "8", "-mode", "yield")
+			g := start(t, config{threads: 8, mode: "yield"})
 			if how != "during" {
 				kill(t, g.PID, unix.SIGSTOP)
 				eventually(t, "all stop", func() bool { return g.allInState("T") })
@@ -342,13 +340,16 @@ func TestStoppedProcess(t *testing.T) {
 // TestChurn stops a process that creates and ends threads, or processes that
 // the kernel attaches along with their creator, all the time.
 func TestChurn(t *testing.T) {
-	for _, tt := range []struct{ name, flags string }{
-		{"threads", "0"},
-		{"processes", "0x500"},           // CLONE_VM CLONE_FILES, no exit signal
-		{"untraced threads", "0x850f00"}, // CLONE_UNTRACED: only listing finds them
+	for _, tt := range []struct {
+		name  string
+		flags uint64
+	}{
+		{"threads", threadFlags},
+		{"processes", processFlags},
+		{"untraced threads", threadFlags | unix.CLONE_UNTRACED}, // only listing finds them
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := start(t, "-n", "2", "-mode", "yield", "-churn", "24", "-churnflags", tt.flags)
+			g := start(t, config{threads: 2, mode: "yield", churn: 24, churnFlags: tt.flags})
 			tr, err := Open(g.PID)
 			if err != nil {
 				t.Fatal(err)
@@ -384,8 +385,8 @@ func TestChurn(t *testing.T) {
 			if err := tr.Close(); err != nil {
 				t.Error(err)
 			}
-			before := g.ask("look").Churned
-			eventually(t, "goes on creating threads", func() bool { return g.ask("look").Churned > before+100 })
+			before := g.look().Churned
+			eventually(t, "goes on creating threads", func() bool { return g.look().Churned > before+100 })
 			g.untraced()
 			g.expect(want)
 		})
@@ -395,9 +396,9 @@ func TestChurn(t *testing.T) {
 // TestChurnFaults has Stop fail at every point with a process that creates
 // threads or processes all the time: nothing may stay attached.
 func TestChurnFaults(t *testing.T) {
-	for _, flags := range []string{"0", "0x500"} {
-		t.Run(flags, func(t *testing.T) {
-			g := start(t, "-n", "2", "-mode", "yield", "-churn", "24", "-churnflags", flags)
+	for _, flags := range []uint64{threadFlags, processFlags} {
+		t.Run(fmt.Sprintf("%#x", flags), func(t *testing.T) {
+			g := start(t, config{threads: 2, mode: "yield", churn: 24, churnFlags: flags})
 			for at := 1; at <= 150; at++ {
 				f := &faulty{Backend: NewSystem()}
 				var osTID int
@@ -423,8 +424,8 @@ func TestChurnFaults(t *testing.T) {
 					t.Fatalf("call %d (%v): left attached: %v", at, err, left)
 				}
 			}
-			before := g.ask("look").Churned
-			eventually(t, "goes on", func() bool { return g.ask("look").Churned > before+100 })
+			before := g.look().Churned
+			eventually(t, "goes on", func() bool { return g.look().Churned > before+100 })
 			g.expect(g.given())
 		})
 	}
@@ -485,8 +486,8 @@ func (s *sender) expect(t *testing.T, handed int) {
 	t.Helper()
 	close(s.done)
 	s.wg.Wait()
-	eventually(t, "all signals arrive", func() bool { return s.g.ask("look").Counts[40] >= s.sent })
-	if got := s.g.ask("look").Counts[40]; got != s.sent {
+	eventually(t, "all signals arrive", func() bool { return s.g.look().Counts[40] >= s.sent })
+	if got := s.g.look().Counts[40]; got != s.sent {
 		t.Errorf("sent %d signals, handled %d", s.sent, got)
 	}
 	if handed == 0 {
@@ -498,7 +499,7 @@ func (s *sender) expect(t *testing.T, handed int) {
 // TestSignals: every queued signal sent while threads are stopped and let go
 // is delivered once.
 func TestSignals(t *testing.T) {
-	g := start(t, "-n", "6", "-mode", "yield")
+	g := start(t, config{threads: 6, mode: "yield"})
 	send := sendSignals(g)
 	tr, err := Open(g.PID)
 	if err != nil {
@@ -528,7 +529,7 @@ func TestSignals(t *testing.T) {
 }
 
 func TestTraced(t *testing.T) {
-	g := start(t)
+	g := start(t, config{})
 	cmd := helperCommand("hold", g.PID)
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -579,7 +580,7 @@ func TestCannotAttach(t *testing.T) {
 	check("self", os.Getpid(), ErrSelf)
 	check("own thread", otherThread(t), ErrSelf)
 
-	g := start(t)
+	g := start(t, config{})
 	check("thread", g.tids()[0], ErrNotLeader)
 
 	zombie := exec.Command("/bin/true")
@@ -617,7 +618,7 @@ func otherThread(t *testing.T) int {
 }
 
 func TestPermission(t *testing.T) {
-	g := start(t)
+	g := start(t, config{})
 	pid := g.PID
 	cmd := helperCommand("errors", pid)
 	if os.Geteuid() == 0 {
@@ -664,7 +665,7 @@ func TestPermission(t *testing.T) {
 
 // TestUninterruptible: a thread that waits for its vfork child does not stop.
 func TestUninterruptible(t *testing.T) {
-	g := start(t, "-n", "4", "-vfork")
+	g := start(t, config{threads: 4, vfork: true})
 	defer unix.Kill(g.VFork, unix.SIGKILL)
 	apart(t, func() {
 		tr, err := Open(g.PID)
@@ -790,7 +791,7 @@ func (l late) Deadline() (time.Time, bool) { return l.s.end, true }
 
 // TestTimeoutSignals: of the signals that are met in a Stop that gives up, none is lost.
 func TestTimeoutSignals(t *testing.T) {
-	g := start(t, "-n", "6", "-mode", "yield", "-vfork")
+	g := start(t, config{threads: 6, mode: "yield", vfork: true})
 	defer unix.Kill(g.VFork, unix.SIGKILL)
 	send := sendSignals(g)
 	handed := 0
@@ -823,7 +824,7 @@ func TestTimeoutSignals(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	g := start(t)
+	g := start(t, config{})
 	tr, err := Open(g.PID)
 	if err != nil {
 		t.Fatal(err)
@@ -841,7 +842,7 @@ func TestCancel(t *testing.T) {
 
 // TestDeadLeader: the process goes on in its other threads.
 func TestDeadLeader(t *testing.T) {
-	g := start(t, "-n", "3", "-leaderexit")
+	g := start(t, config{threads: 3, leaderEnd: true})
 	tr := open(t, NewSystem(), g.PID)
 	areas, want := scrambleAll(7, readAll(t, tr, g.tids()), g.Mask)
 	if err := tr.Swap(areas); err != nil {
@@ -859,7 +860,7 @@ func TestDeadLeader(t *testing.T) {
 
 // TestSeveral stops two processes in one go, and again after letting them go.
 func TestSeveral(t *testing.T) {
-	a, b := start(t, "-n", "3"), start(t, "-n", "4", "-seed", "9")
+	a, b := start(t, config{threads: 3}), start(t, config{threads: 4, seed: 9})
 	tr := open(t, NewSystem(), b.PID, a.PID)
 	if list := tr.Threads(); list[0].PID != b.PID || list[len(list)-1].PID != a.PID {
 		t.Errorf("order: %v", list)
@@ -890,7 +891,7 @@ func TestSeveral(t *testing.T) {
 
 // TestKnown begins with a list of threads that is neither complete nor right.
 func TestKnown(t *testing.T) {
-	a, b, stranger := start(t, "-n", "5"), start(t, "-n", "2"), start(t, "-n", "2")
+	a, b, stranger := start(t, config{threads: 5}), start(t, config{threads: 2}), start(t, config{threads: 2})
 	ended := exec.Command("true")
 	if err := ended.Run(); err != nil {
 		t.Fatal(err)
@@ -940,11 +941,7 @@ func TestKnown(t *testing.T) {
 }
 
 func TestCompat(t *testing.T) {
-	cmd := exec.Command(program(t, "target32"))
-	if err := exec.Command(cmd.Path).Run(); errors.Is(err, unix.ENOEXEC) {
-		testcmd.Lack(t, "this kernel runs no 32-bit programs")
-	}
-	g := startCommand(t, cmd)
+	g := start32(t)
 	tr := open(t, NewSystem(), g.PID)
 	tid := g.tids()[0]
 	if compat, err := tr.Compat(tid); !compat || err != nil {
@@ -990,7 +987,7 @@ func TestCompat(t *testing.T) {
 		t.Fatal(err)
 	}
 	detach(t, tr)
-	held := g.ask("snap").Threads[0].Held
+	held := g.snap().Threads[0].Held
 	copy(held[offXMM+128:offXMMEnd], want.Data[offXMM+128:]) // 32-bit code has eight
 	if upper != nil {
 		copy(held[avx.offset+128:], upper)
@@ -1018,7 +1015,7 @@ func masked(area []byte, mask uint64) []byte {
 
 // TestWrongThread: the kernel takes requests from one OS thread only.
 func TestWrongThread(t *testing.T) {
-	g := start(t)
+	g := start(t, config{})
 	tr := open(t, NewSystem(), g.PID)
 	done := make(chan error)
 	go func() {
@@ -1041,7 +1038,7 @@ func TestTracerKilled(t *testing.T) {
 	if testing.Short() {
 		points = 10
 	}
-	g := start(t, "-n", strconv.Itoa(n), "-mode", "futex", "-full")
+	g := start(t, config{threads: n, mode: "futex", full: true})
 	tr := open(t, NewSystem(), g.PID)
 	state := readAll(t, tr, g.tids())
 	detach(t, tr)
@@ -1082,7 +1079,7 @@ func TestTracerKilled(t *testing.T) {
 		t.Helper()
 		g.untraced()
 		fresh := 0
-		for _, th := range g.ask("snap").Threads {
+		for _, th := range g.snap().Threads {
 			switch {
 			case diffHeld(state[th.TID], th.Held) == nil:
 			case diffHeld(flip(state[th.TID]), th.Held) == nil:
