@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -26,6 +25,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
+	testtarget "github.com/fpuimg/fpuimg/internal/test/target"
 )
 
 // TestStates restores into threads that run, and that sleep in system calls: the
@@ -263,62 +263,30 @@ func TestTraced(t *testing.T) {
 	mustRestore(t, 0, "-t", fmt.Sprint(g.pid), "-D", dir)
 }
 
-// target32 is a 32-bit process of one thread, and what that thread says.
+// target32 is a 32-bit process of one thread.
 type target32 struct {
-	cpu   *xstate.CPU
-	in    io.Writer
-	lines *bufio.Reader
-	state struct {
-		PID     int
-		Threads []struct {
-			TID         int
-			Given, Held []byte
-		}
-	}
+	*testtarget.Process32
+	cpu *xstate.CPU
 }
 
 func startTarget32(t *testing.T) *target32 {
 	t.Helper()
-	cmd := exec.Command(testcmd.Build(t, "./internal/ptrace/testdata/target32", "386"))
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); errors.Is(err, unix.ENOEXEC) {
+	p, err := testtarget.Start32(testcmd.Build(t, "./internal/ptrace/testdata/target32", "386"))
+	if errors.Is(err, unix.ENOEXEC) {
 		testcmd.Lack(t, "this kernel runs no 32-bit programs")
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	g := &target32{cpu: thisCPU(t), in: in, lines: bufio.NewReader(out)}
-	g.read(t)
-	return g
+	t.Cleanup(p.End)
+	return &target32{p, thisCPU(t)}
 }
 
-func (g *target32) read(t *testing.T) {
-	t.Helper()
-	line, err := g.lines.ReadBytes('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(line, &g.state); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (g *target32) pid() string { return fmt.Sprint(g.state.PID) }
+func (g *target32) pid() string { return fmt.Sprint(g.PID) }
 
 // given is what the thread was started with.
 func (g *target32) given(t *testing.T) *xstate.State {
 	t.Helper()
-	s, err := parse(g.cpu, g.state.Threads[0].Given)
+	s, err := parse(g.cpu, g.Given)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,9 +296,10 @@ func (g *target32) given(t *testing.T) *xstate.State {
 // expect has the thread report what it holds.
 func (g *target32) expect(t *testing.T, want *xstate.State) {
 	t.Helper()
-	fmt.Fprintln(g.in, "snap")
-	g.read(t)
-	got, err := parse(g.cpu, g.state.Threads[0].Held)
+	if err := g.Snap(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := parse(g.cpu, g.Held)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +320,7 @@ func (g *target32) expect(t *testing.T, want *xstate.State) {
 // XSAVE, which takes force where there is none.
 func (g *target32) images(t *testing.T, name string, from int) []string {
 	args := []string{"-t", g.pid(), testimg.Path(t, name, fmt.Sprintf("core-%d.img", from)),
-		fmt.Sprintf("--map=%d=%d", from, g.state.Threads[0].TID), "--ignore-missing"}
+		fmt.Sprintf("--map=%d=%d", from, g.TID), "--ignore-missing"}
 	if !*g.cpu.XSave {
 		args = append(args, "--force")
 	}
@@ -369,7 +338,7 @@ func Test32Bit(t *testing.T) {
 	dir := t.TempDir()
 	before, after := filepath.Join(dir, "before"), filepath.Join(dir, "after")
 	t.Run("64-bit image", func(t *testing.T) {
-		mustRestore(t, 4, g.images(t, "h-sse", 20600)...).says(t, "64-bit", fmt.Sprintf("thread %d", g.state.Threads[0].TID))
+		mustRestore(t, 4, g.images(t, "h-sse", 20600)...).says(t, "64-bit", fmt.Sprintf("thread %d", g.TID))
 		g.expect(t, g.given(t))
 	})
 	t.Run("32-bit image", func(t *testing.T) {
@@ -378,7 +347,7 @@ func Test32Bit(t *testing.T) {
 	})
 	t.Run("saved", func(t *testing.T) {
 		mustRestore(t, 0, "-t", g.pid(), "--save", after)
-		core := filepath.Join(after, fmt.Sprintf("core-%d.img", g.state.Threads[0].TID))
+		core := filepath.Join(after, fmt.Sprintf("core-%d.img", g.TID))
 		ckpt, err := checkpoint.Open(core)
 		if err != nil {
 			t.Fatal(err)
@@ -407,7 +376,7 @@ func Test32Bit(t *testing.T) {
 		g.expect(g.states)
 	})
 	t.Run("64-bit image among others", func(t *testing.T) { // the other threads are Go's
-		tids, err := ptrace.Tasks(g.state.PID)
+		tids, err := ptrace.Tasks(g.PID)
 		if err != nil || len(tids) < 2 {
 			t.Fatal(tids, err)
 		}
@@ -416,7 +385,7 @@ func Test32Bit(t *testing.T) {
 			for _, tid := range tids {
 				s := initial(g.cpu)
 				s.Compat = tid != odd
-				b, err := codec.MarshalCore(codec.Thread{PID: g.state.PID, TID: tid, State: s})
+				b, err := codec.MarshalCore(codec.Thread{PID: g.PID, TID: tid, State: s})
 				if err != nil {
 					t.Fatal(err)
 				}

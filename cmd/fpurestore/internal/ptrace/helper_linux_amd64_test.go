@@ -376,12 +376,20 @@ func (g *target) snap() *state {
 	g.tb.Helper()
 	want := atomic.AddUint64(&g.proc.Head.Epoch, 1)
 	end := time.Now().Add(patience)
-	asleep := g.cfg.mode != "spin" && g.cfg.mode != "yield"
-	for i := range g.cfg.threads {
-		b := &g.proc.Blocks[1+i]
-		for try := 0; atomic.LoadUint64(&b.Seen) != want; try++ {
-			if asleep && try%200 == 0 { // it may not have been asleep yet when the signal came
-				unix.Tgkill(g.PID, int(b.TID), 41)
+	wake := func(b *testtarget.Block) {
+		if g.cfg.mode != "spin" && g.cfg.mode != "yield" {
+			unix.Tgkill(g.PID, int(b.TID), 41)
+		}
+	}
+	threads := g.proc.Blocks[1:][:g.cfg.threads]
+	for i := range threads {
+		wake(&threads[i])
+	}
+	for i := range threads {
+		b := &threads[i]
+		for try := 1; atomic.LoadUint64(&b.Seen) != want; try++ {
+			if try%200 == 0 { // it was not asleep yet when the signal came
+				wake(b)
 			}
 			if time.Now().After(end) {
 				g.tb.Fatalf("thread %d does not answer", b.TID)
@@ -409,56 +417,6 @@ func (s *state) tids() []int {
 		tids = append(tids, th.TID)
 	}
 	return tids
-}
-
-// target32 is a 32-bit process with one such thread.
-type target32 struct {
-	state
-	tb  testing.TB
-	in  io.Writer
-	out *json.Decoder
-}
-
-func start32(t *testing.T) *target32 {
-	t.Helper()
-	cmd := exec.Command(testcmd.Build(t, "./testdata/target32", "386"))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); errors.Is(err, unix.ENOEXEC) {
-		testcmd.Lack(t, "this kernel runs no 32-bit programs")
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	g := &target32{tb: t, in: in, out: json.NewDecoder(out)}
-	g.read()
-	return g
-}
-
-func (g *target32) read() {
-	g.tb.Helper()
-	g.state = state{}
-	if err := g.out.Decode(&g.state); err != nil {
-		g.tb.Fatalf("target: %v", err)
-	}
-}
-
-// snap has the thread save what it holds.
-func (g *target32) snap() *state {
-	g.tb.Helper()
-	fmt.Fprintln(g.in)
-	g.read()
-	return &g.state
 }
 
 // expect has the target report, and compares with what each thread should hold.

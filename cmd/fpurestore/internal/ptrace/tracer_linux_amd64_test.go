@@ -21,6 +21,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
+	testtarget "github.com/fpuimg/fpuimg/internal/test/target"
 )
 
 func TestSwap(t *testing.T) {
@@ -941,9 +944,15 @@ func TestKnown(t *testing.T) {
 }
 
 func TestCompat(t *testing.T) {
-	g := start32(t)
+	g, err := testtarget.Start32(testcmd.Build(t, "./testdata/target32", "386"))
+	if errors.Is(err, unix.ENOEXEC) {
+		testcmd.Lack(t, "this kernel runs no 32-bit programs")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.End)
 	tr := open(t, NewSystem(), g.PID)
-	tid := g.tids()[0]
+	tid := g.TID
 	if compat, err := tr.Compat(tid); !compat || err != nil {
 		t.Fatalf("Compat = %v, %v", compat, err)
 	}
@@ -968,7 +977,7 @@ func TestCompat(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := same(old.Data, g.Threads[0].Given); err != nil {
+	if err := same(old.Data, g.Given); err != nil {
 		t.Error(err)
 	}
 	if err := tr.Swap(map[int]Area{tid: {FP, flip(fp)}}); err != nil {
@@ -987,7 +996,10 @@ func TestCompat(t *testing.T) {
 		t.Fatal(err)
 	}
 	detach(t, tr)
-	held := g.snap().Threads[0].Held
+	if err := g.Snap(); err != nil {
+		t.Fatal(err)
+	}
+	held := g.Held
 	copy(held[offXMM+128:offXMMEnd], want.Data[offXMM+128:]) // 32-bit code has eight
 	if upper != nil {
 		copy(held[avx.offset+128:], upper)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	testtarget "github.com/fpuimg/fpuimg/internal/test/target"
 )
 
 // block: the assembly knows the offsets.
@@ -67,18 +69,10 @@ func main() {
 	for atomic.LoadUint32(&b.ready) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	type threadState struct {
-		TID         int
-		Given, Held []byte
-	}
 	out := json.NewEncoder(os.Stdout)
 	in := bufio.NewScanner(os.Stdin)
 	for {
-		out.Encode(struct {
-			PID, Size int
-			Mask      uint64
-			Threads   []threadState
-		}{os.Getpid(), int(size), uint64(b.mask), []threadState{{id, area[:size], saved[:size]}}})
+		out.Encode(testtarget.State32{PID: os.Getpid(), TID: id, Mask: uint64(b.mask), Given: area[:size], Held: saved[:size]})
 		if !in.Scan() {
 			return
 		}
