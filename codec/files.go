@@ -99,7 +99,14 @@ var (
 
 // ReadImage reads an image file whole. The error is that of opening it, or a
 // [*FormatError] for one that is too large.
-func ReadImage(files Files, name string) ([]byte, error) {
+func ReadImage(files Files, name string) ([]byte, error) { return ReadSmall(files, name, MaxImage) }
+
+// ReadSmall is [ReadImage] for a file of at most so many bytes; of a larger one the error
+// wraps [ErrTooLarge].
+func ReadSmall(files Files, name string, limit int64) ([]byte, error) {
+	if d, ok := files.(Dir); ok {
+		return readFile(d.Label(name), limit)
+	}
 	r, size, err := files.Open(name)
 	if err != nil {
 		return nil, err
@@ -107,21 +114,23 @@ func ReadImage(files Files, name string) ([]byte, error) {
 	if c, ok := r.(io.Closer); ok {
 		defer c.Close()
 	}
-	return readWhole(files.Label(name), r, size)
+	return readWhole(files.Label(name), r, size, limit)
 }
 
 // ReadFile is [ReadImage] for a path.
-func ReadFile(path string) ([]byte, error) {
-	f, size, err := openRegular(path)
+func ReadFile(path string) ([]byte, error) { return readFile(path, MaxImage) }
+
+func readFile(path string, limit int64) ([]byte, error) {
+	f, size, err := openBare(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return readWhole(path, f, size)
+	defer f.close()
+	return readWhole(path, f, size, limit)
 }
 
-func readWhole(path string, r io.ReaderAt, size int64) ([]byte, error) {
-	if size > MaxImage {
+func readWhole(path string, r io.ReaderAt, size, limit int64) ([]byte, error) {
+	if size > limit {
 		return nil, &FormatError{path, MaxImage, "file", ErrTooLarge}
 	}
 	b := make([]byte, size)
@@ -130,6 +139,69 @@ func readWhole(path string, r io.ReaderAt, size int64) ([]byte, error) {
 		err = nil // it shrank meanwhile: what is there is what it holds
 	}
 	return b[:n], err
+}
+
+// bare is a file that is read by bare system calls: an [os.File] asks the poller to take
+// it, which takes no regular file, and costs as much again as opening it.
+type bare struct {
+	fd   int
+	path string
+}
+
+// openBare is openRegular for a file that is read at once.
+func openBare(path string) (*bare, int64, error) {
+	f := &bare{path: path}
+	err := f.call("open", func() (err error) {
+		f.fd, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+		return err
+	})
+	if errors.Is(err, syscall.ELOOP) {
+		err = &FormatError{path, 0, "file", ErrIrregular}
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	var st syscall.Stat_t
+	err = f.call("stat", func() error { return syscall.Fstat(f.fd, &st) })
+	if err == nil && st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		err = &FormatError{path, 0, "file", ErrIrregular}
+	}
+	if err != nil {
+		f.close()
+		return nil, 0, err
+	}
+	return f, st.Size, nil
+}
+
+// call makes a system call, again if a signal interrupts it.
+func (f *bare) call(op string, call func() error) error {
+	for {
+		switch err := call(); err {
+		case nil:
+			return nil
+		case syscall.EINTR:
+		default:
+			return &os.PathError{Op: op, Path: f.path, Err: err}
+		}
+	}
+}
+
+func (f *bare) close() { syscall.Close(f.fd) }
+
+// ReadAt is that of an [io.ReaderAt].
+func (f *bare) ReadAt(b []byte, off int64) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		err = f.call("read", func() (err error) {
+			m, err = syscall.Pread(f.fd, b[n:], off+int64(n))
+			return err
+		})
+		if m = max(m, 0); m == 0 && err == nil {
+			err = io.EOF
+		}
+		n += m
+	}
+	return n, err
 }
 
 // CoreTID reads the thread's number from the name of a core image.

@@ -32,7 +32,7 @@ var edges = []struct {
 	{"convert/level", "codec codec/checkpoint codec/facts codec/isa codec/memory codec/program codec/xstate convert convert/compat"},
 	{"convert", "codec codec/checkpoint codec/facts convert/compat sys"},
 	{"convert/compat", "codec/facts codec/xstate"},
-	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar protobuf"},
+	{"codec/checkpoint", "codec codec/elfcore codec/xstate codec/internal/rawtar internal/ahead protobuf"},
 	{"codec/program", "codec codec/cpuid codec/facts codec/isa codec/memory codec/xstate"},
 	{"codec/elfcore", "codec codec/xstate"},
 	{"internal/test/glibc", "codec internal/test/elf internal/test/img"}, // for tests only

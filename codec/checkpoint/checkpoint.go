@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/internal/ahead"
 )
 
 // Kind is the container that a checkpoint was read from.
@@ -188,34 +189,124 @@ func (c *Checkpoint) Threads() iter.Seq2[codec.Thread, error] {
 				return
 			}
 		}
-		cores := coreReader{files: c.Files}
-		for _, t := range c.tasks {
-			pid := t.PID
-			if c.orphans {
-				pid = 0
-			}
-			core, err := cores.read(t.PID)
-			if err == nil && core.Dead {
-				continue
-			}
-			ended := !t.Led() && errors.Is(err, fs.ErrNotExist)
-			if !ended && !yield(codec.NewThread(pid, t.PID, core), err) {
-				return
-			}
-			for i, tid := range t.Threads {
-				if tid == t.PID {
-					continue
+		w := walk{c: c, yield: yield, cores: coreReader{files: c.Files}}
+		if _, ok := c.Files.(codec.Dir); !ok || c.images() < 2*batch {
+			for place := range c.places() {
+				if !w.step(&place) {
+					return
 				}
-				core, err := cores.read(tid)
-				if i == 0 && (t.Rubbish || !ended) { // CRIU would take the registers of another
-					core, err = nil, &codec.FormatError{Path: c.Files.Label("pstree.img"), Offset: t.Offset, Field: "threads", Err: fmt.Errorf("the first of process %d is %d", t.PID, tid)}
-				}
-				if !yield(codec.NewThread(pid, tid, core), err) {
+			}
+			return
+		}
+		reader := func() func([]place) []place {
+			cores := coreReader{files: c.Files}
+			return cores.readAhead
+		}
+		for read := range ahead.Map(ahead.Workers(readers, 1), batches(c.places()), reader) {
+			for i := range read {
+				if !w.step(&read[i]) {
 					return
 				}
 			}
 		}
 	}
+}
+
+const (
+	readers = 8        // of images at once: more than there are CPUs, for they wait for disks
+	batch   = 32       // images that one of them reads at a time
+	small   = 64 << 10 // bytes of an image that is read before it is asked for
+)
+
+// images returns how many core images pstree.img names.
+func (c *Checkpoint) images() int {
+	n := len(c.tasks)
+	for i := range c.tasks {
+		n += len(c.tasks[i].Threads)
+	}
+	return n
+}
+
+// place is one in pstree.img, for a thread.
+type place struct {
+	task *codec.Task
+	i    int // of its Threads, -1 for the leader
+	read bool
+	core *codec.Core
+	err  error
+}
+
+func (p *place) tid() int {
+	if p.i < 0 {
+		return p.task.PID
+	}
+	return p.task.Threads[p.i]
+}
+
+// places yields all places, each task's leader first.
+func (c *Checkpoint) places() iter.Seq[place] {
+	return func(yield func(place) bool) {
+		for t := range c.tasks {
+			task := &c.tasks[t]
+			for i := -1; i < len(task.Threads); i++ {
+				if (i < 0 || task.Threads[i] != task.PID) && !yield(place{task: task, i: i}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// batches yields places in batches.
+func batches(places iter.Seq[place]) iter.Seq[[]place] {
+	return func(yield func([]place) bool) {
+		var some []place
+		for p := range places {
+			if some = append(some, p); len(some) < batch {
+				continue
+			}
+			if !yield(some) {
+				return
+			}
+			some = nil
+		}
+		if some != nil {
+			yield(some)
+		}
+	}
+}
+
+// walk yields the threads of tasks, place by place.
+type walk struct {
+	c     *Checkpoint
+	yield func(codec.Thread, error) bool
+	cores coreReader
+	dead  bool // the task has ended
+	ended bool // its leader has
+}
+
+// step yields the thread of a place, if there is one, and reports whether to go on.
+func (w *walk) step(p *place) bool {
+	if w.dead && p.i >= 0 {
+		return true
+	}
+	if !p.read {
+		p.core, p.err = w.cores.read(p.tid(), codec.MaxImage)
+	}
+	pid, core, err := p.task.PID, p.core, p.err
+	switch {
+	case p.i < 0:
+		w.dead = err == nil && core.Dead
+		if w.ended = !p.task.Led() && errors.Is(err, fs.ErrNotExist); w.dead || w.ended {
+			return true
+		}
+	case p.i == 0 && (p.task.Rubbish || !w.ended): // CRIU would take the registers of another
+		core, err = nil, &codec.FormatError{Path: w.c.Files.Label("pstree.img"), Offset: p.task.Offset, Field: "threads", Err: fmt.Errorf("the first of process %d is %d", pid, p.tid())}
+	}
+	if w.c.orphans {
+		pid = 0
+	}
+	return w.yield(codec.NewThread(pid, p.tid(), core), err)
 }
 
 // coreReader reads core images. Where many are missing it lists what there is, rather
@@ -228,13 +319,13 @@ type coreReader struct {
 
 const maxMissing = 1000
 
-func (r *coreReader) read(tid int) (*codec.Core, error) {
+func (r *coreReader) read(tid int, limit int64) (*codec.Core, error) {
 	name := codec.CoreName(tid)
-	missing := &codec.MissingError{Path: r.files.Label(name), Reason: "pstree.img names this thread"}
-	if r.there != nil && !r.there[name] {
-		return nil, missing
+	var b []byte
+	err := fs.ErrNotExist
+	if r.there == nil || r.there[name] {
+		b, err = codec.ReadSmall(r.files, name, limit)
 	}
-	b, err := codec.ReadImage(r.files, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if r.missing++; r.missing == maxMissing {
 			if names, err := r.files.Names(); err == nil {
@@ -244,12 +335,22 @@ func (r *coreReader) read(tid int) (*codec.Core, error) {
 				}
 			}
 		}
-		return nil, missing
+		return nil, &codec.MissingError{Path: r.files.Label(name), Reason: "pstree.img names this thread"}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return codec.ParseCore(missing.Path, b)
+	return codec.ParseCore(r.files.Label(name), b)
+}
+
+// readAhead reads the images of places, but for large ones.
+func (r *coreReader) readAhead(places []place) []place {
+	for i := range places {
+		p := &places[i]
+		p.core, p.err = r.read(p.tid(), small)
+		p.read = !errors.Is(p.err, codec.ErrTooLarge)
+	}
+	return places
 }
 
 // Found is a checkpoint, or why there is none where one should be, in a blob of an OCI
