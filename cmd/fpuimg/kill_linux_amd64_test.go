@@ -1,6 +1,7 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"cmp"
 	"context"
@@ -23,18 +24,19 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
+	testglibc "github.com/fpuimg/fpuimg/internal/test/glibc"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 	"github.com/fpuimg/fpuimg/internal/test/sysfault"
 )
 
-// A killCase is one conversion that is cut off everywhere. Its work directory holds
-// ckpt; the arguments name paths in it.
+// A killCase is one conversion, or levelling, that is cut off everywhere. Its work
+// directory holds ckpt; the arguments, the verb first, name paths in it.
 type killCase struct {
 	name    string
 	args    []string
 	inPlace bool
 	setup   func(t *testing.T, work string) // beyond the checkpoint itself
-	kills   bool                            // kills only, no failing calls
+	faults  []string                        // of all; nil is each
 	only    string                          // the one call that is cut off
 }
 
@@ -54,28 +56,57 @@ func manyThreads(t *testing.T, work string) {
 }
 
 var killCases = []killCase{
-	{name: "new directory", args: []string{"--to=fxsave", "--force", "ckpt"}},
-	{name: "single image", args: []string{"--to=fxsave", "--force", "ckpt/core-20000.img"}},
-	{name: "archive", args: []string{"--to=fxsave", "--force", "p-none.tar"}, setup: func(t *testing.T, work string) {
+	{name: "new directory", args: []string{"convert", "--to=fxsave", "--force", "ckpt"}},
+	{name: "single image", args: []string{"convert", "--to=fxsave", "--force", "ckpt/core-20000.img"}},
+	{name: "archive", args: []string{"convert", "--to=fxsave", "--force", "p-none.tar"}, setup: func(t *testing.T, work string) {
 		if err := os.WriteFile(filepath.Join(work, "p-none.tar"), testimg.Read(t, "p-none", "p-none.tar"), 0o640); err != nil {
 			t.Fatal(err)
 		}
 	}},
-	{name: "in place", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true},
-	{name: "single image in place", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt/core-20000.img"}, inPlace: true},
-	{name: "in place, with backups", kills: true, args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
+	{name: "in place", args: []string{"convert", "--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true},
+	{name: "single image in place", args: []string{"convert", "--to=fxsave", "--force", "--in-place", "ckpt/core-20000.img"}, inPlace: true},
+	{name: "in place, with backups", faults: []string{"SIGKILL"}, args: []string{"convert", "--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
 		mustRun(t, 0, work, "convert", "--host=x86-64-v3", "--force", "--in-place", "ckpt")
 	}},
-	{name: "completing", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
-		cutOff(t, work, []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, func(c sysfault.Call) bool {
+	{name: "completing", args: []string{"convert", "--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: func(t *testing.T, work string) {
+		cutOff(t, work, []string{"convert", "--to=fxsave", "--force", "--in-place", "ckpt"}, func(c sysfault.Call) bool {
 			return c.Name == "renameat" && strings.HasSuffix(c.Dest, "core-20000.img")
 		})
 	}},
-	{name: "over a stage", kills: true, args: []string{"--to=fxsave", "--force", "ckpt"}, setup: func(t *testing.T, work string) {
-		cutOff(t, work, []string{"--to=fxsave", "--force", "ckpt"}, func(c sysfault.Call) bool { return c.Name == "fsync" })
+	{name: "over a stage", faults: []string{"SIGKILL"}, args: []string{"convert", "--to=fxsave", "--force", "ckpt"}, setup: func(t *testing.T, work string) {
+		cutOff(t, work, []string{"convert", "--to=fxsave", "--force", "ckpt"}, func(c sysfault.Call) bool { return c.Name == "fsync" })
 	}},
-	{name: "many threads", args: []string{"--to=fxsave", "--force", "ckpt"}, setup: manyThreads, only: "syncfs"},
-	{name: "many threads in place", args: []string{"--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: manyThreads, only: "syncfs"},
+	{name: "many threads", args: []string{"convert", "--to=fxsave", "--force", "ckpt"}, setup: manyThreads, only: "syncfs"},
+	{name: "many threads in place", args: []string{"convert", "--to=fxsave", "--force", "--in-place", "ckpt"}, inPlace: true, setup: manyThreads, only: "syncfs"},
+	{name: "level", args: []string{"level", "--host=x86-64-v3", "--root=root", "ckpt"}, faults: killedOrFull, setup: levelWork},
+	{name: "level in place", args: []string{"level", "--host=x86-64-v3", "--root=root", "--in-place", "ckpt"}, inPlace: true, faults: killedOrFull, setup: levelWork},
+	{name: "level an archive", args: []string{"level", "--host=x86-64-v3", "--root=root", "ckpt.tar"}, faults: killedOrFull, setup: func(t *testing.T, work string) {
+		levelWork(t, work)
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		files := testglibc.New().Images(t)
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			content := files[name]
+			w.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(content))})
+			w.Write(content)
+		}
+		if err := errors.Join(w.Close(), os.WriteFile(filepath.Join(work, "ckpt.tar"), b.Bytes(), 0o640)); err != nil {
+			t.Fatal(err)
+		}
+	}},
+}
+
+var killedOrFull = []string{"SIGKILL", "full disk"}
+
+// levelWork puts a checkpoint of a glibc process in place of the other, and its files
+// below root.
+func levelWork(t *testing.T, work string) {
+	t.Helper()
+	ckpt := filepath.Join(work, "ckpt")
+	if err := os.RemoveAll(ckpt); err != nil {
+		t.Fatal(err)
+	}
+	testglibc.New().WriteTo(t, ckpt, filepath.Join(work, "root"))
 }
 
 // ramDir returns an empty directory, in memory where the system has that.
@@ -116,9 +147,9 @@ func newWork(t *testing.T, k *killCase) string {
 	return work
 }
 
-// converter returns a command that is fpuimg convert.
+// converter returns a command that is fpuimg.
 func converter(t *testing.T, work string, args []string) *exec.Cmd {
-	cmd := exec.Command(testcmd.Build(t, "../fpuimg", runtime.GOARCH), append([]string{"convert"}, args...)...)
+	cmd := exec.Command(testcmd.Build(t, "../fpuimg", runtime.GOARCH), args...)
 	cmd.Dir = work
 	return cmd
 }
@@ -128,7 +159,9 @@ func mustRun(t *testing.T, want int, work string, args ...string) (stderr string
 	t.Helper()
 	args = slices.Clone(args)
 	for i, a := range args {
-		if i > 0 && !strings.HasPrefix(a, "-") {
+		if dir, ok := strings.CutPrefix(a, "--root="); ok {
+			args[i] = "--root=" + filepath.Join(work, dir)
+		} else if i > 0 && !strings.HasPrefix(a, "-") {
 			args[i] = filepath.Join(work, a)
 		}
 	}
@@ -269,7 +302,7 @@ func TestAllOrNothing(t *testing.T) {
 				}
 			}
 			for _, f := range faults {
-				if k.kills && f.name != "SIGKILL" {
+				if k.faults != nil && !slices.Contains(k.faults, f.name) {
 					continue
 				}
 				for n := 1; n <= calls; n++ {
@@ -333,7 +366,7 @@ func checkFault(t *testing.T, k *killCase, fault, work string, res *sysfault.Res
 		}
 	case !isOld && !isNew:
 		t.Errorf("neither old nor new: %v", slices.Sorted(maps.Keys(left)))
-	case !killed && !maps.Equal(left, bare) && !k.kills && k.name != "completing":
+	case !killed && !maps.Equal(left, bare) && k.name != "completing":
 		t.Errorf("a run that could clean up left %v", slices.Sorted(maps.Keys(left)))
 	default:
 		mustRun(t, 0, work, "show", "ckpt")
@@ -345,7 +378,7 @@ func checkFault(t *testing.T, k *killCase, fault, work string, res *sysfault.Res
 	if isNew && !k.inPlace {
 		want = 3 // the output is there
 	}
-	mustRun(t, want, work, append([]string{"convert"}, k.args...)...)
+	mustRun(t, want, work, k.args...)
 	if again := tree(t, work); !maps.Equal(again, done) {
 		t.Errorf("after the next run: %v, want %v", slices.Sorted(maps.Keys(again)), slices.Sorted(maps.Keys(done)))
 		for name := range done {
@@ -464,8 +497,7 @@ func swap(t *testing.T, args []string, name string, n int, errno syscall.Errno) 
 	}
 	before := tree(t, victim)
 	path := filepath.Join(work, name)
-	cmd := converter(t, work, nil)
-	cmd.Args = append(cmd.Args[:1], args...)
+	cmd := converter(t, work, args)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	res, err := sysfault.Run(ctx, cmd, sysfault.Options{Under: filepath.Dir(work)}, func(c sysfault.Call) sysfault.Action {

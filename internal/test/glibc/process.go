@@ -243,6 +243,13 @@ func (p *Process) Images(tb testing.TB) map[string][]byte {
 func (p *Process) Write(tb testing.TB) (images, root string) {
 	tb.Helper()
 	images, root = filepath.Join(tb.TempDir(), "ckpt"), filepath.Join(tb.TempDir(), "root")
+	p.WriteTo(tb, images, root)
+	return images, root
+}
+
+// WriteTo is Write into directories that are named.
+func (p *Process) WriteTo(tb testing.TB, images, root string) {
+	tb.Helper()
 	write := func(path string, b []byte) {
 		err := os.MkdirAll(filepath.Dir(path), 0o755)
 		if err == nil {
@@ -258,5 +265,4 @@ func (p *Process) Write(tb testing.TB) (images, root string) {
 	for _, o := range p.Objects {
 		write(filepath.Join(root, o.Path), o.Bytes())
 	}
-	return images, root
 }
