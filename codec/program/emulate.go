@@ -13,13 +13,21 @@ import (
 // by words in memory and by CPUID, an address in RAX. It writes to no memory but its own,
 // and refuses every instruction that such functions do not have.
 type emulator struct {
-	// load reads memory of the process; the error says why n is less than all.
-	load func(b []byte, addr uint64) (n int, err error)
+	// load reads memory of the process; the error says why n is less than all. fetch is
+	// load for instructions, nil if they are one.
+	load, fetch func(b []byte, addr uint64) (n int, err error)
 	// cpuid answers CPUID; false if that is not known.
 	cpuid func(leaf, subleaf uint32) (cpuid.Regs, bool)
 
-	reg     [16]uint64
-	written map[uint64]byte // by the function, stack included
+	// decoded are instructions by their addresses, of a process that does not change.
+	decoded map[uint64]isa.Inst
+
+	reg   [16]uint64
+	stack [stackSize]struct { // below stackTop
+		b       byte
+		written bool
+	}
+	written map[uint64]byte // by the function, elsewhere
 
 	carry, zero, sign, overflow, parity bool
 }
@@ -41,6 +49,9 @@ const (
 	stackTop = 1 << 63
 	returnTo = 1<<63 | 1<<62
 
+	// stackSize is more than a resolver takes, in bytes.
+	stackSize = 1 << 10
+
 	// maxSteps is far above what a resolver takes: 30, and 100 where it asks CPUID.
 	maxSteps = 4096
 )
@@ -60,6 +71,13 @@ func (e *resolverError) Error() string {
 func (e *emulator) run(entry uint64) (uint64, error) {
 	e.reg = [16]uint64{rsp: stackTop}
 	e.written = map[uint64]byte{}
+	clear(e.stack[:])
+	if e.fetch == nil {
+		e.fetch = e.load
+	}
+	if e.decoded == nil {
+		e.decoded = map[uint64]isa.Inst{}
+	}
 	if err := e.push(returnTo); err != nil {
 		return 0, err
 	}
@@ -69,18 +87,21 @@ func (e *emulator) run(entry uint64) (uint64, error) {
 		if ip == returnTo {
 			return e.reg[rax], nil
 		}
-		n, err := e.load(b[:], ip)
-		if n == 0 {
-			return 0, err
-		}
-		code := b[:n]
-		i, ok := isa.Decode(code)
+		i, ok := e.decoded[ip]
 		if !ok {
-			return 0, &resolverError{ip, code, "an unknown instruction"}
+			n, err := e.fetch(b[:], ip)
+			if n == 0 {
+				return 0, err
+			}
+			if i, ok = isa.Decode(b[:n]); !ok {
+				return 0, &resolverError{ip, b[:n], "an unknown instruction"}
+			}
+			e.decoded[ip] = i
 		}
 		next, err := e.step(&i, ip)
 		if err == errUnsupported {
-			err = &resolverError{ip, code[:i.Len], "an instruction that no resolver is known to have"}
+			e.fetch(b[:], ip)
+			err = &resolverError{ip, b[:i.Len], "an instruction that no resolver is known to have"}
 		}
 		if err != nil {
 			return 0, err
@@ -306,9 +327,13 @@ func (e *emulator) get(o operand) (uint64, error) {
 		return e.reg[o.reg] >> o.shift & mask(o.size), nil
 	}
 	var b [8]byte
+	if len(e.written) == 0 && o.addr < stackTop-stackSize-8 {
+		_, err := e.load(b[:o.size], o.addr)
+		return le64(b[:]), err
+	}
 	for n := range o.size {
 		at := o.addr + uint64(n)
-		if v, ok := e.written[at]; ok {
+		if v, ok := e.wrote(at); ok {
 			b[n] = v
 		} else if _, err := e.load(b[n:n+1], at); err != nil {
 			return 0, err
@@ -317,13 +342,30 @@ func (e *emulator) get(o operand) (uint64, error) {
 	return le64(b[:]), nil
 }
 
+// wrote returns a byte that the function has written.
+func (e *emulator) wrote(at uint64) (v byte, ok bool) {
+	if from := at - (stackTop - stackSize); from < stackSize {
+		return e.stack[from].b, e.stack[from].written
+	}
+	v, ok = e.written[at]
+	return v, ok
+}
+
+func (e *emulator) write(at uint64, v byte) {
+	if from := at - (stackTop - stackSize); from < stackSize {
+		e.stack[from].b, e.stack[from].written = v, true
+	} else {
+		e.written[at] = v
+	}
+}
+
 func (e *emulator) set(o operand, v uint64) error {
 	v &= mask(o.size)
 	if o.memory {
 		var b [8]byte
 		binary.LittleEndian.PutUint64(b[:], v)
 		for n := range o.size {
-			e.written[o.addr+uint64(n)] = b[n]
+			e.write(o.addr+uint64(n), b[n])
 		}
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/facts"
+	"github.com/fpuimg/fpuimg/codec/isa"
 	"github.com/fpuimg/fpuimg/codec/memory"
 )
 
@@ -24,20 +25,32 @@ type Looker struct {
 	images  *memory.Images
 	roots   *Roots
 	objects map[string]*file
+	traces  map[ran]*trace
+	lent    bool // the objects are another's
 }
 
 // NewLooker is for the processes of the images in files. Without roots, nil, only what
 // the images alone tell is found out.
 func NewLooker(files codec.Files, roots *Roots) *Looker {
-	return &Looker{images: memory.NewImages(files), roots: roots, objects: map[string]*file{}}
+	return &Looker{images: memory.NewImages(files), roots: roots, objects: map[string]*file{}, traces: map[ran]*trace{}}
+}
+
+// Anew returns a Looker for other images of processes that map the same files, which knows
+// of these what l does. It can be asked as long as l is open.
+func (l *Looker) Anew(files codec.Files) *Looker {
+	return &Looker{images: memory.NewImages(files), roots: l.roots, objects: l.objects, traces: l.traces, lent: true}
 }
 
 // Close closes what was opened: neither the roots nor the checkpoint.
 func (l *Looker) Close() error {
 	err := l.images.Close()
+	if l.lent {
+		return err
+	}
 	for _, f := range l.objects {
 		if f.closer != nil {
 			err = errors.Join(err, f.closer.Close())
+			f.closer = nil
 		}
 	}
 	return err
@@ -91,7 +104,7 @@ func (l *Looker) open(pid int) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{mem: mem, Process: &facts.Process{PID: pid, Rooted: l.roots != nil}, spots: map[uint64]*spot{}}
+	p := &process{mem: mem, Process: &facts.Process{PID: pid, Rooted: l.roots != nil}, spots: map[uint64]*spot{}, decoded: map[uint64]isa.Inst{}}
 	p.mapModules(l)
 	p.findSource()
 	return p, nil
@@ -125,7 +138,8 @@ type process struct {
 	modules []*module // by address
 	ranges  []mapped  // that map them, by address
 	pages   *pages
-	spots   map[uint64]*spot // by address
+	spots   map[uint64]*spot    // by address
+	decoded map[uint64]isa.Inst // of resolvers
 	vdso    [2]uint64
 	record  *record // the cpu_features; nil if not found
 	records int     // places that look like it

@@ -184,20 +184,16 @@ type Word struct {
 	Old, New []byte // of one length
 }
 
-// load reads memory of the process in which these are its cpu_features, and notes what it
-// reads of them.
-func (f *Features) load(p *process, t *trace) func(b []byte, addr uint64) (int, error) {
+// load reads memory of the process in which these are its cpu_features.
+func (f *Features) load(p *process, b []byte, addr uint64) (int, error) {
 	own, start := f.bytes()
-	return func(b []byte, addr uint64) (int, error) {
-		n, err := p.read(b, addr)
-		for i := range b[:n] {
-			if at := addr + uint64(i) - start; at < uint64(len(own)) {
-				b[i] = own[at]
-				t.at, t.b = append(t.at, int(at)), append(t.b, own[at])
-			}
+	n, err := p.read(b, addr)
+	for i := range b[:n] {
+		if at := addr + uint64(i) - start; at < uint64(len(own)) {
+			b[i] = own[at]
 		}
-		return n, err
 	}
+	return n, err
 }
 
 // answer is CPUID as the features tell it.

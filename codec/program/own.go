@@ -1,8 +1,11 @@
 package program
 
 import (
+	"cmp"
 	"debug/elf"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/isa"
@@ -36,35 +39,71 @@ const (
 	dense  = 8
 )
 
-// sweep reads all code of a file, once.
+// sweepAtOnce is how much code is read at once, in bytes, if functions are no larger.
+const sweepAtOnce = 256 << 10
+
+// sweep reads all code of a file, once, and decodes it on all CPUs.
 func (f *file) sweep() {
 	if f.swept {
 		return
 	}
 	f.swept = true
-	var s sweeper
+	var (
+		all  sweeper
+		mu   sync.Mutex
+		wait sync.WaitGroup
+		free = make(chan struct{}, runtime.GOMAXPROCS(0))
+	)
 	functions := f.obj.functions().all()
+	described := len(functions) > 0
 	for _, sec := range f.obj.codeSections() {
-		code := f.obj.table(sec.Addr, sec.Size)
-		at := sec.Addr
-		i, _ := slices.BinarySearchFunc(functions, sec.Addr, func(fn function, addr uint64) int { return int(int64(fn.start - addr)) })
-		for end := sec.Addr + uint64(len(code)); at < end; i++ {
-			fn := function{end, end}
-			if i < len(functions) && functions[i].start < end {
-				fn = functions[i]
+		i, _ := slices.BinarySearchFunc(functions, sec.Addr, func(fn function, addr uint64) int { return cmp.Compare(fn.start, addr) })
+		for at, end := sec.Addr, sec.Addr+sec.Size; at < end; {
+			// A part ends where a function begins.
+			to, first, reached := end, i, at
+			for ; i < len(functions) && functions[i].start < end; i++ {
+				if fn := functions[i]; fn.start >= reached && fn.start-at >= sweepAtOnce {
+					to = fn.start
+					break
+				}
+				reached = max(reached, functions[i].end)
 			}
-			if fn.start > at {
-				s.code(code[at-sec.Addr:fn.start-sec.Addr], len(functions) == 0)
-				at = fn.start
-			}
-			if to := min(fn.end, end); to > at {
-				s.code(code[at-sec.Addr:to-sec.Addr], true)
-				at = to
-			}
+			code, from, in := f.obj.table(at, to-at), at, functions[first:i]
+			free <- struct{}{}
+			wait.Go(func() {
+				var s sweeper
+				s.part(code, from, in, described)
+				mu.Lock()
+				all.features, all.cpuid = all.features.Or(s.features), all.cpuid || s.cpuid
+				mu.Unlock()
+				<-free
+			})
+			at = to
 		}
 	}
-	if needs := flagNames(s.features); len(needs) > 0 {
-		f.fact.Own = &facts.Own{Needs: needs, AsksCPUID: s.cpuid}
+	wait.Wait()
+	if needs := flagNames(all.features); len(needs) > 0 {
+		f.fact.Own = &facts.Own{Needs: needs, AsksCPUID: all.cpuid}
+	}
+}
+
+// part decodes code that lies at an address, with the functions that begin in it.
+func (s *sweeper) part(code []byte, at uint64, functions []function, described bool) {
+	from := at
+	end := at + uint64(len(code))
+	for i := 0; at < end; i++ {
+		fn := function{end, end}
+		if i < len(functions) && functions[i].start < end {
+			fn = functions[i]
+		}
+		if fn.start > at {
+			s.code(code[at-from:fn.start-from], !described)
+			at = fn.start
+		}
+		if to := min(fn.end, end); to > at {
+			s.code(code[at-from:to-from], true)
+			at = to
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"bytes"
 	"cmp"
 	"debug/elf"
 	"errors"
@@ -27,21 +28,72 @@ type Process struct {
 	// Records is how many places of the loader's data look like cpu_features.
 	Records int
 
-	p      *process
-	traces map[uint64][]trace // by resolver
-	runs   int                // of resolvers
+	p         *process
+	traces    map[ran]*trace
+	resolvers map[uint64]*trace // of traces, by address
+	runs      int               // of resolvers
+	// reads, with their values, are of the last one.
+	reads  []read
+	values []byte
 }
 
 // maxRuns bounds the runs of resolvers: glibc's make some thousand different ones.
 const maxRuns = 1 << 17
 
+// maxReads bounds the bytes that a run which is kept reads: those of glibc read some ten.
+const maxReads = 1 << 8
+
 var errRuns = errors.New("more runs of resolvers than any program's choices take")
 
-// trace is a run of a resolver: what it read of cpu_features, and what it chose.
+// ran is what ran: a resolver at an address, in a process whose record lies at another.
+type ran struct {
+	file, loader     *file
+	resolver, record uint64
+}
+
+// trace is what runs of a resolver have in common so far: the byte that they read next,
+// of the record by its offset or of other memory by its address, and what they do by its
+// values; at the end, what they chose.
 type trace struct {
-	at     []int // offsets in the record
-	b      []byte
+	read
+	next   []branch
+	ends   bool
 	chosen uint64
+}
+
+type branch struct {
+	b byte
+	*trace
+}
+
+// read is a byte that a resolver reads.
+type read struct {
+	at  uint64
+	own bool // of the record
+}
+
+// find returns where runs go on that read b next; nil if none was seen.
+func (t *trace) find(b byte) *trace {
+	for _, n := range t.next {
+		if n.b == b {
+			return n.trace
+		}
+	}
+	return nil
+}
+
+// add adds a run. What it read can have been read before, in that order, by the others.
+func (t *trace) add(reads []read, b []byte, chosen uint64) {
+	for i, r := range reads {
+		t.read = r
+		n := t.find(b[i])
+		if n == nil {
+			n = &trace{}
+			t.next = append(t.next, branch{b[i], n})
+		}
+		t = n
+	}
+	t.ends, t.chosen = true, chosen
 }
 
 // Open finds out about one process what [Looker.Look] does, and keeps it at hand.
@@ -50,7 +102,31 @@ func (l *Looker) Open(pid int, threads []codec.Thread) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Process{Process: p.Process, Records: p.records, p: p, traces: map[uint64][]trace{}}, nil
+	traces := l.traces
+	if p.patched() {
+		traces = map[ran]*trace{}
+	}
+	return &Process{Process: p.Process, Records: p.records, p: p, traces: traces, resolvers: map[uint64]*trace{}}, nil
+}
+
+// patched reports whether code is other than in its file, as debuggers make it.
+func (p *process) patched() bool {
+	var is, was [codec.PageSize]byte
+	for _, m := range p.ranges {
+		if m.Prot&memory.Exec == 0 || m.module.obj == nil {
+			continue
+		}
+		for r := range p.mem.Ranges(m.Start, m.End) {
+			for at := r.Start; at < r.End && r.State != memory.FileBacked; at += codec.PageSize {
+				_, err := p.mem.ReadAt(is[:], at)
+				n, _ := m.module.obj.file.ReadAt(was[:], int64(m.Offset+at-m.Start))
+				if err != nil || n == 0 || !bytes.Equal(is[:n], was[:n]) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // Unmapped is [memory.Images.Unmapped] of the processes that were opened.
@@ -148,32 +224,68 @@ func (p *Process) Resolvers() []Resolver {
 	return list
 }
 
+// runsOf returns the runs of a resolver that are known.
+func (p *Process) runsOf(resolver, record uint64) *trace {
+	t := p.resolvers[resolver]
+	if t != nil {
+		return t
+	}
+	key := ran{resolver: resolver, record: record}
+	if m := p.p.moduleAt(resolver); m != nil {
+		key.file = m.file
+	}
+	if m := p.p.loader(); m != nil {
+		key.loader = m.file
+	}
+	if t = p.traces[key]; t == nil {
+		t = &trace{}
+		p.traces[key] = t
+	}
+	p.resolvers[resolver] = t
+	return t
+}
+
 // Choose runs a resolver in the process with the given cpu_features, and returns the
 // function that it chooses. The error tells of an instruction that no resolver is known
 // to have, or of memory that is not there.
 func (p *Process) Choose(resolver uint64, f *Features) (uint64, error) {
-	own, _ := f.bytes()
-runs:
-	for _, t := range p.traces[resolver] { // the same bytes lead to the same function
-		for i, at := range t.at {
-			if own[at] != t.b[i] {
-				continue runs
-			}
+	own, start := f.bytes()
+	known := p.runsOf(resolver, f.addr)
+	for t := known; t != nil; { // the same bytes lead to the same function
+		if t.ends {
+			return t.chosen, nil
 		}
-		return t.chosen, nil
+		var b [1]byte
+		if t.own {
+			b[0] = own[t.at]
+		} else if n, _ := p.p.read(b[:], t.at); n == 0 {
+			break
+		}
+		t = t.find(b[0])
 	}
 	if p.runs++; p.runs > maxRuns {
 		return 0, errRuns
 	}
-	var t trace
-	asked := false
-	chosen, err := p.p.resolve(resolver, f.load(p.p, &t), func(leaf, subleaf uint32) (cpuid.Regs, bool) {
+	reads, values, asked := p.reads[:0], p.values[:0], false
+	e := emulator{fetch: p.p.read, decoded: p.p.decoded, load: func(b []byte, addr uint64) (int, error) {
+		n, err := f.load(p.p, b, addr)
+		for i, v := range b[:n] {
+			at := addr + uint64(i)
+			if at-start < uint64(len(own)) {
+				reads = append(reads, read{at - start, true})
+			} else {
+				reads = append(reads, read{at, false})
+			}
+			values = append(values, v)
+		}
+		return n, err
+	}, cpuid: func(leaf, subleaf uint32) (cpuid.Regs, bool) {
 		asked = true
 		return f.answer(leaf, subleaf)
-	})
-	if err == nil && !asked {
-		t.chosen = chosen
-		p.traces[resolver] = append(p.traces[resolver], t)
+	}}
+	chosen, err := e.run(resolver)
+	if p.reads, p.values = reads, values; err == nil && !asked && len(reads) < maxReads {
+		known.add(reads, values, chosen)
 	}
 	return chosen, err
 }

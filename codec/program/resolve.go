@@ -15,7 +15,7 @@ import (
 // The error tells of an instruction that is not one of a resolver, of memory that is not
 // there, or of a leaf of CPUID that is not known.
 func (p *process) resolve(resolver uint64, load func([]byte, uint64) (int, error), answer func(leaf, subleaf uint32) (cpuid.Regs, bool)) (uint64, error) {
-	e := emulator{load: load, cpuid: answer}
+	e := emulator{load: load, fetch: p.read, decoded: p.decoded, cpuid: answer}
 	return e.run(resolver)
 }
 

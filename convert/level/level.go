@@ -54,6 +54,7 @@ type Plan struct {
 	Refusals []Refusal
 
 	options Options
+	looker  *program.Looker
 }
 
 // Task is a process, and what changes in its memory.
@@ -118,8 +119,17 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 	if o.Host.Flags == nil {
 		return nil, ErrHost
 	}
-	looker := program.NewLooker(c.Files, o.Roots)
-	defer looker.Close()
+	return newPlan(c, o, program.NewLooker(c.Files, o.Roots))
+}
+
+// newPlan closes the looker if the plan will not be carried out.
+func newPlan(c *checkpoint.Checkpoint, o Options, looker *program.Looker) (p *Plan, err error) {
+	p = &Plan{options: o, looker: looker}
+	defer func() {
+		if err != nil || !p.Changed() {
+			err = errors.Join(err, looker.Close())
+		}
+	}()
 	threads := map[int][]codec.Thread{}
 	var pids []int
 	for th, err := range c.Threads() {
@@ -131,7 +141,6 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 		}
 		threads[th.PID] = append(threads[th.PID], th)
 	}
-	p := &Plan{options: o}
 	var tasks []*task
 	var code []*facts.Process
 	for _, pid := range pids {
@@ -150,7 +159,6 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 	if c.CPUInfo != nil && isHome(p.options.Host, c.CPUInfo.CPU()) {
 		o.KeepCPUInfo = true
 	}
-	var err error
 	p.Plan, err = convert.NewPlan(c, convert.Options{Target: compat.Target{Host: p.options.Host}, Code: code,
 		Policy: compat.Policy{Level: true, KeepCPUInfo: o.KeepCPUInfo}})
 	if err != nil {
@@ -180,6 +188,9 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 	return p, p.edit(tasks)
 }
 
+// Close gives up what the plan holds open; it cannot be carried out then.
+func (p *Plan) Close() error { return p.looker.Close() }
+
 // VerifyError is a result that is not what it should be: nothing was written.
 type VerifyError struct {
 	Path   string
@@ -199,7 +210,7 @@ func (p *Plan) verify(files codec.Files) error {
 	}
 	o := p.options
 	o.Progress = nil
-	again, err := NewPlan(c, o)
+	again, err := newPlan(c, o, p.looker.Anew(files))
 	switch {
 	case err != nil:
 		return err
