@@ -52,6 +52,13 @@
 // lists those to take, -run 'TestRecordingsVM/haswell' takes one machine. Results are
 // gathered in out/vm-matrix-level.tsv.
 //
+// # What programs are started with
+//
+// TestTunablesVM starts programs with the environment that fpuimg profile
+// --format=tunables prints for two machines, and the same without. Dumped on the one, the
+// first live on the other, and the second die there. The table is
+// out/vm-matrix-tunables.tsv.
+//
 // # The CRIU of the guests
 //
 // The guests have the host's CRIU, and fpuimg predicts that release (check --criu).

@@ -163,8 +163,6 @@ func TestMemoryVM(t *testing.T) {
 // addSuites puts the suites into the guests, with programs in each.
 func (m *matrix) addSuites() {
 	m.t.Helper()
-	own := filepath.Join(m.dir, "programs")
-	m.roots = []string{own}
 	for _, suite := range glibcSuites {
 		here := slices.DeleteFunc(slices.Clone(suitePrograms), func(p suiteProgram) bool { return !slices.Contains(p.in(), suite) })
 		packages := []string{"libc6"}
@@ -173,25 +171,13 @@ func (m *matrix) addSuites() {
 				packages = append(packages, p.pkg)
 			}
 		}
-		// It has the same path in the guests as below this directory.
-		dir := guest.RequireSuite(m.t, suite, packages...)
-		root := "/" + filepath.Base(dir)
-		m.files[root] = dir
-		m.roots = append(m.roots, filepath.Dir(dir))
-		if err := os.MkdirAll(filepath.Join(own, root), 0o755); err != nil {
-			m.t.Fatal(err)
-		}
+		root := m.addSuite(suite, packages...)
 		for name, host := range sources {
 			m.files[filepath.Join(root, name)] = host
 		}
-		libc := guest.RequireSuite(m.t, suite, "libc6-dev")
 		for _, p := range here {
 			if p.link != nil {
-				path := filepath.Join(root, p.kind)
-				m.files[path] = filepath.Join(own, path)
-				if err := testprog.LinkLazyCall(m.t.Context(), m.files[path], libc, p.link...); err != nil {
-					m.t.Fatal(err)
-				}
+				m.addLazyCall(suite, filepath.Join(root, p.kind), p.link...)
 			}
 			for _, on := range m.machines {
 				if on.target || p.downOnly && on.name != "haswell" {
@@ -203,6 +189,34 @@ func (m *matrix) addSuites() {
 				})
 			}
 		}
+	}
+}
+
+// addSuite puts packages of a suite into the guests, and returns their root there.
+func (m *matrix) addSuite(suite string, packages ...string) (root string) {
+	m.t.Helper()
+	// It has the same path in the guests as below this directory.
+	dir := guest.RequireSuite(m.t, suite, packages...)
+	root = "/" + filepath.Base(dir)
+	m.files[root] = dir
+	m.roots = append(m.roots, filepath.Dir(dir))
+	return root
+}
+
+// addLazyCall puts lazycall into the guests at a path, linked with the libc of a suite.
+func (m *matrix) addLazyCall(suite, path string, link ...string) {
+	m.t.Helper()
+	own := filepath.Join(m.dir, "programs")
+	if !slices.Contains(m.roots, own) {
+		m.roots = append(m.roots, own)
+	}
+	m.files[path] = filepath.Join(own, path)
+	err := os.MkdirAll(filepath.Dir(m.files[path]), 0o755)
+	if err == nil {
+		err = testprog.LinkLazyCall(m.t.Context(), m.files[path], guest.RequireSuite(m.t, suite, "libc6-dev"), link...)
+	}
+	if err != nil {
+		m.t.Fatal(err)
 	}
 }
 
