@@ -92,6 +92,10 @@ has no offsets, as a cpuinfo.img, its XSAVE size tells them. An area in which th
 machine has no place for what is in use, or ends no component, is refused, unless only
 zeros follow, as in the buffer that KVM_GET_XSAVE fills.
 
+Of a checkpoint in an OCI image, those annotations follow that tell of it, as
+checkpointctl, Podman and CRI-O write them: org.criu.checkpoint.container.name and the
+like, and those of fpuimg need. At most 64 of up to 1 KiB are read.
+
 --elf-core writes a core that has the registers of all threads of one checkpoint and
 no memory, for gdb: gdb -c FILE. With --elf-core=- it goes to standard output, and
 nothing else does.
@@ -325,7 +329,8 @@ comments.
                of fpuimg profile --format=nfd
   nfd-rule     a NodeFeatureRule, which labels the nodes where it runs. It sees more
                than labels: BMI2, say
-  annotations  for the OCI image that holds the checkpoint
+  annotations  io.github.fpuimg.need.* for the OCI image that holds the checkpoint, beside
+               the org.criu.checkpoint.* of checkpointctl; fpuimg show prints both
 
     fpuimg need ckpt
     fpuimg need --root=/ --as=affinity ckpt

@@ -3,8 +3,10 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,10 +74,26 @@ func TestNamesDoNotReachTheTerminal(t *testing.T) {
 	top := filepath.Dir(filepath.Dir(dir))
 	archive := pack(filepath.Join(t.TempDir(), "x.tar"), filepath.Dir(dir))
 	named := pack(filepath.Join(t.TempDir(), name+".tar"), top)
+	layout := filepath.Join(t.TempDir(), "oci")
+	packed, err := os.ReadFile(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := fmt.Sprintf("%x", sha256.Sum256(packed))
+	index, err := json.Marshal(map[string]any{"manifests": []any{map[string]any{
+		"mediaType": "application/vnd.containerd.container.criu.checkpoint.criu.tar", "digest": "sha256:" + sum,
+		"annotations": map[string]string{"org.criu.checkpoint." + name: name},
+	}}})
+	if err = errors.Join(err, os.MkdirAll(filepath.Join(layout, "blobs", "sha256"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	write(filepath.Join(layout, "blobs", "sha256", sum), packed)
+	write(filepath.Join(layout, "index.json"), index)
 	cut := write(filepath.Join(dir, "..", name+".img"), image[:len(image)-9])
 
 	for _, args := range [][]string{
 		{"show", dir}, {"show", "--regs", dir}, {"show", "--json", dir}, {"show", archive}, {"show", "--json", archive},
+		{"show", layout}, {"show", "--json", layout},
 		{"show", named}, {"show", "--json", named}, {"show", cut}, {"show", "--json", cut}, {"show", dir + name},
 		{"show", "--elf-core=" + filepath.Join(dir, name), core}, {"show", "--host=" + host, "--xsave-area", core},
 		{"check", "--host=" + host, dir}, {"check", "--host=" + host, "--json", dir}, {"check", "--host=" + host, host},

@@ -288,6 +288,9 @@ func (o *showOptions) text(s *cli.IO, img *shown) error {
 	if img.threads > 0 {
 		o.table(s, img)
 	}
+	if img.ckpt != nil {
+		annotationTable(s, img.ckpt.Annotations)
+	}
 	if img.Judgement != nil {
 		view.Findings(s, nil, img.Threads, o.findings(img.Findings), showAdvice)
 	}
@@ -344,6 +347,26 @@ func (o *showOptions) title(s *cli.IO, img *shown) {
 		}
 	}
 	fmt.Fprintln(s.Out)
+}
+
+// annotationTable prints what the OCI image says of the checkpoint.
+func annotationTable(s *cli.IO, annotations []checkpoint.Annotation) {
+	var rows [][]string
+	width := 0
+	annotations = slices.DeleteFunc(slices.Clone(annotations), func(a checkpoint.Annotation) bool { return strings.TrimSpace(a.Value) == "" })
+	for _, a := range annotations {
+		width = max(width, view.Width(cli.Printable(a.Name)))
+	}
+	for _, a := range annotations {
+		name := cli.Printable(a.Name)
+		for _, line := range cli.Wrap(strings.Fields(cli.Printable(strings.Join(strings.Fields(a.Value), " "))), max(s.Width()-width-2, 20)) {
+			rows = append(rows, []string{name, line})
+			name = ""
+		}
+	}
+	if len(rows) > 0 {
+		view.Table(s, []string{"ANNOTATIONS", ""}, rows)
+	}
 }
 
 func cpuName(c *xstate.CPU) string {
@@ -416,15 +439,22 @@ type showImage struct {
 	Path string `json:"path"`
 	Kind string `json:"kind"`
 	// Container is there for what an engine packed or left a description of.
-	Container *containerDoc   `json:"container,omitempty"`
-	CPU       json.RawMessage `json:"cpu"`
-	Threads   []showThread    `json:"threads"`
+	Container *containerDoc `json:"container,omitempty"`
+	// Annotations are there for what lies in an OCI image that says something of it.
+	Annotations []annotationDoc `json:"annotations,omitempty"`
+	CPU         json.RawMessage `json:"cpu"`
+	Threads     []showThread    `json:"threads"`
 }
 
 // showImageEnd is the rest of a showImage: what is known when its threads were read.
 type showImageEnd struct {
 	Findings []view.FindingDoc `json:"findings"`
 	Error    *errorDoc         `json:"error"`
+}
+
+type annotationDoc struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 type containerDoc struct {
@@ -459,6 +489,9 @@ func (o *showOptions) document(doc *jsonStream, img *shown) error {
 	d := showImage{Path: img.path, Kind: string(img.kind), Threads: []showThread{}}
 	if img.ckpt != nil {
 		d.Container = (*containerDoc)(img.ckpt.Container)
+		for _, a := range img.ckpt.Annotations {
+			d.Annotations = append(d.Annotations, annotationDoc(a))
+		}
 	}
 	var err error
 	if d.CPU, err = profileJSON(img.cpu); err != nil {

@@ -37,6 +37,8 @@ type walker struct {
 	alike       map[uint64][]byte // what is held, by hash: threads may have the same registers
 	unfit       []error           // members with images whose names cannot be used
 	container   bool              // it is a container image
+	index       []byte            // index.json of an OCI image layout
+	manifests   map[string][]byte // its blobs that are JSON, by digest
 	nested      []Found           // what archives in it hold
 	nestedErr   error             // why the first that cannot be read cannot
 }
@@ -83,6 +85,7 @@ func readArchive(name string, r io.Reader, file *os.File, size int64, c rawtar.C
 // read reads the checkpoints of one archive.
 func (w *walker) read(r io.Reader, seeker io.ReadSeeker, size int64, other func(*bufio.Reader) ([]Found, error)) ([]Found, error) {
 	w.dirs, w.notes, w.links, w.alike = map[string]*Archive{}, map[string][]byte{}, map[string]int64{}, map[uint64][]byte{}
+	w.manifests = map[string][]byte{}
 	var err error
 	switch {
 	case w.compression == rawtar.None && seeker != nil:
@@ -119,6 +122,7 @@ func (w *walker) read(r io.Reader, seeker io.ReadSeeker, size int64, other func(
 			}
 		}
 	}
+	w.annotate()
 	all := append(w.checkpoints(), w.nested...)
 	switch {
 	case err != nil && len(all) == 0:
@@ -156,16 +160,24 @@ func (w *walker) label() string {
 // is told by content; a compressed one by its name too, for much is compressed.
 func (w *walker) archive(tr *rawtar.Reader, m *rawtar.Member) error {
 	name, err := memberName(m.Name)
-	if err != nil || w.depth == maxDepth || !m.Regular() || m.Size < rawtar.HeadSize {
+	d, blob := digestOf(name)
+	if err != nil || w.depth == maxDepth || !m.Regular() || m.Size < rawtar.HeadSize && !blob {
 		return nil
 	}
 	at := tr.Offset()
-	head := make([]byte, rawtar.HeadSize)
+	head := make([]byte, min(m.Size, rawtar.HeadSize))
 	if _, err := io.ReadFull(tr, head); err != nil {
 		return w.wrap(err)
 	}
+	if blob && bytes.HasPrefix(head, []byte("{")) && m.Size <= maxManifest {
+		b := append(head, make([]byte, m.Size-int64(len(head)))...)
+		if _, err := io.ReadFull(tr, b[len(head):]); err != nil {
+			return w.wrap(err)
+		}
+		w.manifests[d.Digest] = b
+		return w.hold(m, m.Size)
+	}
 	c, ok := rawtar.Detect(head)
-	d, blob := digestOf(name)
 	if !ok || c != rawtar.None && !blob && !packedName(path.Base(name)) {
 		return nil
 	}
@@ -261,6 +273,8 @@ func (w *walker) walk(tr *rawtar.Reader) error {
 			err = w.image(tr, m)
 		case base == "config.dump" || base == "spec.dump":
 			err = w.note(tr, m)
+		case base == "index.json" && path.Clean(m.Name) == base && m.Regular() && m.Size <= maxManifest:
+			w.index, err = w.data(tr, m)
 		case (base == "oci-layout" || base == "manifest.json") && path.Clean(m.Name) == base:
 			w.container = true
 		default:

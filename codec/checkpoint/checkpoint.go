@@ -35,6 +35,9 @@ type Checkpoint struct {
 	CPUInfo *codec.CPUInfo
 	// Container is what an engine recorded beside the images; nil if nothing.
 	Container *Container
+	// Annotations are those of the OCI image whose layer it is, by name; nil if none tells
+	// of a checkpoint.
+	Annotations []Annotation
 	// ReadOnly says why it cannot be converted where it lies, "" if it can.
 	ReadOnly string
 	// Problems are faults outside the core images: a missing pstree.img, a

@@ -19,6 +19,8 @@ import (
 type descriptor struct {
 	MediaType string `json:"mediaType"`
 	Digest    string `json:"digest"`
+
+	Annotations annotations `json:"annotations"`
 }
 
 // digestForm matches a digest; it is compiled when the first layout is

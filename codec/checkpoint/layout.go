@@ -32,6 +32,8 @@ const mediaCRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar
 type manifest struct {
 	Manifests []descriptor `json:"manifests"`
 	Layers    []descriptor `json:"layers"`
+
+	Annotations annotations `json:"annotations"`
 }
 
 // ociLayout is an OCI image layout while it is searched.
@@ -65,7 +67,7 @@ func openLayout(dir string, o Options) ([]Found, error) {
 		return nil, err
 	}
 	l := &ociLayout{dir: dir, flat: flat, seen: map[string]bool{}, budget: budget{spool: o.Spool}}
-	l.manifest(index, b, 0)
+	l.manifest(index, b, 0, nil)
 	if n := l.faults - codec.MaxFaults; n > 0 {
 		l.all = append(l.all, Found{Path: dir, Err: &codec.MoreError{N: n}})
 	}
@@ -112,8 +114,9 @@ func (l *ociLayout) blob(path string, d descriptor) (blob string, ok bool) {
 	return filepath.Join(l.dir, "blobs", m[1], m[2]), l.blobs <= maxBlobs
 }
 
-// manifest looks into the blobs that an index or a manifest lists.
-func (l *ociLayout) manifest(path string, b []byte, depth int) {
+// manifest looks into the blobs that an index or a manifest lists. notes are the
+// annotations of what led to it.
+func (l *ociLayout) manifest(path string, b []byte, depth int, notes []Annotation) {
 	if depth > maxNesting {
 		l.fault(path, &codec.FormatError{Path: path, Field: "manifests", Err: fmt.Errorf("indexes nest deeper than %d", maxNesting)})
 		return
@@ -123,21 +126,22 @@ func (l *ociLayout) manifest(path string, b []byte, depth int) {
 		l.fault(path, &codec.FormatError{Path: path, Field: "json", Err: err})
 		return
 	}
+	notes = annotated(notes, m.Annotations)
 	for _, d := range m.Manifests {
-		l.descriptor(path, d, depth)
+		l.descriptor(path, d, depth, annotated(notes, d.Annotations))
 	}
 	for _, d := range m.Layers {
 		// An encrypted layer cannot be looked into.
 		if strings.Contains(d.MediaType, "tar") && !strings.HasSuffix(d.MediaType, "+encrypted") {
-			l.archive(path, d)
+			l.archive(path, d, annotated(notes, d.Annotations))
 		}
 	}
 }
 
-func (l *ociLayout) descriptor(path string, d descriptor, depth int) {
+func (l *ociLayout) descriptor(path string, d descriptor, depth int, notes []Annotation) {
 	switch {
 	case d.MediaType == mediaCRIU:
-		l.archive(path, d)
+		l.archive(path, d, notes)
 		return
 	case strings.Contains(d.MediaType, "manifest") || strings.Contains(d.MediaType, "index"):
 	default:
@@ -155,7 +159,7 @@ func (l *ociLayout) descriptor(path string, d descriptor, depth int) {
 		l.fault(blob, err)
 		return
 	}
-	l.manifest(blob, b, depth+1)
+	l.manifest(blob, b, depth+1, notes)
 }
 
 func readManifest(blob string) ([]byte, error) {
@@ -166,7 +170,7 @@ func readManifest(blob string) ([]byte, error) {
 }
 
 // archive opens a blob that is, or as a layer may be, the archive of a checkpoint.
-func (l *ociLayout) archive(path string, d descriptor) {
+func (l *ociLayout) archive(path string, d descriptor, notes []Annotation) {
 	blob, ok := l.blob(path, d)
 	if !ok {
 		return
@@ -176,6 +180,11 @@ func (l *ociLayout) archive(path string, d descriptor) {
 	case errors.Is(err, errNoCheckpoint) && d.MediaType != mediaCRIU: // an ordinary layer
 	case err != nil:
 		l.fault(blob, err)
+	}
+	for _, f := range all {
+		if f.Err == nil {
+			f.Checkpoint.Annotations = notes
+		}
 	}
 	l.all = append(l.all, all...)
 }
