@@ -90,9 +90,7 @@ func Unmap(head *Head, blocks []Block) error {
 	return syscall.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(head)), (1+len(blocks))*BlockSize))
 }
 
-// The handler of the signals, and what it returns to.
-func handler()
-func restorer()
+// The addresses of the handler of the signals, and of what it returns to.
 func handlerPC() uintptr
 func restorerPC() uintptr
 

@@ -166,25 +166,25 @@ fail:
 	INT $3
 
 // The handler has no stack, and no registers but these.
-TEXT ·handler(SB), NOSPLIT|NOFRAME, $0-0
+TEXT handler<>(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ Control_Head(R12), AX
 	LOCK
 	INCQ Head_Counts(AX)(DI*8)
 	RET
 
-TEXT ·restorer(SB), NOSPLIT|NOFRAME, $0-0
+TEXT restorer<>(SB), NOSPLIT|NOFRAME, $0-0
 	MOVL $15, AX // rt_sigreturn
 	SYSCALL
 	INT $3
 
 // func handlerPC() uintptr
 TEXT ·handlerPC(SB), NOSPLIT, $0-8
-	LEAQ ·handler(SB), AX
+	LEAQ handler<>(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET
 
 // func restorerPC() uintptr
 TEXT ·restorerPC(SB), NOSPLIT, $0-8
-	LEAQ ·restorer(SB), AX
+	LEAQ restorer<>(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET
