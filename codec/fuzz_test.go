@@ -3,7 +3,6 @@ package codec_test
 import (
 	"bytes"
 	"reflect"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -26,22 +25,13 @@ func seeds(f *testing.F, globs ...string) {
 	}
 }
 
-// allocated returns how many bytes f allocates.
-func allocated(f func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
-}
-
 // bounded fails if decoding takes more memory than a small multiple of the input. A
 // packed array grows eightfold, and append takes up to four times what it needs.
 func bounded(t *testing.T, input int, decode func()) {
 	t.Helper()
-	if got, limit := allocated(decode), uint64(64<<10+32*input); got > limit {
+	if got, limit := testimg.Allocated(decode), uint64(64<<10+32*input); got > limit {
 		// What else runs in the process counts too: try again.
-		if got = allocated(decode); got > limit {
+		if got = testimg.Allocated(decode); got > limit {
 			t.Fatalf("%d bytes allocated for an input of %d, want %d at most", got, input, limit)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/fpuimg/fpuimg/codec"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // times yields a number again and again.
@@ -113,7 +114,7 @@ func TestTreeBound(t *testing.T) {
 			}
 		})...), 64 << 20},
 	} {
-		got := allocated(func() { codec.ParsePstree("x", tt.tree) })
+		got := testimg.Allocated(func() { codec.ParsePstree("x", tt.tree) })
 		if got > uint64(tt.limit) {
 			t.Errorf("%s: %d bytes allocated for %d, want %d at most", tt.name, got, len(tt.tree), tt.limit)
 		}

@@ -1,15 +1,13 @@
 package vmtest
 
 import (
-	"archive/tar"
-	"compress/gzip"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 	"github.com/fpuimg/fpuimg/vmtest/guest"
 )
 
@@ -23,15 +21,7 @@ func (m *matrix) archive(from *image) *image {
 	if err := os.CopyFS(filepath.Join(dir, "checkpoint"), os.DirFS(from.dir)); err != nil {
 		m.t.Fatal(err)
 	}
-	f, err := os.Create(to.dir)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	z := gzip.NewWriter(f)
-	w := tar.NewWriter(z)
-	if err := errors.Join(w.AddFS(os.DirFS(dir)), w.Close(), z.Close(), f.Close()); err != nil {
-		m.t.Fatal(err)
-	}
+	testimg.Pack(m.t, to.dir, dir)
 	m.images[to.name] = to
 	return to
 }

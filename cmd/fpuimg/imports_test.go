@@ -52,7 +52,7 @@ var edges = []struct {
 	{"internal/test/sysfault", "sys"},
 	{"internal/test/shell", "internal/test/cmd"},
 	{"internal/test/cmd", "internal/test/img go-internal"},
-	{"internal/test/img", "protobuf"},
+	{"internal/test/img", "compress protobuf"},
 	{"internal/test/summary", ""},
 	{"internal/test/target", ""},
 	{"vmtest", ""},

@@ -3,7 +3,6 @@ package main
 import (
 	"archive/tar"
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // leveling is what tests read of a [levelImage].
@@ -82,23 +82,13 @@ func TestLevel(t *testing.T) {
 		t.Error("in place it is another")
 	}
 	archive := filepath.Join(dir, "py.tar.zst")
-	f, err := os.Create(archive)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, err := zstd.NewWriter(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := tar.NewWriter(z)
-	if err := errors.Join(w.AddFS(os.DirFS(images)), w.Close(), z.Close(), f.Close()); err != nil {
-		t.Fatal(err)
-	}
+	testimg.Pack(t, archive, images)
 	made := levelled(t, 0, host, root, archive)
 	if !made.Verified || made.Output == nil {
 		t.Fatalf("%+v", made)
 	}
-	if f, err = os.Open(*made.Output); err != nil {
+	f, err := os.Open(*made.Output)
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
@@ -64,12 +63,8 @@ func TestNamesDoNotReachTheTerminal(t *testing.T) {
 	write(filepath.Join(dir, "..", "config.dump"), config)
 	pack := func(path, root string) string {
 		t.Helper()
-		var b bytes.Buffer
-		w := tar.NewWriter(&b)
-		if err := errors.Join(w.AddFS(os.DirFS(root)), w.Close()); err != nil {
-			t.Fatal(err)
-		}
-		return write(path, b.Bytes())
+		testimg.Pack(t, path, root)
+		return path
 	}
 	top := filepath.Dir(filepath.Dir(dir))
 	archive := pack(filepath.Join(t.TempDir(), "x.tar"), filepath.Dir(dir))

@@ -1,11 +1,7 @@
 package main
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"encoding/json"
-	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +9,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // TestConvertRoot: a thread that waits in the libc has done with its masks, one that
@@ -52,15 +49,7 @@ func TestShowSource(t *testing.T) {
 // same is made.
 func TestArchiveRoot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "py.tar.gz")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z := gzip.NewWriter(f)
-	w := tar.NewWriter(z)
-	if err := errors.Join(w.AddFS(os.DirFS(corpus.Images(t, "py-1"))), w.Close(), z.Close(), f.Close()); err != nil {
-		t.Fatal(err)
-	}
+	testimg.Pack(t, path, corpus.Images(t, "py-1"))
 	check := func(path string) string {
 		_, out, _ := fpuimg(t, "check", "--json", "--host=x86-64-v3", "--root="+corpus.Root(t, "py-1"), path)
 		return strings.NewReplacer(path, "PATH", `"kind": "archive"`, `"kind": "criu"`).Replace(out)

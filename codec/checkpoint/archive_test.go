@@ -618,7 +618,7 @@ func TestArchiveTreeOnce(t *testing.T) {
 		es = append(es, member{name: fmt.Sprintf("checkpoint/core-%d.img", 1000+i)}, member{name: "o"})
 	}
 	b := compressors(t)["gzip"](makeTar(t, es...))
-	got := allocated(func() {
+	got := testimg.Allocated(func() {
 		if _, err := found(checkpoint.ReadAll("x", bytes.NewReader(b), checkpoint.Options{})); err != nil {
 			t.Error(err)
 		}

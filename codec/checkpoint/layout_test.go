@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // layout is an OCI image layout for a test.
@@ -209,7 +210,7 @@ func TestLayoutBudget(t *testing.T) {
 	l.index(l.image(layers...))
 	var all []*checkpoint.Checkpoint
 	var err error
-	got := allocated(func() { all, err = found(checkpoint.OpenAll(l.dir, checkpoint.Options{})) })
+	got := testimg.Allocated(func() { all, err = found(checkpoint.OpenAll(l.dir, checkpoint.Options{})) })
 	if limit := uint64(600 << 20); got > limit {
 		t.Errorf("%d MiB allocated, want %d at most", got>>20, limit>>20)
 	}
