@@ -104,17 +104,7 @@ func TestHost(t *testing.T) {
 	if c.MXCSRMask == nil || *c.MXCSRMask&0xffbf != 0xffbf {
 		t.Errorf("MXCSR mask %v", c.MXCSRMask)
 	}
-	b, err := marshalProfile(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	back, err := ParseProfile(b)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, b)
-	}
-	if !reflect.DeepEqual(back, c) {
-		t.Errorf("read back:\n%+v\nwas\n%+v", back, c)
-	}
+	roundTrip(t, c)
 }
 
 // asked records what [CPU] asks for.

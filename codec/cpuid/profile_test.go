@@ -55,19 +55,23 @@ func sampleCPUs(t testing.TB) []*xstate.CPU {
 
 func TestProfileRoundTrip(t *testing.T) {
 	for _, c := range sampleCPUs(t) {
-		t.Run(c.Name, func(t *testing.T) {
-			b, err := marshalProfile(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			back, err := ParseProfile(b)
-			if err != nil {
-				t.Fatalf("%v\n%s", err, b)
-			}
-			if !reflect.DeepEqual(back, c) {
-				t.Errorf("got\n%+v\nwant\n%+v", back, c)
-			}
-		})
+		t.Run(c.Name, func(t *testing.T) { roundTrip(t, c) })
+	}
+}
+
+// roundTrip reads the profile of a CPU back.
+func roundTrip(t *testing.T, c *xstate.CPU) {
+	t.Helper()
+	b, err := marshalProfile(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := ParseProfile(b)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, b)
+	}
+	if !reflect.DeepEqual(back, c) {
+		t.Errorf("got\n%+v\nwant\n%+v", back, c)
 	}
 }
 
@@ -308,17 +312,7 @@ func FuzzParseProfile(f *testing.F) {
 			}
 			return
 		}
-		doc, err := marshalProfile(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		back, err := ParseProfile(doc)
-		if err != nil {
-			t.Fatalf("%v\n%s", err, doc)
-		}
-		if !reflect.DeepEqual(back, c) {
-			t.Errorf("got\n%+v\nwant\n%+v", back, c)
-		}
+		roundTrip(t, c)
 		Common(c, c)
 	})
 }
