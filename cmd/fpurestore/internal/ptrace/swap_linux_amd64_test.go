@@ -414,7 +414,7 @@ func TestKilledWhileStopping(t *testing.T) {
 			// All reaped, or the parent would never learn of the end.
 			eventually(t, "gone", func() bool {
 				_, err := ReadStatus(b.PID, b.PID)
-				return errors.Is(err, ErrNotFound) || len(tracees(t, tr.osTID)) == 0
+				return errors.Is(err, ErrNotFound) || len(b.tracees(t, tr.osTID)) == 0
 			})
 		}
 		b.end()

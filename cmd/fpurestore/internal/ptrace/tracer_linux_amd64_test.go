@@ -423,7 +423,7 @@ func TestChurnFaults(t *testing.T) {
 						t.Error(err)
 					}
 				})
-				if left := tracees(t, osTID); osTID == 0 || len(left) > 0 {
+				if left := g.tracees(t, osTID); osTID == 0 || len(left) > 0 {
 					t.Fatalf("call %d (%v): left attached: %v", at, err, left)
 				}
 			}
@@ -434,20 +434,27 @@ func TestChurnFaults(t *testing.T) {
 	}
 }
 
-// tracees lists the processes and threads that an OS thread traces.
-func tracees(t *testing.T, tracer int) (list []int) {
+// tracees lists the threads of the target and of its children that an OS thread traces.
+func (g *target) tracees(t *testing.T, tracer int) (list []int) {
 	t.Helper()
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := fmt.Appendf(nil, "\nTracerPid:\t%d\n", tracer)
+	// Not by ReadStatus, which reads twice as much.
+	says := func(path, key string, value int) bool {
+		b, err := readFile(unix.AT_FDCWD, path+"/status")
+		return err == nil && bytes.Contains(b, fmt.Appendf(nil, "\n%s:\t%d\n", key, value))
+	}
 	for _, p := range procs {
-		pid, _ := strconv.Atoi(p.Name())
+		pid, err := strconv.Atoi(p.Name())
+		path := "/proc/" + p.Name()
+		if err != nil || pid != g.PID && !says(path, "PPid", g.PID) {
+			continue
+		}
 		tids, _ := Tasks(pid)
 		for _, tid := range tids {
-			// Not by ReadStatus, which reads twice as much.
-			if b, err := readFile(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/task/%d/status", pid, tid)); err == nil && bytes.Contains(b, line) {
+			if says(fmt.Sprintf("%s/task/%d", path, tid), "TracerPid", tracer) {
 				list = append(list, tid)
 			}
 		}
