@@ -41,28 +41,17 @@ func ReadArea(name string, r io.Reader, machine *xstate.CPU) (codec.Thread, erro
 
 const fxsaveSize = 512
 
-// Words that the kernel puts into the area of a signal frame (struct _fpx_sw_bytes,
-// arch/x86/include/uapi/asm/sigcontext.h).
-const (
-	swMagic1     = 0x46505853 // at 464
-	swOffset     = 464
-	swXFeatures  = 472
-	swXStateSize = 480
-)
-
 // parseArea reads an area from a signal frame, from the kernel's ptrace or from the
 // XSAVE instruction, which leaves the words that tell them apart as they were. What
 // follows the area of a signal frame is cut off.
 func parseArea(b []byte, machine *xstate.CPU) (*xstate.State, error) {
 	xcr0s := []xstate.Features{xstate.AreaXCR0(b), 0}
-	if len(b) >= xstate.MinArea && le32(b[swOffset:]) == swMagic1 {
-		size := int64(le32(b[swXStateSize:]))
-		if size < xstate.MinArea || size > int64(len(b)) {
-			return nil, &xstate.AreaError{Offset: swXStateSize, Field: "xstate_size",
-				Reason: fmt.Sprintf("%d bytes, of which the signal frame has %d", size, len(b))}
+	if frame, ok := xstate.ParseFrame(b); ok {
+		if frame.Size < xstate.MinArea || frame.Size > len(b) {
+			return nil, &xstate.AreaError{Offset: xstate.FrameSize, Field: "xstate_size",
+				Reason: fmt.Sprintf("%d bytes, of which the signal frame has %d", frame.Size, len(b))}
 		}
-		b = b[:size]
-		xcr0s = []xstate.Features{xstate.Features(binary.LittleEndian.Uint64(b[swXFeatures:]))}
+		b, xcr0s = b[:frame.Size], []xstate.Features{frame.Features}
 	}
 	layout, err := areaLayout(b, machine, xcr0s...)
 	if err != nil {

@@ -115,7 +115,7 @@ func (e *writer) thread(t *codec.Thread, i int) error {
 		return nil
 	}
 	fx := s.FX
-	clear(fx[416:])
+	clear(fx[len(fx.Registers()):])
 	if e.is32 {
 		e.note("CORE", ntPRFPReg, toFSave(&fx))
 	} else {
@@ -140,8 +140,7 @@ func (e *writer) thread(t *codec.Thread, i int) error {
 	if err != nil {
 		return fmt.Errorf("thread %d: %w", t.TID, err)
 	}
-	// Where Linux keeps XCR0 in such a note (arch/x86/kernel/fpu/regset.c).
-	binary.LittleEndian.PutUint64(area[464:], uint64(e.xcr0))
+	xstate.SetAreaXCR0(area, e.xcr0)
 	e.note("LINUX", ntX86XState, area)
 	if ss := s.ShadowStack; ss.Enabled() {
 		e.note("LINUX", ntX86ShStk, binary.LittleEndian.AppendUint64(nil, ss.SSP))

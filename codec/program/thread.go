@@ -190,15 +190,7 @@ func (p *process) dead(entry uint64) (dead xstate.Features, live string) {
 	return dead, live
 }
 
-// The software bytes of an XSAVE area in a signal frame
-// (arch/x86/include/uapi/asm/sigcontext.h, struct _fpx_sw_bytes).
 const (
-	swMagic1   = 464
-	swFeatures = 472
-	swSize     = 480
-	magic1     = 0x46505853
-	magic2     = 0x46505845
-
 	// Of struct rt_sigframe: uc_stack, and of uc_mcontext rsp, rip and fpstate.
 	frameAlt     = 8 + 16
 	frameAltSize = 8 + 32
@@ -236,11 +228,11 @@ func (p *process) framesOn(sp uint64, known []facts.Frame) (list []facts.Frame, 
 	stack = stack[:n]
 	for at := -sp & 63; at+xstate.MinArea <= uint64(len(stack)) && len(list) < maxFrames; at += 64 {
 		b := stack[at:]
-		size := uint64(le32(b[swSize:]))
-		if le32(b[swMagic1:]) != magic1 || size < xstate.MinArea || size > maxFrame || size+4 > uint64(len(b)) || le32(b[size:]) != magic2 {
+		area, ok := xstate.ParseFrame(b)
+		if !ok || area.Size < xstate.MinArea || area.Size > maxFrame || area.Size+4 > len(b) || le32(b[area.Size:]) != xstate.FrameEnd {
 			continue
 		}
-		f := facts.Frame{Address: sp + at, Features: xstate.Features(le64(b[swFeatures:])), BV: xstate.AreaBV(b), Size: int(size)}
+		f := facts.Frame{Address: sp + at, Features: area.Features, BV: xstate.AreaBV(b), Size: area.Size}
 		if slices.ContainsFunc(known, func(k facts.Frame) bool { return k.Address == f.Address }) {
 			continue
 		}

@@ -8,7 +8,7 @@ import (
 // Offsets in an XSAVE area (SDM vol. 1, 13.4.1 and 13.4.2).
 const (
 	offSWReserved = 464 // ptrace and core notes: the kernel's user XCR0 mask
-	offXStateBV   = 512
+	AreaBVOffset  = 512 // of XSTATE_BV
 	offXCompBV    = 520
 	compacted     = Features(1) << 63
 )
@@ -34,6 +34,11 @@ func AreaXCR0(b []byte) Features {
 	return Features(binary.LittleEndian.Uint64(b[offSWReserved:]))
 }
 
+// SetAreaXCR0 is the inverse of [AreaXCR0].
+func SetAreaXCR0(b []byte, set Features) {
+	binary.LittleEndian.PutUint64(b[offSWReserved:], uint64(set))
+}
+
 // MinArea is the size of the smallest XSAVE area: legacy area and header.
 const MinArea = headerEnd
 
@@ -42,11 +47,11 @@ func AreaBV(b []byte) Features {
 	if len(b) < headerEnd {
 		return 0
 	}
-	return Features(binary.LittleEndian.Uint64(b[offXStateBV:]))
+	return Features(binary.LittleEndian.Uint64(b[AreaBVOffset:]))
 }
 
 // SetAreaBV sets XSTATE_BV of an XSAVE area, which is at least [MinArea] long.
-func SetAreaBV(b []byte, bv Features) { binary.LittleEndian.PutUint64(b[offXStateBV:], uint64(bv)) }
+func SetAreaBV(b []byte, bv Features) { binary.LittleEndian.PutUint64(b[AreaBVOffset:], uint64(bv)) }
 
 // AreaCompacted reports whether an XSAVE area is of compacted format, whose layout
 // follows from its own header.
@@ -77,7 +82,7 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 	if len(b) < headerEnd {
 		return nil, &AreaError{len(b), "header", fmt.Sprintf("want %d bytes, have %d", headerEnd, len(b))}
 	}
-	bv := Features(binary.LittleEndian.Uint64(b[offXStateBV:]))
+	bv := Features(binary.LittleEndian.Uint64(b[AreaBVOffset:]))
 	comp := Features(binary.LittleEndian.Uint64(b[offXCompBV:]))
 	for i := offXCompBV + 8; i < headerEnd; i++ {
 		if b[i] != 0 {
@@ -89,7 +94,7 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 	switch {
 	case comp&compacted != 0:
 		if extra := bv &^ (comp &^ compacted); extra != 0 {
-			return nil, &AreaError{offXStateBV, "xstate_bv", fmt.Sprintf("%v is not in xcomp_bv", extra)}
+			return nil, &AreaError{AreaBVOffset, "xstate_bv", fmt.Sprintf("%v is not in xcomp_bv", extra)}
 		}
 		l = l.Of(b)
 		mxcsrValid = SSE.Mask()
@@ -98,7 +103,7 @@ func ParseArea(b []byte, l Layout) (*State, error) {
 	}
 	for f := range (bv & Known &^ Legacy).All() {
 		if _, ok := l.Find(f); !ok {
-			return nil, &AreaError{offXStateBV, f.String(), "in use, and the layout has no place for it"}
+			return nil, &AreaError{AreaBVOffset, f.String(), "in use, and the layout has no place for it"}
 		}
 	}
 	s.BV = bv
@@ -179,7 +184,7 @@ func (s *State) MarshalArea(l Layout, size int) ([]byte, error) {
 		d := s.Data(f)
 		switch {
 		case !ok:
-			return nil, &AreaError{offXStateBV, f.String(), "the target has no place for it"}
+			return nil, &AreaError{AreaBVOffset, f.String(), "the target has no place for it"}
 		case !p.fits(size):
 			return nil, &AreaError{p.Offset, f.String(), fmt.Sprintf("not in the area of %d bytes", size)}
 		case len(d) != p.Size:

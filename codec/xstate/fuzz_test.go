@@ -20,7 +20,7 @@ func FuzzArea(f *testing.F) {
 		}
 	}
 	compact := make([]byte, 2496)
-	binary.LittleEndian.PutUint64(compact[offXStateBV:], 0xe2)
+	binary.LittleEndian.PutUint64(compact[AreaBVOffset:], 0xe2)
 	binary.LittleEndian.PutUint64(compact[offXCompBV:], 0xe7|1<<63)
 	f.Add(compact, uint64(0xe7), uint16(0))
 	f.Fuzz(func(t *testing.T, b []byte, mask uint64, odd uint16) {

@@ -207,7 +207,7 @@ func TestCompactLayout(t *testing.T) {
 func testArea(bv, xcomp Features) []byte {
 	b := bytes.Repeat([]byte{0xaa}, 2696)
 	clear(b[512:576])
-	binary.LittleEndian.PutUint64(b[offXStateBV:], uint64(bv))
+	binary.LittleEndian.PutUint64(b[AreaBVOffset:], uint64(bv))
 	binary.LittleEndian.PutUint64(b[offXCompBV:], uint64(xcomp))
 	return b
 }

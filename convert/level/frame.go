@@ -21,16 +21,6 @@ func (t *task) frames() {
 	}
 }
 
-// The kernel's bytes in the frame (arch/x86/include/uapi/asm/sigcontext.h, struct
-// _fpx_sw_bytes).
-const (
-	swExtended = 468
-	swFeatures = 472
-	swSize     = 480
-
-	magic2 = 0x46505845
-)
-
 // frame makes a signal frame one that the host's kernel takes: it reads the legacy area
 // alone of one that is larger than its own (arch/x86/kernel/fpu/signal.c).
 func (t *task) frame(tid int, f facts.Frame) {
@@ -74,11 +64,11 @@ func (t *task) frame(tid int, f facts.Frame) {
 	if !xsave {
 		return // such a kernel does not look at what lies behind the legacy area
 	}
-	put(512, area[512:520], le64(uint64(f.BV&keep)))
-	put(swFeatures, area[swFeatures:swFeatures+8], le64(uint64(keep)))
-	u32(swSize, uint32(end))
-	u32(swExtended, uint32(end+4))
-	u32(end, magic2)
+	put(xstate.AreaBVOffset, area[xstate.AreaBVOffset:][:8], le64(uint64(f.BV&keep)))
+	put(xstate.FrameFeatures, area[xstate.FrameFeatures:][:8], le64(uint64(keep)))
+	u32(xstate.FrameSize, uint32(end))
+	u32(xstate.FrameExtended, uint32(end+4))
+	u32(end, xstate.FrameEnd)
 	if f.Size > end+4 {
 		u32(f.Size, 0)
 	}
