@@ -7,19 +7,15 @@ import (
 	"github.com/fpuimg/fpuimg/codec/facts"
 )
 
-// resolve runs an IFUNC resolver of the process as the dynamic loader does
-// (glibc, sysdeps/x86/libc-ifunc.h and elf/dl-irel.h), and returns the function that it
-// chooses. load reads memory, [process.read] with whatever is to be other than it is;
-// answer is CPUID.
-//
-// The error tells of an instruction that is not one of a resolver, of memory that is not
-// there, or of a leaf of CPUID that is not known.
-func (p *process) resolve(resolver uint64, load func([]byte, uint64) (int, error), answer func(leaf, subleaf uint32) (cpuid.Regs, bool)) (uint64, error) {
-	e := emulator{load: load, fetch: p.read, decoded: p.decoded, cpuid: answer}
+// choice runs an IFUNC resolver of the process as the dynamic loader did (glibc,
+// sysdeps/x86/libc-ifunc.h and elf/dl-irel.h), by what that recorded of the CPU, and
+// returns the function that it chooses. One that asks CPUID itself gives an error.
+func (p *process) choice(resolver uint64) (uint64, error) {
+	e := emulator{load: p.read, fetch: p.read, decoded: p.decoded, cpuid: func(leaf, subleaf uint32) (cpuid.Regs, bool) { return cpuid.Regs{}, false }}
 	return e.run(resolver)
 }
 
-// resolver returns the address of the resolver that filled an IRELATIVE slot; 0 for
+// irelative returns the address of the resolver that filled an IRELATIVE slot; 0 for
 // others.
 func (s *slot) irelative() uint64 {
 	if s.kind != elf.R_X86_64_IRELATIVE {
@@ -45,7 +41,7 @@ func (p *process) confirm(slots []slot) {
 		}
 		want, known := chosen[resolver]
 		if !known && len(chosen) < maxResolvers {
-			want, _ = p.resolve(resolver, p.read, func(leaf, subleaf uint32) (cpuid.Regs, bool) { return cpuid.Regs{}, false })
+			want, _ = p.choice(resolver)
 			chosen[resolver] = want
 		}
 		if want != 0 && want != s.value {
