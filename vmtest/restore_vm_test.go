@@ -117,7 +117,7 @@ var restoreMachines = []struct {
 			"this CPU has no PKRU":             {"TestComponents/x87|SSE|PKRU", "TestRealImages/g-max-criu42-pkru4", "TestPKRU"},
 			"this CPU has no TILECFG|TILEDATA": {"TestTiles"},
 			"this CPU has no XSAVE":            {"TestScript/match", "TestScript/json", "TestScript/dryrun", "TestScript/hints"},
-			"the kernel has not enabled XSAVE": {"TestReadBack", "TestReadBackDiffers", "TestRefusedWrite", "TestKilledMidway",
+			"the kernel has not enabled XSAVE": {"TestReadBack", "TestReadBackDiffers", "TestRefusedWrite", "TestKilledMidway/first", "TestKilledMidway/last",
 				"TestSystemCalls/nanosleep", "TestSystemCalls/futex", "TestSystemCalls/read", "TestSystemCalls/epoll",
 				"TestCannotAttach", "TestPermission", "TestTraced", "TestUninterruptible", "TestDeadLeader", "TestSeveral"},
 			"gdb is not installed":  {"TestTraced"},
