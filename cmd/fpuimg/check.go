@@ -51,14 +51,7 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 		if hint := forgottenEquals(args); hint != "" && slices.Contains(o.hostArgs, liveHost) {
 			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
 		}
-		for _, dir := range o.hostDirs {
-			profiles, err := profilesIn(dir)
-			if err != nil {
-				return 0, err
-			}
-			o.hostArgs = append(o.hostArgs, profiles...)
-		}
-		if len(o.hostArgs) == 0 {
+		if len(o.hostArgs)+len(o.hostDirs) == 0 {
 			o.hostArgs = []string{liveHost}
 		}
 		o.criu = xstate.NewestCRIU
@@ -84,6 +77,13 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 				return 0, err
 			}
 			o.hosts = append(o.hosts, h)
+		}
+		for _, dir := range o.hostDirs {
+			hosts, err := hostsIn(dir)
+			if err != nil {
+				return 0, err
+			}
+			o.hosts = append(o.hosts, hosts...)
 		}
 		return o.run(s, inputs(args))
 	}
@@ -196,6 +196,9 @@ func (o *checkOptions) images(s *cli.IO, paths []string) iter.Seq[*checked] {
 			return func(path string) []*checked { return o.load(s, path, judges) }
 		}
 		n := ahead.Workers(min(len(paths), runtime.GOMAXPROCS(0)), 16)
+		if i := slices.Index(paths, "-"); i >= 0 && slices.Contains(paths[i+1:], "-") {
+			n = 1 // the first of them is to have what there is
+		}
 		for images := range ahead.Map(n, slices.Values(paths), worker) {
 			for _, img := range images {
 				if !yield(img) {

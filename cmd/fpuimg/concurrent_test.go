@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
@@ -33,6 +34,19 @@ func TestConcurrent(t *testing.T) {
 			if code != 3 || got != want { // one is missing
 				t.Errorf("check %s on %d CPUs: exit code %d,\n%s\nand on one\n%s", options, cpus, code, got, want)
 			}
+		}
+	}
+}
+
+// TestConcurrentInput names standard input twice: the first has all of it.
+func TestConcurrentInput(t *testing.T) {
+	core := testimg.Read(t, "h-avx512", "core-20000.img")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	for range 50 {
+		var out, errs bytes.Buffer
+		code := run([]string{"check", "--host=haswell", "-", "-"}, iotest.OneByteReader(bytes.NewReader(core)), &out, &errs)
+		if want := "fpuimg: error: -: an empty file\n"; code != 3 || errs.String() != want || !strings.HasPrefix(out.String(), "- on haswell: downgrade-lossy\n") {
+			t.Fatalf("exit code %d, %q,\n%s", code, errs.String(), out.String())
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
@@ -115,11 +117,7 @@ func loadUnchanged(s *cli.IO, flag, value string) (*host, error) {
 		if h.CPU, err = readProfile(s, value); err != nil {
 			return nil, cli.Hinted(err, profileHint(err))
 		}
-		if h.Name != h.ModelName { // a cpuinfo.img names the model only
-			h.recorded = h.Name
-		}
-		h.short = profileName(value)
-		h.Name = h.short
+		h.nameAfter(value)
 	default:
 		cpu, ok := cpuid.ByName(value)
 		if !ok {
@@ -135,19 +133,60 @@ func loadUnchanged(s *cli.IO, flag, value string) (*host, error) {
 	return h, nil
 }
 
-// profilesIn returns what a directory of profiles holds, such as a ConfigMap that is
-// mounted: all but hidden names.
-func profilesIn(dir string) (profiles []string, err error) {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
-			profiles = append(profiles, filepath.Join(dir, e.Name()))
-		}
+// nameAfter names a machine after the file that describes it.
+func (h *host) nameAfter(path string) {
+	if h.Name != h.ModelName { // a cpuinfo.img names the model only
+		h.recorded = h.Name
 	}
-	if err == nil && len(profiles) == 0 {
+	h.short = profileName(path)
+	h.Name = h.short
+}
+
+// hostsIn reads the profiles that a directory holds, such as a ConfigMap that is mounted:
+// all but hidden names. The user has named none of them: links are followed within the
+// directory alone, and no pipe is waited for.
+func hostsIn(dir string) (hosts []*host, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	entries, err := fs.ReadDir(root.FS(), ".")
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		if filepath.Dir(path) == "." { // a name alone may mean another thing
+			path = "." + string(os.PathSeparator) + path
+		}
+		h := &host{option: "--host=" + path}
+		if h.CPU, err = readIn(root, e.Name(), path); err != nil {
+			return nil, cli.Hinted(err, profileHint(err))
+		}
+		h.nameAfter(path)
+		hosts = append(hosts, h)
+	}
+	if err == nil && len(hosts) == 0 {
 		err = cli.Hinted(fmt.Errorf("%s: no profile in it", dir), "fpuimg profile -o "+view.Path(filepath.Join(dir, "NAME.json"))+" makes one of the machine that it runs on")
 	}
-	return profiles, err
+	return hosts, err
+}
+
+// readIn reads a machine from a regular file in a directory.
+func readIn(root *os.Root, name, path string) (*xstate.CPU, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		e.Path = path
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, error(&codec.FormatError{Path: path, Field: "file", Err: codec.ErrIrregular}))
+	}
+	return readMachine(path, f)
 }
 
 // storedBy resolves the --host of show and diff: the machine that stored what does not
@@ -234,6 +273,11 @@ func readProfile(s *cli.IO, path string) (*xstate.CPU, error) {
 		defer f.Close()
 		r = f
 	}
+	return readMachine(path, r)
+}
+
+// readMachine is readProfile for a file that is open.
+func readMachine(path string, r io.Reader) (*xstate.CPU, error) {
 	buf := bufio.NewReaderSize(r, 4096)
 	cpu, err := readDescription(path, buf)
 	if !errors.Is(err, codec.ErrMagic) {
