@@ -26,8 +26,9 @@ import (
 // codeOptions say where the code of a checkpoint's processes is looked for.
 type codeOptions struct {
 	dirs  []string
-	keep  size           // of the memory in a compressed archive
-	roots *program.Roots // nil: only in the images
+	keep  size                     // of the memory in a compressed archive
+	roots *program.Roots           // nil: only in the images
+	spool func() *checkpoint.Spool // makes what keeps the memory in an archive, nil if none is wanted
 }
 
 // errNoMemoryRoot is a command line that contradicts itself.
@@ -37,14 +38,6 @@ func (o *codeOptions) flags(fs *pflag.FlagSet, usage string) {
 	fs.StringArrayVar(&o.dirs, "root", nil, usage)
 	o.keep = 16 << 30
 	fs.Var(&o.keep, "spool", "with --root, keep at most `SIZE` of the memory in a compressed archive in a temporary file, such as 500M")
-}
-
-// spool returns what keeps the memory in an archive; nil if none is wanted.
-func (o *codeOptions) spool() *checkpoint.Spool {
-	if o.roots == nil || o.keep == 0 {
-		return nil
-	}
-	return checkpoint.NewSpool(int64(o.keep))
 }
 
 // size is a number of bytes as an option has it, with a unit of 1024 or its powers.
@@ -79,8 +72,12 @@ func (n *size) Type() string { return "size" }
 
 // open opens the roots.
 func (o *codeOptions) open() error {
+	o.spool = func() *checkpoint.Spool { return nil }
 	if len(o.dirs) == 0 {
 		return nil
+	}
+	if o.keep != 0 {
+		o.spool = checkpoint.Spools(int64(o.keep))
 	}
 	roots, err := program.OpenRoots(o.dirs...)
 	if err != nil {

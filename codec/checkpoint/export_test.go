@@ -17,7 +17,9 @@ func BrokenSpool(t *testing.T) *Spool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Spool{max: 1 << 20, file: f}
+	s := NewSpool(1 << 20)
+	s.file = f
+	return s
 }
 
 // Name is the one that the file had.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 )
 
 // Spool keeps the images of memory that can be read but once as they come by: those of
@@ -18,10 +19,19 @@ type Spool struct {
 	named bool // it has a name still
 	size  int64
 	err   error // why nothing more is kept
+	turn  *sync.Mutex
+	has   bool // the turn
 }
 
 // NewSpool keeps max bytes at most.
-func NewSpool(max int64) *Spool { return &Spool{max: max} }
+func NewSpool(max int64) *Spool { return Spools(max)() }
+
+// Spools returns what makes spools that keep max bytes together: one that is to keep
+// anything waits until the one that does is closed. They may be of several goroutines.
+func Spools(max int64) func() *Spool {
+	turn := new(sync.Mutex)
+	return func() *Spool { return &Spool{max: max, turn: turn} }
+}
 
 // SpoolError is an image of memory that was not kept. It is no error of the image, so
 // that Err is not unwrapped: a missing directory for temporary files is no missing image.
@@ -43,6 +53,10 @@ func (e *SpoolError) Error() string {
 func (s *Spool) keep(label string, r io.Reader, size int64) (at int64, kept, err error) {
 	if size > s.max-s.size {
 		return 0, &SpoolError{label, s.max, nil}, nil
+	}
+	if !s.has {
+		s.turn.Lock()
+		s.has = true
 	}
 	if s.file == nil && s.err == nil {
 		if s.file, s.err = os.CreateTemp("", "fpuimg-"); s.err == nil {
@@ -79,7 +93,14 @@ func (w *sink) Write(b []byte) (n int, err error) {
 
 // Close gives up what is kept. A nil Spool has nothing.
 func (s *Spool) Close() error {
-	if s == nil || s.file == nil {
+	if s == nil {
+		return nil
+	}
+	if s.has {
+		defer s.turn.Unlock()
+		s.has = false
+	}
+	if s.file == nil {
 		return nil
 	}
 	err := s.file.Close()

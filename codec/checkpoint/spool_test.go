@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -157,6 +158,36 @@ func TestSpoolFull(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSpools: of spools that are to keep no more together than one may, a second waits for
+// the first.
+func TestSpools(t *testing.T) {
+	b := zip(t, imagesTar(t, "", member{name: "pages-1.img", data: make([]byte, 5000)}))
+	spools := checkpoint.Spools(1 << 20)
+	read := func(spool *checkpoint.Spool) {
+		if _, err := checkpoint.ReadAll("x.tar.gz", bytes.NewReader(b), checkpoint.Options{Spool: spool}); err != nil {
+			t.Error(err)
+		}
+	}
+	first, unused, second, done := spools(), spools(), spools(), make(chan struct{})
+	read(first)
+	go func() {
+		defer close(done)
+		read(second)
+	}()
+	select {
+	case <-done:
+		t.Error("two keep memory at once")
+	case <-time.After(50 * time.Millisecond):
+	}
+	for _, spool := range []*checkpoint.Spool{unused, first} {
+		if err := spool.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	<-done
+	second.Close()
 }
 
 // TestSpoolCut reads an archive that ends in a page: that is said, and no page is there
