@@ -164,65 +164,88 @@ func (t *Tracer) Stop(ctx context.Context, known ...Thread) (err error) {
 	// pass meets only threads that stand still, which cannot create others.
 	zombies := make(map[int]bool)
 	for listed := len(known) == 0; ; listed = true {
-		changed := false
-		var fresh []*thread
-		member := make(map[int]bool, len(t.threads))
-		for _, pid := range t.pids {
-			tids, err := seen[pid], error(nil)
-			if listed {
-				tids, err = t.b.Tasks(pid)
-			}
-			if errors.Is(err, ErrNotFound) {
-				return &ThreadError{PID: pid, TID: pid, Op: "list threads", Err: ErrExited}
-			}
-			if err != nil {
-				return fmt.Errorf("process %d: list threads: %w", pid, err)
-			}
-			for _, tid := range tids {
-				member[tid] = true
-				if t.threads[tid] != nil {
-					continue
-				}
-				if err := expired(ctx, t.now()); err != nil {
-					return t.gaveUp(err)
-				}
-				th, zombie, err := t.attach(pid, tid)
-				switch {
-				case err != nil:
-					return err
-				case zombie:
-					// It may have created a thread before it ended.
-					changed = changed || !zombies[tid]
-					zombies[tid] = true
-				default:
-					changed = true
-					if th != nil {
-						fresh = append(fresh, th)
-					}
-				}
-			}
+		list := t.b.Tasks
+		if !listed {
+			list = func(pid int) ([]int, error) { return seen[pid], nil }
 		}
-		if listed && !changed {
-			if err := t.settle(ctx, member); err != nil {
+		p, err := t.pass(ctx, list, zombies)
+		if err != nil {
+			return err
+		}
+		if listed && !p.changed {
+			if err := t.settle(ctx, p.member); err != nil {
 				return err
 			}
 			return t.complete()
 		}
-		for _, th := range fresh {
-			// ESRCH: it has ended since; the wait will tell.
-			if err := t.b.Interrupt(th.tid); err != nil && err != unix.ESRCH {
-				return &ThreadError{PID: th.pid, TID: th.tid, Op: "interrupt", Err: err}
-			}
+		if err := t.halt(ctx, p.fresh, zombies); err != nil {
+			return err
 		}
-		for _, th := range fresh {
-			if err := t.await(ctx, th); err != nil {
-				return err
+	}
+}
+
+// pass is what was met when the threads were listed once.
+type pass struct {
+	member  map[int]bool // all that were listed
+	fresh   []*thread    // attached now
+	changed bool         // another pass may meet more
+}
+
+// pass attaches to all that can be seen.
+func (t *Tracer) pass(ctx context.Context, list func(pid int) ([]int, error), zombies map[int]bool) (p pass, err error) {
+	p.member = make(map[int]bool, len(t.threads))
+	for _, pid := range t.pids {
+		tids, err := list(pid)
+		if errors.Is(err, ErrNotFound) {
+			return p, &ThreadError{PID: pid, TID: pid, Op: "list threads", Err: ErrExited}
+		}
+		if err != nil {
+			return p, fmt.Errorf("process %d: list threads: %w", pid, err)
+		}
+		for _, tid := range tids {
+			p.member[tid] = true
+			if t.threads[tid] != nil {
+				continue
 			}
-			if !th.stopped {
-				zombies[th.tid] = true
+			if err := expired(ctx, t.now()); err != nil {
+				return p, t.gaveUp(err)
+			}
+			th, zombie, err := t.attach(pid, tid)
+			switch {
+			case err != nil:
+				return p, err
+			case zombie:
+				// It may have created a thread before it ended.
+				p.changed = p.changed || !zombies[tid]
+				zombies[tid] = true
+			default:
+				p.changed = true
+				if th != nil {
+					p.fresh = append(p.fresh, th)
+				}
 			}
 		}
 	}
+	return p, nil
+}
+
+// halt has threads stop, and waits until they did.
+func (t *Tracer) halt(ctx context.Context, threads []*thread, zombies map[int]bool) error {
+	for _, th := range threads {
+		// ESRCH: it has ended since; the wait will tell.
+		if err := t.b.Interrupt(th.tid); err != nil && err != unix.ESRCH {
+			return &ThreadError{PID: th.pid, TID: th.tid, Op: "interrupt", Err: err}
+		}
+	}
+	for _, th := range threads {
+		if err := t.await(ctx, th); err != nil {
+			return err
+		}
+		if !th.stopped {
+			zombies[th.tid] = true
+		}
+	}
+	return nil
 }
 
 // attach seizes one listed thread. No thread and no error means that it ended,
