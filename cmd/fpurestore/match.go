@@ -78,7 +78,7 @@ func matchBy(images []imageThread, live []liveThread, mapping map[int]int, tree 
 	if !tree {
 		images = tasksOf(images, live, mapping, by)
 	}
-	var m matching
+	m := matching{pairs: make([]match, 0, min(len(images), len(live)))}
 	done, taken := make([]bool, len(images)), make(map[int]bool, len(live))
 	pair := func(i int, l liveThread, ok bool) {
 		if ok && !done[i] && !taken[l.tid] {
@@ -101,8 +101,9 @@ func matchBy(images []imageThread, live []liveThread, mapping map[int]int, tree 
 		twice := map[int]bool{} // of two namespaces: either may be meant
 		for _, l := range live {
 			_, tid := number(l)
-			_, again := byTID[tid]
-			twice[tid] = twice[tid] || again
+			if _, again := byTID[tid]; again {
+				twice[tid] = true
+			}
 			byTID[tid] = l
 		}
 		for i, img := range images {
