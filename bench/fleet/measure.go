@@ -79,8 +79,12 @@ func (c command) run() (usage, error) {
 	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() > 1 || cmd.ProcessState.ExitCode() < 0 {
 		return usage{}, fmt.Errorf("%s: %w: %s", filepath.Base(c.args[0]), err, errs.String())
 	}
+	return used(cmd, wall, read), nil
+}
+
+func used(cmd *exec.Cmd, wall time.Duration, read int64) usage {
 	p := cmd.ProcessState
-	return usage{wall, p.UserTime() + p.SystemTime(), p.SysUsage().(*syscall.Rusage).Maxrss << 10, read}, nil
+	return usage{wall, p.UserTime() + p.SystemTime(), p.SysUsage().(*syscall.Rusage).Maxrss << 10, read}
 }
 
 // bytesRead waits for the end of a child and returns what it read: its last
@@ -131,8 +135,15 @@ func (b *bench) compare(r row, rounds int) error {
 			}
 		}
 	}
-	figures := make([]figures, len(commands))
-	for j := range commands {
+	b.print(r, medians(all))
+	return nil
+}
+
+// medians are the figures of each command, by its runs in turns.
+func medians(all [][]usage) []figures {
+	figures := make([]figures, len(all))
+	for j := range all {
+		figures[j].read = -1
 		var walls, cpus []time.Duration
 		var times, loads []float64
 		for i, u := range all[j] {
@@ -144,8 +155,7 @@ func (b *bench) compare(r row, rounds int) error {
 		figures[j].wall, figures[j].cpu = median(walls), median(cpus)
 		figures[j].wallRatio, figures[j].cpuRatio = median(times), median(loads)
 	}
-	b.print(r, figures)
-	return nil
+	return figures
 }
 
 // startup does the same for commands that end at once, by a program that adds less to

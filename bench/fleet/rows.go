@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -122,10 +123,36 @@ func (b *bench) convert() error {
 	clear := func() error {
 		return errors.Join(os.RemoveAll(out), syncAll(b.tmp))
 	}
-	return b.compare(row{
+	if err := b.compare(row{
 		name: "convert", limit: "40 MiB",
 		ours: b.cmd("fpuimg", "convert", "--to=fxsave", "--force", "-o", out, b.one[0]).after(clear),
 		peer: b.cmd("copyall", b.one[0], out).after(clear),
+	}, b.rounds); err != nil {
+		return err
+	}
+	// Beside what others have written and the disk does not have yet, against the same
+	// without.
+	small := b.cmd("fpuimg", "convert", "--to=fxsave", "--force", "-o", out, filepath.Join(images, "h-avx512"))
+	others := filepath.Join(b.tmp, "others")
+	defer os.Remove(others)
+	return b.compare(row{
+		name: "convert, 1 GiB of others dirty", limit: "10", ours: small.after(func() error {
+			if err := clear(); err != nil {
+				return err
+			}
+			f, err := os.Create(others)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			for range 1 << 10 {
+				if _, err := f.Write(bytes.Repeat([]byte("others! "), 1<<17)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+		peer: small.after(func() error { return errors.Join(os.RemoveAll(others), clear()) }),
 	}, b.rounds)
 }
 

@@ -3,7 +3,6 @@ package ptrace
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"slices"
 	"testing"
@@ -11,58 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// BenchmarkRestore compares a whole restore with a loop of the bare system
-// calls it cannot do without, in turns and on the same process: the time from
-// the first interrupt to the last detach (window) and all of it (total). It
-// reports medians, and by how much the restore is slower. cpu-ratio compares
-// the processor time of the tracing thread, which other load disturbs less.
-//
-//	go test -run '^$' -bench Restore -benchtime 50x
-func BenchmarkRestore(b *testing.B) {
-	for _, mode := range []string{"futex", "spin"} {
-		for _, n := range []int{1, 100, 1000} {
-			b.Run(fmt.Sprintf("%s/threads=%d", mode, n), func(b *testing.B) {
-				g := start(b, config{threads: n, mode: mode, full: true})
-				tids := g.tids()
-				var window, total, bareWindow, bareTotal []time.Duration
-				var cpu, bareCPU time.Duration
-				// The memory that both need is not the point, nor is its collector.
-				runtime.LockOSThread()
-				defer runtime.UnlockOSThread()
-				for i := 0; b.Loop(); i++ {
-					runtime.GC()
-					for j := range 2 { // each is first in every other round
-						begin := cpuTime()
-						if (i+j)%2 == 0 {
-							w, t, err := timeRestore(tids, g.PID, flip)
-							if err != nil {
-								b.Fatal(err)
-							}
-							window, total = append(window, w), append(total, t)
-							cpu += cpuTime() - begin
-						} else {
-							w, t, err := timeBare(tids, g.PID)
-							if err != nil {
-								b.Fatal(err)
-							}
-							bareWindow, bareTotal = append(bareWindow, w), append(bareTotal, t)
-							bareCPU += cpuTime() - begin
-						}
-					}
-				}
-				b.ReportMetric(0, "ns/op")
-				b.ReportMetric(median(window), "window-us")
-				b.ReportMetric(median(bareWindow), "bare-window-us")
-				b.ReportMetric(median(window)/median(bareWindow), "window-ratio")
-				b.ReportMetric(median(total), "total-us")
-				b.ReportMetric(median(bareTotal), "bare-total-us")
-				b.ReportMetric(median(total)/median(bareTotal), "total-ratio")
-				b.ReportMetric(float64(cpu)/float64(bareCPU), "cpu-ratio")
-			})
-		}
-	}
-}
 
 // BenchmarkSecondWrite says what it costs that a component goes to INIT below one that
 // stays in use, which takes two writes for each thread (see writesFor): a restore of
@@ -211,56 +158,4 @@ func timeRestore(tids []int, pid int, edit func([]byte) []byte) (window, total t
 		return 0, 0, err
 	}
 	return s.last.Sub(s.first), time.Since(begin), nil
-}
-
-// timeBare makes the same change with system calls and nothing else: no check,
-// no deadline, no way back.
-func timeBare(tids []int, pid int) (window, total time.Duration, err error) {
-	begin := time.Now()
-	all, err := Tasks(pid)
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, tid := range all {
-		if err := request(unix.PTRACE_SEIZE, tid, 0); err != nil {
-			return 0, 0, err
-		}
-	}
-	first := time.Now()
-	for _, tid := range all {
-		if err := request(unix.PTRACE_INTERRUPT, tid, 0); err != nil {
-			return 0, 0, err
-		}
-	}
-	for _, tid := range all {
-		if _, err := unix.Wait4(tid, nil, unix.WALL, nil); err != nil {
-			return 0, 0, err
-		}
-	}
-	s, buf := NewSystem(), make([]byte, 64<<10)
-	areas := make([][]byte, len(tids))
-	for i, tid := range tids {
-		n, err := s.GetRegset(tid, unix.NT_X86_XSTATE, buf)
-		if err != nil {
-			return 0, 0, err
-		}
-		areas[i] = flip(buf[:n])
-	}
-	for i, tid := range tids {
-		if err := s.SetRegset(tid, unix.NT_X86_XSTATE, areas[i]); err != nil {
-			return 0, 0, err
-		}
-	}
-	for _, tid := range tids {
-		if _, err := s.GetRegset(tid, unix.NT_X86_XSTATE, buf); err != nil {
-			return 0, 0, err
-		}
-	}
-	for _, tid := range all {
-		if err := request(unix.PTRACE_DETACH, tid, 0); err != nil {
-			return 0, 0, err
-		}
-	}
-	end := time.Now()
-	return end.Sub(first), end.Sub(begin), nil
 }

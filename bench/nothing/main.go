@@ -1,0 +1,4 @@
+// Nothing starts and ends: what any Go program takes.
+package main
+
+func main() {}
