@@ -110,43 +110,37 @@ func (f Float80) decimal() string {
 	lead := bits.LeadingZeros64(m) // read with 64 bits of precision, whatever it is
 	m, e = m<<lead, e-lead
 
-	// scale gives v quarters of the last bit's weight as a multiple of 10^-k, with
-	// some digits more than the 21 that ever are needed.
+	// The number and the ends of what reads as it, as multiples of 10^-k, with some
+	// digits more than the 21 that ever are needed.
 	k := 30 - int(math.Floor(float64(e+63)*math.Log10(2)))
-	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(k, -k))), nil)
-	four := new(big.Int).Lsh(new(big.Int).SetUint64(m), 2)
-	scale := func(quarters int64) *big.Int {
-		v := new(big.Int).Add(four, big.NewInt(quarters))
-		if k >= 0 {
-			v.Mul(v, power)
-		}
-		if e >= 2 {
-			v.Lsh(v, uint(e-2))
-		} else {
-			v.Rsh(v, uint(2-e))
-		}
-		if k < 0 {
-			v.Quo(v, power)
-		}
-		return v
+	below := int64(-2) // quarters of the last bit's weight
+	if m == 1<<63 {    // the numbers below lie twice as dense
+		below = -1
 	}
-	x, low, high := scale(0), scale(-2), scale(2)
-	if m == 1<<63 { // the numbers below lie twice as dense
-		low = scale(-1)
+	scale := scaleBig
+	if k >= 0 && k <= maxScale {
+		scale = scaleWords
 	}
-	unit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(len(x.String())-1)), nil)
-	c := new(big.Int)
-	for {
-		c.Add(x, new(big.Int).Rsh(unit, 1)) // to the nearest multiple of unit
-		c.Mul(c.Quo(c, unit), unit)
-		if c.Cmp(low) > 0 && c.Cmp(high) < 0 {
-			break
-		}
-		unit.Quo(unit, big.NewInt(10))
+	x, low, high := scale(m, 0, e, k), scale(m, below, e, k), scale(m, 2, e, k)
+	first := 0 // digit of x
+	for x[first] == '0' {
+		first++
 	}
-	digits := c.String()
-	exp := len(digits) - 1 - k
-	digits = strings.TrimRight(digits, "0")
+	n := first + 1 // digits of the result
+	for n < len(x) && low[n-1] == high[n-1] && string(low[:n]) == string(high[:n]) {
+		n++ // no shorter one lies between
+	}
+	c := roundedTo(x, n)
+	for !(string(c[:]) > string(low[:]) && string(c[:]) < string(high[:])) {
+		n++
+		c = roundedTo(x, n)
+	}
+	first = 0
+	for c[first] == '0' {
+		first++
+	}
+	digits := strings.TrimRight(string(c[first:]), "0")
+	exp := len(c) - first - 1 - k
 	switch {
 	case exp < -4 || exp >= 6:
 		if len(digits) > 1 {
@@ -161,6 +155,115 @@ func (f Float80) decimal() string {
 		return digits
 	}
 	return digits[:exp+1] + "." + digits[exp+1:]
+}
+
+// scaled is a number in decimal, with leading zeros.
+type scaled [36]byte
+
+// scaleBig returns (m + quarters/4) * 2^e * 10^k, cut.
+func scaleBig(m uint64, quarters int64, e, k int) (out scaled) {
+	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(k, -k))), nil)
+	v := new(big.Int).SetUint64(m)
+	v.Add(v.Lsh(v, 2), big.NewInt(quarters))
+	if k >= 0 {
+		v.Mul(v, power)
+	}
+	if e >= 2 {
+		v.Lsh(v, uint(e-2))
+	} else {
+		v.Rsh(v, uint(2-e))
+	}
+	if k < 0 {
+		v.Quo(v, power)
+	}
+	for i := range out {
+		out[i] = '0'
+	}
+	digits := v.String()
+	copy(out[len(out)-len(digits):], digits)
+	return out
+}
+
+// maxScale is the greatest k for which scaleWords has room: m * 4 * 10^k is less than
+// 2^320, and what is left of it, below 10^32, fits two words.
+const maxScale = 76
+
+// pow10 is the powers of ten that a word holds.
+var pow10 = func() (p [20]uint64) {
+	p[0] = 1
+	for i := range p[1:] {
+		p[i+1] = 10 * p[i]
+	}
+	return p
+}()
+
+// scaleWords is scaleBig for the numbers that most registers hold.
+func scaleWords(m uint64, quarters int64, e, k int) (out scaled) {
+	var v [5]uint64 // the least word first
+	v[0] = m<<2 + uint64(quarters)
+	v[1] = m >> 62
+	if quarters < 0 && v[0] > m<<2 { // it borrowed
+		v[1]--
+	} else if quarters > 0 && v[0] < m<<2 {
+		v[1]++
+	}
+	for k > 0 {
+		n := min(k, len(pow10)-1)
+		carry := uint64(0)
+		for i := range v {
+			hi, lo := bits.Mul64(v[i], pow10[n])
+			var c uint64
+			v[i], c = bits.Add64(lo, carry, 0)
+			carry = hi + c
+		}
+		k -= n
+	}
+	shift := uint(2 - e) // to the right
+	if e > 2 {
+		shift = 0
+		for range e - 2 { // a few bits
+			v[1], v[0] = v[1]<<1|v[0]>>63, v[0]<<1
+		}
+	}
+	for ; shift >= 64; shift -= 64 {
+		copy(v[:], v[1:])
+		v[len(v)-1] = 0
+	}
+	hi, lo := v[1]>>shift|v[2]<<(64-shift), v[0]>>shift|v[1]<<(64-shift)
+	for i := len(out); i > 0; {
+		quotient, rest := uint64(0), lo
+		if hi > 0 {
+			quotient, rest = bits.Div64(hi, lo, pow10[18])
+		} else {
+			quotient, rest = lo/pow10[18], lo%pow10[18]
+		}
+		for range 18 {
+			i--
+			out[i] = '0' + byte(rest%10)
+			rest /= 10
+		}
+		hi, lo = 0, quotient
+	}
+	return out
+}
+
+// roundedTo returns x with nothing but zeros after n digits.
+func roundedTo(x scaled, n int) scaled {
+	if n >= len(x) {
+		return x
+	}
+	up := x[n] >= '5'
+	for i := n; i < len(x); i++ {
+		x[i] = '0'
+	}
+	for i := n - 1; up && i >= 0; i-- {
+		if up = x[i] == '9'; up {
+			x[i] = '0'
+		} else {
+			x[i]++
+		}
+	}
+	return x
 }
 
 // Hex returns the 80 bits as "0x" and 20 digits, most significant first.

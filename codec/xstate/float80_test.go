@@ -3,9 +3,12 @@ package xstate
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"math"
 	"math/big"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -143,6 +146,102 @@ func TestFloat80RoundTrip(t *testing.T) {
 		want.SetMantExp(want, max(int(exponent), 1)-16383-63)
 		if got.Abs(got).Cmp(want) != 0 {
 			t.Fatalf("%s = %s, which reads as another number", f.Hex(), s)
+		}
+	}
+}
+
+// shortest returns the digits of the shortest decimal that reads as m * 2^e, and the
+// exponent of the first one, by integers of any size: from the longest digits down.
+func shortest(m uint64, e int) (string, int) {
+	// As a multiple of 10^-k, where nothing is cut: 4*m*2^(e-2) is whole for k large.
+	k := max(0, 2-e)
+	scale := func(quarters int64) *big.Int {
+		v := new(big.Int).SetUint64(m)
+		v.Add(v.Lsh(v, 2), big.NewInt(quarters))
+		v.Mul(v, new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(k)), nil))
+		if e >= 2 {
+			return v.Lsh(v, uint(e-2))
+		}
+		return v.Rsh(v, uint(2-e))
+	}
+	x, low, high := scale(0), scale(-2), scale(2)
+	if m == 1<<63 {
+		low = scale(-1)
+	}
+	best := x
+	for unit := big.NewInt(10); ; unit = new(big.Int).Mul(unit, big.NewInt(10)) {
+		c := new(big.Int).Add(x, new(big.Int).Rsh(unit, 1))
+		c.Mul(c.Quo(c, unit), unit)
+		if c.Cmp(low) <= 0 || c.Cmp(high) >= 0 {
+			break
+		}
+		best = c
+	}
+	digits := best.String()
+	return strings.TrimRight(digits, "0"), len(digits) - 1 - k
+}
+
+// TestFloat80Shortest compares the digits of many numbers, most of which words of fixed
+// size hold, with those that integers of any size give.
+func TestFloat80Shortest(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(80, 10))
+	for i := range 20000 {
+		exponent, significand := 16383-160+rnd.IntN(380), rnd.Uint64()|1<<63
+		switch i % 5 {
+		case 0: // few bits
+			significand = significand>>rnd.UintN(64)<<rnd.UintN(64) | 1<<63
+		case 1: // a float64
+			significand &^= 1<<11 - 1
+		case 2: // near a power of two
+			significand = 1<<63 + rnd.Uint64N(3)
+		case 3: // a whole number
+			n := 1 + rnd.Uint64()>>rnd.UintN(64)
+			significand, exponent = n<<bits.LeadingZeros64(n), 16383+63-bits.LeadingZeros64(n)
+		}
+		var f Float80
+		binary.LittleEndian.PutUint64(f[:], significand)
+		binary.LittleEndian.PutUint16(f[8:], uint16(exponent))
+		number, exp, _ := strings.Cut(f.String(), "e")
+		digits, at := shortest(significand, exponent-16383-63)
+		got := strings.Trim(strings.ReplaceAll(number, ".", ""), "0")
+		first := strings.IndexByte(number, '.') - 1
+		if first < 0 {
+			first = len(number) - 1
+		}
+		for j := 0; number[j] == '0' || number[j] == '.'; j++ {
+			if number[j] == '0' {
+				first--
+			}
+		}
+		if exp != "" {
+			n, err := strconv.Atoi(exp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first += n
+		}
+		if got != digits || first != at {
+			t.Fatalf("%s = %s, want digits %s from 10^%d on", f.Hex(), f, digits, at)
+		}
+	}
+}
+
+// TestScale compares the arithmetic of words with that of integers of any size.
+func TestScale(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(80, 77))
+	for k := range maxScale + 1 {
+		for range 300 {
+			// of the binary exponents that decimal takes k for, and their neighbours
+			e := int(float64(30-k)/math.Log10(2)) - 63 + rnd.IntN(5)
+			m := rnd.Uint64() | 1<<63
+			if rnd.IntN(4) == 0 {
+				m = 1 << 63
+			}
+			for _, quarters := range []int64{0, -1, -2, 2} {
+				if got, want := scaleWords(m, quarters, e, k), scaleBig(m, quarters, e, k); got != want {
+					t.Fatalf("(%#x + %d/4) * 2^%d * 10^%d = %s, want %s", m, quarters, e, k, got[:], want[:])
+				}
+			}
 		}
 	}
 }
