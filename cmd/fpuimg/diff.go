@@ -278,7 +278,7 @@ func (doc *diffDoc) text(s *cli.IO, t diffThread) {
 		}
 		fmt.Fprintln(s.Out, s.OutStyle(color.Bold).Sprintf("thread %s", name))
 	}
-	p := &printer{s: s}
+	p := newPrinter(s)
 	for _, d := range t.Differences {
 		p.list(d.Register, append([]string{"-"}, diffWords(d.A)...))
 		p.list("", append([]string{"+"}, diffWords(d.B)...))

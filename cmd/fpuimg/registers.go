@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -86,7 +87,7 @@ const vectorFeatures xstate.Features = 1<<xstate.SSE | 1<<xstate.AVX | 1<<xstate
 // that differ from INIT.
 func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 	st := t.State
-	p := &printer{s: s}
+	p := newPrinter(s)
 	name := "thread "
 	if t.TID != 0 {
 		name += fmt.Sprint(t.TID) + " "
@@ -101,7 +102,7 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 	if o.redact {
 		for f, status := range st.Present() {
 			if o.features.Has(f) && status != xstate.Unknown {
-				p.line(f.String(), "%s", describeUse(st, f))
+				p.line(f.String(), describeUse(st, f))
 			}
 		}
 		return
@@ -110,8 +111,8 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 		o.printX87(p, &st.FX)
 	}
 	if st.View(xstate.SSE) != nil && o.features.Has(xstate.SSE) {
-		p.line("mxcsr", "%#x  %s", st.FX.MXCSR(), xstate.MXCSRString(st.FX.MXCSR()))
-		p.line("mxcsr_mask", "%#x", st.FX.MXCSRMask())
+		p.line("mxcsr", hex(uint64(st.FX.MXCSR()))+"  "+xstate.MXCSRString(st.FX.MXCSR()))
+		p.line("mxcsr_mask", hex(uint64(st.FX.MXCSRMask())))
 	}
 	o.printVectors(p, o.vectors(st))
 	for f := range st.Present() {
@@ -120,8 +121,8 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 		}
 	}
 	if ss := st.ShadowStack; ss != nil && o.features.Has(xstate.CETUser) {
-		p.line("cet", "%#x", ss.Status)
-		p.line("ssp", "%#x", ss.SSP)
+		p.line("cet", hex(ss.Status))
+		p.line("ssp", hex(ss.SSP))
 	}
 }
 
@@ -160,23 +161,42 @@ func describeUse(st *xstate.State, f xstate.Feature) string {
 }
 
 // printer prints one register a line, names and values in columns.
-type printer struct{ s *cli.IO }
-
-// line prints a name and its value. A long value continues below itself.
-func (p *printer) line(name, format string, args ...any) {
-	p.list(name, strings.Split(fmt.Sprintf(format, args...), " "))
+type printer struct {
+	s     *cli.IO
+	width int // of the values
 }
 
 const nameWidth = 12
 
-// list prints a name and words, which it does not break.
-func (p *printer) list(name string, words []string) {
-	p.lines(name, cli.Wrap(words, p.s.Width()-nameWidth-1))
+func newPrinter(s *cli.IO) *printer { return &printer{s, s.Width() - nameWidth} }
+
+var blanks = strings.Repeat(" ", 80)
+
+// pad prints text, and spaces up to a width.
+func (p *printer) pad(text string, width int) {
+	p.s.Out.WriteString(text)
+	for n := width - len(text); n > 0; n -= len(blanks) {
+		p.s.Out.WriteString(blanks[:min(n, len(blanks))])
+	}
 }
 
-func (p *printer) lines(name string, lines []string) {
-	for _, line := range lines {
-		fmt.Fprintf(p.s.Out, "%-*s%s\n", nameWidth, name, strings.TrimRight(line, " "))
+// line prints a name and its value. A long value continues below itself.
+func (p *printer) line(name, value string) {
+	if len(value) < p.width {
+		p.pad(name, nameWidth)
+		p.s.Out.WriteString(strings.TrimRight(value, " "))
+		p.s.Out.WriteByte('\n')
+		return
+	}
+	p.list(name, strings.Split(value, " "))
+}
+
+// list prints a name and words, which it does not break.
+func (p *printer) list(name string, words []string) {
+	for _, line := range cli.Wrap(words, p.width-1) {
+		p.pad(name, nameWidth)
+		p.s.Out.WriteString(strings.TrimRight(line, " "))
+		p.s.Out.WriteByte('\n')
 		name = ""
 	}
 }
@@ -199,7 +219,7 @@ func (p *printer) rows(rows []row) {
 		}
 	}
 	n := 1
-	for 2*n*(width+1) <= p.s.Width()-nameWidth {
+	for 2*n*(width+1) <= p.width {
 		n *= 2
 	}
 	for i := 0; i < len(rows); {
@@ -212,29 +232,31 @@ func (p *printer) rows(rows []row) {
 			i = end
 			continue
 		}
-		var lines []string
+		name := rows[i].name
 		for words := range slices.Chunk(rows[i].words, n) {
-			var line strings.Builder
-			for _, w := range words {
-				fmt.Fprintf(&line, "%-*s ", width, w)
+			p.pad(name, nameWidth)
+			last := len(words) - 1
+			for _, w := range words[:last] {
+				p.pad(w, width+1)
 			}
-			lines = append(lines, line.String())
+			p.s.Out.WriteString(words[last])
+			p.s.Out.WriteByte('\n')
+			name = ""
 		}
-		p.lines(rows[i].name, lines)
 		i++
 	}
 }
 
 func (o *showOptions) printX87(p *printer, fx *xstate.FXArea) {
-	p.line("fcw", "%#x  %s", fx.FCW(), xstate.FCWString(fx.FCW()))
-	p.line("fsw", "%#x  %s", fx.FSW(), xstate.FSWString(fx.FSW()))
-	p.line("ftw", "%#x  %s", fx.FTW(), xstate.FTWString(fx.FTW()))
-	p.line("fop", "%#x", fx.FOP())
-	p.line("fip", "%#x", fx.FIP())
-	p.line("fdp", "%#x", fx.FDP())
+	p.line("fcw", hex(uint64(fx.FCW()))+"  "+xstate.FCWString(fx.FCW()))
+	p.line("fsw", hex(uint64(fx.FSW()))+"  "+xstate.FSWString(fx.FSW()))
+	p.line("ftw", hex(uint64(fx.FTW()))+"  "+xstate.FTWString(fx.FTW()))
+	p.line("fop", hex(uint64(fx.FOP())))
+	p.line("fip", hex(fx.FIP()))
+	p.line("fdp", hex(fx.FDP()))
 	for i := range 8 {
 		v := fx.ST(i)
-		p.line(fmt.Sprintf("st%d", i), "%s  %-7s %s", v.Hex(), tag(fx, i), v)
+		p.line("st"+strconv.Itoa(i), v.Hex()+"  "+(tag(fx, i) + "       ")[:7]+" "+v.String())
 	}
 }
 
@@ -268,7 +290,7 @@ func (o *showOptions) printVectors(p *printer, vs []xstate.Vector) {
 }
 
 func newRow(name string, words []string, b []byte) row {
-	return row{name, words, !slices.ContainsFunc(b, func(b byte) bool { return b != 0 })}
+	return row{name, words, len(bytes.TrimLeft(b, "\x00")) == 0}
 }
 
 // printExtended prints what is neither x87 nor part of a vector register.
@@ -280,14 +302,14 @@ func (o *showOptions) printExtended(p *printer, st *xstate.State, f xstate.Featu
 	case view == nil || vectorFeatures.Has(f) || f == xstate.X87:
 	case f == xstate.PKRU:
 		v := binary.LittleEndian.Uint32(view)
-		p.line("pkru", "%#x  %s", v, xstate.PKRUString(v))
+		p.line("pkru", hex(uint64(v))+"  "+xstate.PKRUString(v))
 	case f == xstate.BNDREGS:
 		for i, b := range bounds(view) {
-			p.line(fmt.Sprintf("bnd%d", i), "lower %s upper %s", b.Lower, b.Upper)
+			p.line("bnd"+strconv.Itoa(i), "lower "+b.Lower+" upper "+b.Upper)
 		}
 	case f == xstate.BNDCSR:
-		p.line("bndcfgu", "%#x", binary.LittleEndian.Uint64(view))
-		p.line("bndstatus", "%#x", binary.LittleEndian.Uint64(view[8:]))
+		p.line("bndcfgu", hex(binary.LittleEndian.Uint64(view)))
+		p.line("bndstatus", hex(binary.LittleEndian.Uint64(view[8:])))
 	default:
 		var rows []row
 		for _, r := range f.Component().Registers() {

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
@@ -13,15 +13,15 @@ import (
 func number(le []byte) string { return xstate.Vector{Bytes: le}.Hex() }
 
 // hex spells a number without leading zeros.
-func hex(v uint64) string { return fmt.Sprintf("%#x", v) }
+func hex(v uint64) string { return "0x" + strconv.FormatUint(v, 16) }
 
 // quads cuts the digits of a number into groups of 16.
-func quads(hex string) []string {
-	var out []string
-	for digits := range slices.Chunk([]byte(strings.TrimPrefix(hex, "0x")), 16) {
-		out = append(out, string(digits))
+func quads(hex string) (out []string) {
+	digits := strings.TrimPrefix(hex, "0x")
+	for len(digits) > 16 {
+		out, digits = append(out, digits[:16]), digits[16:]
 	}
-	return out
+	return append(out, digits)
 }
 
 // baseName is the name of a file in its directory; "-" stays.

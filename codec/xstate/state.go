@@ -2,7 +2,6 @@ package xstate
 
 import (
 	"bytes"
-	"encoding/hex"
 	"iter"
 	"maps"
 	"slices"
@@ -320,7 +319,11 @@ func (s *State) AppendUsed(b []byte, f Feature) []byte {
 
 // hexValue spells little-endian bytes as one number of full width.
 func hexValue(le []byte) string {
-	b := slices.Clone(le)
-	slices.Reverse(b)
-	return "0x" + hex.EncodeToString(b)
+	const digits = "0123456789abcdef"
+	out := make([]byte, 2, 2+2*len(le))
+	copy(out, "0x")
+	for i := len(le) - 1; i >= 0; i-- {
+		out = append(out, digits[le[i]>>4], digits[le[i]&15])
+	}
+	return string(out)
 }
