@@ -106,7 +106,8 @@ type Core struct {
 	gpregs [27]uint64
 	img    image
 	entry  entry
-	infoAt int // the offset of the thread_info that counts
+	infoAt int    // the offset of the thread_info that counts
+	arena  []byte // serves all components of their proper length
 }
 
 // ParseCore decodes a core image. The path serves the errors. A core image keeps
@@ -117,20 +118,31 @@ type Core struct {
 // leaves the rest readable, such as an array of the wrong length, is no error: the
 // state says so.
 func ParseCore(path string, b []byte) (*Core, error) {
-	img, e, err := newEntry(path, b, magicCore)
-	if err != nil {
+	c := new(Core)
+	if err := c.Parse(path, b); err != nil {
 		return nil, err
 	}
-	c := &Core{Path: path, Trailing: len(b) - img.at, img: img, entry: e}
+	return c, nil
+}
+
+// Parse is [ParseCore] into a core image whose memory is used again: the state that it
+// had, and all that was taken from it, are no longer valid.
+func (c *Core) Parse(path string, b []byte) error {
+	img, e, err := newEntry(path, b, magicCore)
+	if err != nil {
+		return err
+	}
+	begin := func() {
+		*c = Core{Path: path, Trailing: len(b) - img.at, img: img, entry: e, arena: c.arena[:0]}
+	}
+	begin()
 	if err := c.decode(); err != nil {
-		merged := &Core{Path: path, Trailing: c.Trailing, img: img, entry: c.entry}
-		if !errors.Is(err, errMissing) || !merged.merge() {
-			return nil, err
+		if begin(); !errors.Is(err, errMissing) || !c.merge() {
+			return err
 		}
-		c = merged
 	}
 	c.img.sound, c.img.met = true, nil
-	return c, nil
+	return nil
 }
 
 // merge decodes the entry as protobuf says of messages in pieces, and reports whether
@@ -288,8 +300,7 @@ func (m *message) space(dst []byte, at int, reg string, st *xstate.State) int {
 }
 
 func (c *Core) xsave(m message) {
-	// One buffer serves all components of their proper length.
-	var arena []byte
+	arena := c.arena
 	for m.next() {
 		switch {
 		case m.num == xsaveBV:
@@ -317,6 +328,7 @@ func (c *Core) xsave(m message) {
 				}
 				d = arena[len(arena) : len(arena) : len(arena)+size]
 				arena = arena[:len(arena)+size]
+				c.arena = arena
 			}
 			d, over, wide := m.array(d, a.width, maxArray)
 			if wide {

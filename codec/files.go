@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -99,46 +100,49 @@ var (
 
 // ReadImage reads an image file whole. The error is that of opening it, or a
 // [*FormatError] for one that is too large.
-func ReadImage(files Files, name string) ([]byte, error) { return ReadSmall(files, name, MaxImage) }
+func ReadImage(files Files, name string) ([]byte, error) {
+	return AppendImage(nil, files, name, MaxImage)
+}
 
-// ReadSmall is [ReadImage] for a file of at most so many bytes; of a larger one the error
-// wraps [ErrTooLarge].
-func ReadSmall(files Files, name string, limit int64) ([]byte, error) {
+// AppendImage is [ReadImage] for a file of at most so many bytes, which it appends to b;
+// of a larger one the error wraps [ErrTooLarge].
+func AppendImage(b []byte, files Files, name string, limit int64) ([]byte, error) {
 	if d, ok := files.(Dir); ok {
-		return readFile(d.Label(name), limit)
+		return appendFile(b, d.Label(name), limit)
 	}
 	r, size, err := files.Open(name)
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	if c, ok := r.(io.Closer); ok {
 		defer c.Close()
 	}
-	return readWhole(files.Label(name), r, size, limit)
+	return appendWhole(b, files.Label(name), r, size, limit)
 }
 
 // ReadFile is [ReadImage] for a path.
-func ReadFile(path string) ([]byte, error) { return readFile(path, MaxImage) }
+func ReadFile(path string) ([]byte, error) { return appendFile(nil, path, MaxImage) }
 
-func readFile(path string, limit int64) ([]byte, error) {
+func appendFile(b []byte, path string, limit int64) ([]byte, error) {
 	f, size, err := openBare(path)
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	defer f.close()
-	return readWhole(path, f, size, limit)
+	return appendWhole(b, path, f, size, limit)
 }
 
-func readWhole(path string, r io.ReaderAt, size, limit int64) ([]byte, error) {
+func appendWhole(b []byte, path string, r io.ReaderAt, size, limit int64) ([]byte, error) {
 	if size > limit {
-		return nil, &FormatError{path, MaxImage, "file", ErrTooLarge}
+		return b, &FormatError{path, MaxImage, "file", ErrTooLarge}
 	}
-	b := make([]byte, size)
-	n, err := r.ReadAt(b, 0)
+	have := len(b)
+	b = slices.Grow(b, int(size))[:have+int(size)]
+	n, err := r.ReadAt(b[have:], 0)
 	if errors.Is(err, io.EOF) {
 		err = nil // it shrank meanwhile: what is there is what it holds
 	}
-	return b[:n], err
+	return b[:have+n], err
 }
 
 // bare is a file that is read by bare system calls: an [os.File] asks the poller to take

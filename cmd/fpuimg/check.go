@@ -307,7 +307,11 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint, judges []*compat.Cache
 		img.taken(source)
 	}
 	var threads []codec.Thread // the code is judged before them
-	for th, err := range ckpt.Threads() {
+	walk := ckpt.Scan()
+	if look { // which keeps them
+		walk = ckpt.Threads()
+	}
+	for th, err := range walk {
 		if err == nil && th.TID == th.PID && th.Comm != "" && len(img.tasks) < maxTaskNames && !slices.Contains(img.tasks, th.Comm) {
 			img.tasks = append(img.tasks, th.Comm)
 		}

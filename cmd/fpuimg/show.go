@@ -216,10 +216,15 @@ func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) err
 			img.export = append(img.export, th)
 		}
 		r := img.Thread(convert.Subject(img.ckpt, th))
-		if o.json || len(r.Findings) == 0 {
-			img.Threads = img.Threads[:len(img.Threads)-1]
+		last := len(img.Threads) - 1
+		if o.redact {
+			r = new(*r) // others share it
+			r.Findings = o.findings(r.Findings)
+			img.Threads[last].Report = r
 		}
-		r.Findings = o.findings(r.Findings)
+		if o.json || len(r.Findings) == 0 {
+			img.Threads = img.Threads[:last]
+		}
 		if do != nil {
 			if err := do(th, r); err != nil {
 				return err
@@ -238,7 +243,11 @@ func (o *showOptions) read(img *shown, do func(codec.Thread, *compat.Report) err
 // threads yields the threads to show.
 func (o *showOptions) threads(ckpt *checkpoint.Checkpoint) iter.Seq2[codec.Thread, error] {
 	return func(yield func(codec.Thread, error) bool) {
-		for th, err := range ckpt.Threads() {
+		walk := ckpt.Scan()
+		if o.elfCore != "" { // which keeps them
+			walk = ckpt.Threads()
+		}
+		for th, err := range walk {
 			if len(o.tid) > 0 && !slices.Contains(o.tid, th.TID) {
 				continue
 			}

@@ -16,8 +16,9 @@ func number(le []byte) string { return xstate.Vector{Bytes: le}.Hex() }
 func hex(v uint64) string { return "0x" + strconv.FormatUint(v, 16) }
 
 // quads cuts the digits of a number into groups of 16.
-func quads(hex string) (out []string) {
+func quads(hex string) []string {
 	digits := strings.TrimPrefix(hex, "0x")
+	out := make([]string, 0, len(digits)/16+1)
 	for len(digits) > 16 {
 		out, digits = append(out, digits[:16]), digits[16:]
 	}

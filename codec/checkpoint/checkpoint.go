@@ -185,7 +185,17 @@ func (c *Checkpoint) readPstree() error {
 // be read gives an error in its place, a [*codec.FormatError], a [*codec.MissingError] or
 // from the file system, and the walk goes on. Zombies have no threads: pstree.img holds
 // rubbish for them.
-func (c *Checkpoint) Threads() iter.Seq2[codec.Thread, error] {
+func (c *Checkpoint) Threads() iter.Seq2[codec.Thread, error] { return c.walk(nil) }
+
+// Scan is [Checkpoint.Threads] for who keeps no thread: the memory of a thread's image and
+// state is used again for others once the walk goes on.
+func (c *Checkpoint) Scan() iter.Seq2[codec.Thread, error] {
+	return c.walk(make(chan *room, 2*readers))
+}
+
+// walk yields the threads. In rooms there may be memory to be used again; nil asks for
+// none to be.
+func (c *Checkpoint) walk(rooms chan *room) iter.Seq2[codec.Thread, error] {
 	return func(yield func(codec.Thread, error) bool) {
 		for _, l := range c.threads {
 			if !yield(l.Thread, l.Err) {
@@ -193,7 +203,7 @@ func (c *Checkpoint) Threads() iter.Seq2[codec.Thread, error] {
 			}
 		}
 		w := walk{c: c, yield: yield, cores: coreReader{files: c.Files}}
-		if _, ok := c.Files.(codec.Dir); !ok || c.images() < 2*batch {
+		if _, ok := c.Files.(codec.Dir); !ok || c.images() < 2*batchSize {
 			for place := range c.places() {
 				if !w.step(&place) {
 					return
@@ -201,14 +211,31 @@ func (c *Checkpoint) Threads() iter.Seq2[codec.Thread, error] {
 			}
 			return
 		}
-		reader := func() func([]place) []place {
+		reader := func() func([]place) batch {
 			cores := coreReader{files: c.Files}
-			return cores.readAhead
+			return func(places []place) batch {
+				b := batch{places, nil}
+				if rooms != nil {
+					select {
+					case b.room = <-rooms:
+					default:
+						b.room = new(room)
+					}
+				}
+				cores.readAhead(b)
+				return b
+			}
 		}
-		for read := range ahead.Map(ahead.Workers(readers, 1), batches(c.places()), reader) {
-			for i := range read {
-				if !w.step(&read[i]) {
+		for b := range ahead.Map(ahead.Workers(readers, 1), inBatches(c.places()), reader) {
+			for i := range b.places {
+				if !w.step(&b.places[i]) {
 					return
+				}
+			}
+			if b.room != nil {
+				select {
+				case rooms <- b.room:
+				default:
 				}
 			}
 		}
@@ -216,9 +243,9 @@ func (c *Checkpoint) Threads() iter.Seq2[codec.Thread, error] {
 }
 
 const (
-	readers = 8        // of images at once: more than there are CPUs, for they wait for disks
-	batch   = 32       // images that one of them reads at a time
-	small   = 64 << 10 // bytes of an image that is read before it is asked for
+	readers   = 8        // of images at once: more than there are CPUs, for they wait for disks
+	batchSize = 32       // images that one of them reads at a time
+	small     = 64 << 10 // bytes of an image that is read before it is asked for
 )
 
 // images returns how many core images pstree.img names.
@@ -228,6 +255,18 @@ func (c *Checkpoint) images() int {
 		n += len(c.tasks[i].Threads)
 	}
 	return n
+}
+
+// batch is places whose images are read together, into the room if there is one.
+type batch struct {
+	places []place
+	room   *room
+}
+
+// room is memory for the images of a batch.
+type room struct {
+	raw   []byte
+	cores [batchSize]codec.Core
 }
 
 // place is one in pstree.img, for a thread.
@@ -260,12 +299,12 @@ func (c *Checkpoint) places() iter.Seq[place] {
 	}
 }
 
-// batches yields places in batches.
-func batches(places iter.Seq[place]) iter.Seq[[]place] {
+// inBatches yields places some at a time.
+func inBatches(places iter.Seq[place]) iter.Seq[[]place] {
 	return func(yield func([]place) bool) {
 		var some []place
 		for p := range places {
-			if some = append(some, p); len(some) < batch {
+			if some = append(some, p); len(some) < batchSize {
 				continue
 			}
 			if !yield(some) {
@@ -294,9 +333,13 @@ func (w *walk) step(p *place) bool {
 		return true
 	}
 	if !p.read {
-		p.core, p.err = w.cores.read(p.tid(), codec.MaxImage)
+		p.core = new(codec.Core)
+		_, p.err = w.cores.read(p.core, nil, p.tid(), codec.MaxImage)
 	}
 	pid, core, err := p.task.PID, p.core, p.err
+	if err != nil {
+		core = nil
+	}
 	switch {
 	case p.i < 0:
 		w.dead = err == nil && core.Dead
@@ -322,12 +365,12 @@ type coreReader struct {
 
 const maxMissing = 1000
 
-func (r *coreReader) read(tid int, limit int64) (*codec.Core, error) {
-	name := codec.CoreName(tid)
-	var b []byte
+// read reads the image of a thread, of at most so many bytes, which it appends to b.
+func (r *coreReader) read(core *codec.Core, b []byte, tid int, limit int64) ([]byte, error) {
+	name, have := codec.CoreName(tid), len(b)
 	err := fs.ErrNotExist
 	if r.there == nil || r.there[name] {
-		b, err = codec.ReadSmall(r.files, name, limit)
+		b, err = codec.AppendImage(b, r.files, name, limit)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if r.missing++; r.missing == maxMissing {
@@ -338,22 +381,34 @@ func (r *coreReader) read(tid int, limit int64) (*codec.Core, error) {
 				}
 			}
 		}
-		return nil, &codec.MissingError{Path: r.files.Label(name), Reason: "pstree.img names this thread"}
+		return b, &codec.MissingError{Path: r.files.Label(name), Reason: "pstree.img names this thread"}
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = core.Parse(r.files.Label(name), b[have:len(b):len(b)])
 	}
-	return codec.ParseCore(r.files.Label(name), b)
+	return b, err
 }
 
-// readAhead reads the images of places, but for large ones.
-func (r *coreReader) readAhead(places []place) []place {
-	for i := range places {
-		p := &places[i]
-		p.core, p.err = r.read(p.tid(), small)
+// readAhead reads the images of a batch, but for large ones.
+func (r *coreReader) readAhead(b batch) {
+	var raw []byte
+	if b.room != nil {
+		raw = b.room.raw[:0]
+	}
+	for i := range b.places {
+		p := &b.places[i]
+		if b.room != nil {
+			p.core = &b.room.cores[i]
+			raw, p.err = r.read(p.core, raw, p.tid(), small)
+		} else {
+			p.core = new(codec.Core)
+			_, p.err = r.read(p.core, nil, p.tid(), small)
+		}
 		p.read = !errors.Is(p.err, codec.ErrTooLarge)
 	}
-	return places
+	if b.room != nil {
+		b.room.raw = raw
+	}
 }
 
 // Found is a checkpoint, or why there is none where one should be, in a blob of an OCI

@@ -76,6 +76,16 @@ func TestConcurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	i := 0
+	for th, err := range c.Scan() {
+		if fmt.Sprint(err) != fmt.Sprint(want[i].err) || !reflect.DeepEqual(th, want[i].thread) {
+			t.Fatalf("scanned thread %d: %+v, %v, want %+v", i, th, err, want[i])
+		}
+		i++
+	}
+	if i != len(want) {
+		t.Errorf("%d threads scanned, want %d", i, len(want))
+	}
 	taken := 0
 	for range c.Threads() { // what is read ahead of the last one is dropped
 		if taken++; taken == 40 {

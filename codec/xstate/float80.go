@@ -117,9 +117,9 @@ func (f Float80) decimal() string {
 	if m == 1<<63 {    // the numbers below lie twice as dense
 		below = -1
 	}
-	scale := scaleBig
-	if k >= 0 && k <= maxScale {
-		scale = scaleWords
+	scale := scaleWords
+	if k < 0 || k > maxScale {
+		scale = bigScale(k)
 	}
 	x, low, high := scale(m, 0, e, k), scale(m, below, e, k), scale(m, 2, e, k)
 	first := 0 // digit of x
@@ -160,9 +160,13 @@ func (f Float80) decimal() string {
 // scaled is a number in decimal, with leading zeros.
 type scaled [36]byte
 
-// scaleBig returns (m + quarters/4) * 2^e * 10^k, cut.
-func scaleBig(m uint64, quarters int64, e, k int) (out scaled) {
+// bigScale returns what returns (m + quarters/4) * 2^e * 10^k, cut, for one k.
+func bigScale(k int) func(m uint64, quarters int64, e, _ int) scaled {
 	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(k, -k))), nil)
+	return func(m uint64, quarters int64, e, _ int) scaled { return scaleBig(m, quarters, e, k, power) }
+}
+
+func scaleBig(m uint64, quarters int64, e, k int, power *big.Int) (out scaled) {
 	v := new(big.Int).SetUint64(m)
 	v.Add(v.Lsh(v, 2), big.NewInt(quarters))
 	if k >= 0 {
@@ -197,7 +201,7 @@ var pow10 = func() (p [20]uint64) {
 	return p
 }()
 
-// scaleWords is scaleBig for the numbers that most registers hold.
+// scaleWords is what bigScale returns, for the numbers that most registers hold.
 func scaleWords(m uint64, quarters int64, e, k int) (out scaled) {
 	var v [5]uint64 // the least word first
 	v[0] = m<<2 + uint64(quarters)

@@ -238,7 +238,7 @@ func TestScale(t *testing.T) {
 				m = 1 << 63
 			}
 			for _, quarters := range []int64{0, -1, -2, 2} {
-				if got, want := scaleWords(m, quarters, e, k), scaleBig(m, quarters, e, k); got != want {
+				if got, want := scaleWords(m, quarters, e, k), bigScale(k)(m, quarters, e, k); got != want {
 					t.Fatalf("(%#x + %d/4) * 2^%d * 10^%d = %s, want %s", m, quarters, e, k, got[:], want[:])
 				}
 			}
