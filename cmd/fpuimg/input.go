@@ -25,6 +25,10 @@ func paths(args []string) []string {
 // images, such as kubelet's of checkpoints, stands for its archives.
 func inputs(args []string) (out []string) {
 	for _, path := range paths(args) {
+		if _, err := os.Lstat(filepath.Join(path, "pstree.img")); err == nil {
+			out = append(out, path) // its many files need not be looked at
+			continue
+		}
 		archives := archivesIn(path)
 		if len(archives) > 0 {
 			if _, err := checkpoint.OpenAll(path, checkpoint.Options{}); !errors.Is(err, checkpoint.ErrNoImages) {
