@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
@@ -63,29 +64,31 @@ const (
 	spaced    = `(?<eax>H) (?<ebx>H) (?<ecx>H) (?<edx>H)`
 )
 
-var leafForms = [...]leafForm{
-	// cpuid -r, of old without a sub-leaf, and kcpuid -r of Linux.
-	form(`0x[0-9a-f]+[ _:].*eax`, `0x(?<leaf>H)(?:[ _]+0x(?<sub>H))?:\s*`+equations),
-	// kcpuid -r, below "0x0000000d: subleafs:".
-	form(`\d+: *eax`, `(?<inner>\d{1,3}):\s*`+equations),
-	// AIDA64, whose dumps InstLatx64, klauspost/cpuid and libcpuid collect.
-	form(`CPUID [0-9a-f]{8}\s*:?\s*[0-9a-f]{8}[ -]`, `CPUID (?<leaf>H)\s*:?\s*(?<eax>H)[ -](?<ebx>H)[ -](?<ecx>H)[ -](?<edx>H)\b(?:\s*\[SL (?<sub>H)\])?.*`),
-	// cpuid by S. Noonan.
-	form(`CPUID [0-9a-f]{8}(:[0-9a-f]+|, index [0-9a-f]+)? =`, `CPUID (?<leaf>H)(?:(?::|, index )(?<sub>H))? = `+spaced+`\b.*`),
-	// libcpuid.
-	form(`basic_cpuid\[`, `basic_cpuid\[(?<basic>\d{1,3})\]=`+spaced),
-	form(`ext_cpuid\[`, `ext_cpuid\[(?<ext>\d{1,3})\]=`+spaced),
-	// x86info -r.
-	form(`eax in: `, `eax in: 0x(?<leaf>H), eax = (?<eax>H) ebx = (?<ebx>H) ecx = (?<ecx>H) edx = (?<edx>H)`),
-	// cpucontrol of FreeBSD.
-	form(`cpuid level 0x.*: `, `cpuid level 0x(?<leaf>H)(?:, level_type 0x(?<sub>H))?: 0x(?<eax>H) 0x(?<ebx>H) 0x(?<ecx>H) 0x(?<edx>H)`),
-	// Linux, in its log, when it doubts leaf 0xD.
-	form(`(\[[ .0-9]+\] )?CPUID\[`, `(?:\[[ .0-9]+\] )?CPUID\[(?<leaf>H), (?<sub>H)\]: eax=(?<eax>H) ebx=(?<ebx>H) ecx=(?<ecx>H) edx=(?<edx>H)`),
-	// libvirt: <cpudata arch='x86'>, of old with function for eax_in.
-	form(`<cpuid `, `<cpuid (?:eax_in|function)=.0x(?<leaf>H).(?: ecx_in=.0x(?<sub>H).)? eax=.0x(?<eax>H). ebx=.0x(?<ebx>H). ecx=.0x(?<ecx>H). edx=.0x(?<edx>H). ?/>`),
-	// xen-cpuid -p.
-	form(`[0-9a-f]{8}:[0-9a-f]{8}\s+->`, `(?<leaf>H):(?<sub>H)\s+-> (?<eax>H):(?<ebx>H):(?<ecx>H):(?<edx>H)`).leavesOutZeros(),
-}
+var leafForms = sync.OnceValue(func() []leafForm {
+	return []leafForm{
+		// cpuid -r, of old without a sub-leaf, and kcpuid -r of Linux.
+		form(`0x[0-9a-f]+[ _:].*eax`, `0x(?<leaf>H)(?:[ _]+0x(?<sub>H))?:\s*`+equations),
+		// kcpuid -r, below "0x0000000d: subleafs:".
+		form(`\d+: *eax`, `(?<inner>\d{1,3}):\s*`+equations),
+		// AIDA64, whose dumps InstLatx64, klauspost/cpuid and libcpuid collect.
+		form(`CPUID [0-9a-f]{8}\s*:?\s*[0-9a-f]{8}[ -]`, `CPUID (?<leaf>H)\s*:?\s*(?<eax>H)[ -](?<ebx>H)[ -](?<ecx>H)[ -](?<edx>H)\b(?:\s*\[SL (?<sub>H)\])?.*`),
+		// cpuid by S. Noonan.
+		form(`CPUID [0-9a-f]{8}(:[0-9a-f]+|, index [0-9a-f]+)? =`, `CPUID (?<leaf>H)(?:(?::|, index )(?<sub>H))? = `+spaced+`\b.*`),
+		// libcpuid.
+		form(`basic_cpuid\[`, `basic_cpuid\[(?<basic>\d{1,3})\]=`+spaced),
+		form(`ext_cpuid\[`, `ext_cpuid\[(?<ext>\d{1,3})\]=`+spaced),
+		// x86info -r.
+		form(`eax in: `, `eax in: 0x(?<leaf>H), eax = (?<eax>H) ebx = (?<ebx>H) ecx = (?<ecx>H) edx = (?<edx>H)`),
+		// cpucontrol of FreeBSD.
+		form(`cpuid level 0x.*: `, `cpuid level 0x(?<leaf>H)(?:, level_type 0x(?<sub>H))?: 0x(?<eax>H) 0x(?<ebx>H) 0x(?<ecx>H) 0x(?<edx>H)`),
+		// Linux, in its log, when it doubts leaf 0xD.
+		form(`(\[[ .0-9]+\] )?CPUID\[`, `(?:\[[ .0-9]+\] )?CPUID\[(?<leaf>H), (?<sub>H)\]: eax=(?<eax>H) ebx=(?<ebx>H) ecx=(?<ecx>H) edx=(?<edx>H)`),
+		// libvirt: <cpudata arch='x86'>, of old with function for eax_in.
+		form(`<cpuid `, `<cpuid (?:eax_in|function)=.0x(?<leaf>H).(?: ecx_in=.0x(?<sub>H).)? eax=.0x(?<eax>H). ebx=.0x(?<ebx>H). ecx=.0x(?<ecx>H). edx=.0x(?<edx>H). ?/>`),
+		// xen-cpuid -p.
+		form(`[0-9a-f]{8}:[0-9a-f]{8}\s+->`, `(?<leaf>H):(?<sub>H)\s+-> (?<eax>H):(?<ebx>H):(?<ecx>H):(?<edx>H)`).leavesOutZeros(),
+	}
+})
 
 var (
 	cpuHeading  = pattern(`^CPU *\d*:$`)                                    // cpuid(1)
@@ -104,8 +107,7 @@ type leafLine struct {
 
 // parseLeaf reads a line; looks reports that it begins as one that has a leaf.
 func parseLeaf(line string) (l leafLine, ok, looks bool) {
-	for i := range leafForms {
-		f := &leafForms[i]
+	for _, f := range leafForms() {
 		if !f.starts().MatchString(line) {
 			continue
 		}

@@ -440,16 +440,20 @@ func WithoutFlags(names []string, drop ...string) []string {
 // not, on one of the given ones; those themselves are not among them.
 func DependentsOf(names ...string) []string {
 	var out []string
+	under := map[string]bool{} // the names, and what depends on them
+	for _, name := range names {
+		under[name] = true
+	}
 	for more := true; more; { // until nothing is added: the table is in no order of dependence
 		more = false
 		for i := range flags {
 			f := &flags[i]
-			if f.deps == "" || slices.Contains(names, f.Name) || slices.Contains(out, f.Name) {
+			if f.deps == "" || under[f.Name] {
 				continue
 			}
 			for dep := range f.Depends() {
-				if slices.Contains(names, dep) || slices.Contains(out, dep) {
-					out, more = append(out, f.Name), true
+				if under[dep] {
+					out, under[f.Name], more = append(out, f.Name), true, true
 					break
 				}
 			}
