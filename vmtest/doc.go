@@ -29,14 +29,21 @@
 // # What check finds in memory
 //
 // TestMemoryVM is a matrix of programs of which fpuimg check --root is to foretell all by
-// their dumped memory. Some run with the libc of a suite of Debian, in a root of their
-// own: C programs linked in unlike ways, and python3. Such a program dies where check
+// their dumped memory. They run with the libc of a suite of Debian (glibc 2.31, 2.36, 2.41),
+// in a root of their own: C programs linked in unlike ways, with one thread and six, and
+// Debian's python3, perl, bash, redis-server and nginx. Such a program dies where check
 // says that its code does not fit, of an instruction that needs what was named, and
 // nowhere else; and where the buffer of lazy binding is said to be too small, the first
 // such call overwrites the stack. Another is in a signal handler, and loses the registers
-// in its frame where check says so. What does not fit is restored as
-// fpuimg level makes it, too, and lives. The table is out/vm-matrix-memory.tsv. It takes
-// some machines, or all with FPU_VM_ALL=1, which "make vmtest-all" sets.
+// in its frame where check says so.
+//
+// What does not fit is restored as fpuimg level makes it, too, and lives: from a machine
+// with AVX2 on one with SSE4.2, and on one with SSE2 and no XSAVE. It dies again if words of
+// one kind are put back as they were dumped: copies of functions, glibc's record of the
+// CPU, what lazy binding enters, OpenSSL's record.
+//
+// The table is out/vm-matrix-memory.tsv. It takes some machines and programs, or all with
+// FPU_VM_ALL=1, which "make vmtest-all" sets.
 //
 // # Recordings that are levelled
 //
@@ -75,8 +82,10 @@
 //
 // TestPodmanVM asks the same of podman: it exports containers on one machine, in
 // archives of unlike compression, fpuimg converts these, and podman imports them on
-// another. Here fpuimg knows the other machine by its level alone, x86-64-v2 or
-// x86-64-v3. Podman also builds the image of "make image" and runs fpuimg in it.
+// another. A container with a libc is levelled where it was dumped, by the root file
+// system that podman mounts of its image. Here fpuimg knows the other machine by its
+// level alone, x86-64-v2 or x86-64-v3. Podman also builds the image of "make image" and
+// runs fpuimg in it.
 //
 // # The tests of fpurestore
 //

@@ -63,7 +63,7 @@ type program struct {
 	// accept is what level is to accept of it.
 	accept string
 
-	// downOnly is that in a cross-section it is restored on lesser machines alone.
+	// downOnly is that it is restored on machines without XSAVE alone.
 	downOnly bool
 }
 

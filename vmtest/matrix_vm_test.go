@@ -33,6 +33,7 @@ type image struct {
 	ext      string                  // of an archive, which dir is then
 	stripped []string                // components that conversions took from it
 	tasks    []levelTask             // what a levelling changed
+	putBack  bool                    // some of that again
 	checks   map[string]*checkResult // by machine; for a CRIU besides the guest's see checkedFor
 }
 
@@ -565,6 +566,10 @@ func (c *cell) read(s *guest.StepResult, prefix string) error {
 	c.detail = fmt.Sprintf("stderr: %s\nstatus: %s\nkernel: %s", text["err"], text["status"], s.Kernel)
 	if text["restored"] != "0" {
 		c.happened = outcome{refused: refusal(text["err"])}
+		// CRIU lets go of one thread after the other, and an early one can end them all.
+		if strings.Contains(text["err"], "Unable to detach") {
+			c.happened = outcome{dies: []string{fatalSignal(s.Kernel, hundred(c.PID))}}
+		}
 		return nil
 	}
 	ticks, err := testprog.ParseStatus(text["status"])

@@ -1,7 +1,7 @@
 // lazycall: an ordinary dynamic program that will call library functions for
 // the first time when it is told to.
 //
-//   lazycall STATUS GO [THREADS [keep]]
+//   lazycall STATUS GO [THREADS [more|keep]]
 //
 // Ten times a second it appends a line to the file STATUS,
 //
@@ -11,8 +11,8 @@
 // with only system calls that its first tick has bound. Once the file GO
 // exists, each tick also calls one function that was never called before, and
 // copies memory in blocks of many sizes, until all were called. Further threads
-// copy memory then, too. With the word keep the last call is through a pointer to an
-// IFUNC that it has kept since its start. The first call
+// copy memory then, too. With a further word it calls strspn, and with keep strrchr
+// through a pointer that it has kept since its start. The first call
 // of a lazily bound function saves the vector registers with the instruction that glibc chose
 // when the program started (XSAVEC, XSAVE or FXSAVE, _dl_runtime_resolve_* in
 // sysdeps/x86_64/dl-trampoline.S), and memcpy is the variant that it chose
@@ -20,8 +20,8 @@
 // GLIBC_TUNABLES=glibc.cpu.hwcaps=-XSAVEC,-XSAVE,-AVX_Fast_Unaligned_Load
 // it chooses neither XSAVE nor AVX, and lives, if it started on an Intel CPU; on
 // one of AMD's it then chooses memmove with SSSE3, unless -SSSE3 is there too.
-// Functions for which glibc chooses SSE4.2 (strcmp, strspn) are left out: that is
-// another thing for a CPU to lack.
+// Functions for which glibc chooses SSE4.2 (strcmp, strspn) are left out without that
+// word: it is another thing for a CPU to lack.
 //
 // The resolver's buffer for XSAVE has the size that was right where the program
 // started. Where XSAVE writes more, that goes over the stack of the caller. Each
@@ -97,6 +97,8 @@ static int call_malloc(void)
 	return ok;
 }
 
+static int more;
+static int call_strspn(void) { return !more || strspn("1234567890-7", "0123456789") == 10; }
 static char *(*volatile kept)(const char *, int);
 static int call_kept(void) { const char *s = "some longer text, some, more"; return !kept || kept(s, ',') == s + 22; }
 
@@ -107,7 +109,8 @@ static const struct {
 	{ "strtol", call_strtol }, { "strtoul", call_strtoul }, { "strtod", call_strtod }, { "qsort", call_qsort },
 	{ "bsearch", call_bsearch }, { "snprintf", call_snprintf }, { "strlen", call_strlen }, { "strchr", call_strchr },
 	{ "memchr", call_memchr }, { "strstr", call_strstr }, { "toupper", call_toupper },
-	{ "labs", call_abs }, { "malloc", call_malloc }, { "kept", call_kept },
+	{ "labs", call_abs }, { "malloc", call_malloc }, { "strspn", call_strspn },
+	{ "kept", call_kept },
 };
 
 // copy moves blocks of many sizes, overlapping and not.
@@ -167,9 +170,10 @@ int main(int argc, char **argv)
 {
 	if (argc < 3)
 		_exit(2);
-	if (argc > 4)
+	more = argc > 4;
+	if (more && argv[4][0] == 'k')
 		kept = strrchr;
-	int threads = argc > 3 ? atoi(argv[3]) : 1;
+	int threads = argc > 3 ? argv[3][0] - '0' : 1;
 	pthread_t t;
 	for (int i = 1; i < threads; i++)
 		if (pthread_create(&t, NULL, further, NULL))
