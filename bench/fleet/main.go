@@ -18,7 +18,7 @@ func main() {
 	n := flag.Int("n", 10000, "core `images`")
 	rounds := flag.Int("rounds", 5, "`times` that each row is measured")
 	archive := flag.Int("archive", 2048, "`MiB` of memory in the archives")
-	only := flag.String("only", "", "one `part`: start, check, show, hosts, code, convert, restore, memory or archives")
+	only := flag.String("only", "", "one `part`: start, check, show, hosts, code, level, convert, restore, memory or archives")
 	record := flag.Bool("record", false, "write the CPU ratios to "+ratiosFile+", which later runs are held against")
 	flag.Parse()
 	if err := run(&bench{n: *n, rounds: *rounds, archive: *archive}, *only, *record); err != nil {
@@ -54,7 +54,7 @@ func run(b *bench, only string, record bool) (err error) {
 		measure func() error
 	}{
 		{"start", b.start}, {"check", b.check}, {"show", b.show}, {"hosts", b.hosts},
-		{"code", b.code}, {"convert", b.convert}, {"restore", b.restore}, {"memory", b.memory}, {"archives", b.archives},
+		{"code", b.code}, {"level", b.level}, {"convert", b.convert}, {"restore", b.restore}, {"memory", b.memory}, {"archives", b.archives},
 	} {
 		if only != "" && only != part.name {
 			continue
