@@ -167,10 +167,11 @@ func (p *Plan) WriteDir(out string, o DirOptions) error {
 		if len(c.rewritten) < len(p.files) {
 			return &ChangedError{p.Checkpoint.Path} // not all were met, as files
 		}
-		if err := p.verify(staged{c.to, func(name string) string { return name }}); err != nil {
-			return err
-		}
-		if err := c.made.sync(s.lock.File); err != nil {
+		// The disk writes while the result is read anew, of which nothing writes.
+		synced := make(chan error, 1)
+		go func() { synced <- c.made.sync(s.lock.File) }()
+		err := p.verify(staged{c.to, func(name string) string { return name }})
+		if err := errors.Join(err, <-synced); err != nil {
 			return err
 		}
 		for name, was := range c.rewritten {

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/memory"
@@ -114,108 +116,181 @@ func (t *task) guard() (key uint64, ok bool) {
 	return 0, false
 }
 
-// chunk is how much memory is scanned at once, in bytes.
-const chunk = 1 << 20
+// chunk is how much memory is scanned at once, in bytes: a cache holds it.
+const chunk = 256 << 10
 
 // maxWords bounds the words of a process that change. Programs have some hundred.
 const maxWords = 1 << 20
 
-// scan looks through all memory that is in images for the addresses that change: at any
-// byte, and mangled where a pointer can stand.
+// pattern is what memory is scanned for.
+type pattern struct {
+	matches map[uint64]match
+	lo, hi  uint64   // of their addresses
+	heads   [][]byte // the upper five bytes of these
+	low     bool     // some are below 16 MiB, and their upper bytes zeros
+	key     uint64   // of mangled pointers
+	guarded bool     // there are such
+
+	from, to uint64 // all objects that choose code themselves
+}
+
+// candidate is a word that may have to change: one that keeps a choice, or the address of
+// a function that changes, mangled or not.
+type candidate struct {
+	kept, mangled bool
+	addr, word    uint64
+}
+
+// pattern is made of what union and own found.
+func (t *task) pattern() *pattern {
+	p := &pattern{matches: t.matches, lo: ^uint64(0)}
+	for addr := range t.matches {
+		p.lo, p.hi = min(p.lo, addr), max(p.hi, addr)
+		head := le64(addr)[3:]
+		if addr>>24 == 0 {
+			p.low = true
+		} else if !slices.ContainsFunc(p.heads, func(h []byte) bool { return bytes.Equal(h, head) }) {
+			p.heads = append(p.heads, head)
+		}
+	}
+	for _, d := range t.dispatches {
+		start, end := d.Range()
+		if p.to == 0 || start < p.from {
+			p.from = start
+		}
+		p.to = max(p.to, end)
+	}
+	p.key, p.guarded = t.guard()
+	p.guarded = p.guarded && len(t.matches) > 0
+	return p
+}
+
+// find lists the candidates that begin in the first n bytes of b, which lies at an
+// address: addresses at any byte, the others where a pointer can stand. kept tells whether
+// those count that keep a choice.
+func (p *pattern) find(b []byte, n int, start uint64, kept bool) (list []candidate) {
+	le := binary.LittleEndian
+	for _, head := range p.heads {
+		for at := 0; ; at++ {
+			i := bytes.Index(b[at:], head)
+			if i < 0 {
+				break
+			}
+			if at += i; at >= 3 && at-3 < n && at+5 <= len(b) {
+				list = p.add(list, start+uint64(at-3), le.Uint64(b[at-3:]))
+			}
+		}
+	}
+	if p.low {
+		for at := 0; at+8 <= len(b) && at < n; at++ {
+			if w := le.Uint64(b[at:]); w-p.lo <= p.hi-p.lo {
+				list = p.add(list, start+uint64(at), w)
+			}
+		}
+	}
+	words := b[:min(len(b), (n+7)&^7)]
+	if span := p.to - p.from; kept && span > 0 {
+		for w := words; len(w) >= 8; w = w[8:] {
+			if v := le.Uint64(w); v-p.from < span {
+				list = append(list, candidate{kept: true, addr: start + uint64(len(words)-len(w)), word: v})
+			}
+		}
+	}
+	if span := p.hi - p.lo; p.guarded {
+		for w := words; len(w) >= 8; w = w[8:] {
+			v := le.Uint64(w)
+			if from := bits.RotateLeft64(v, -guardShift) ^ p.key; from-p.lo <= span {
+				if _, ok := p.matches[from]; ok {
+					list = append(list, candidate{mangled: true, addr: start + uint64(len(words)-len(w)), word: v})
+				}
+			}
+		}
+	}
+	return list
+}
+
+func (p *pattern) add(list []candidate, addr, value uint64) []candidate {
+	if _, ok := p.matches[value]; ok {
+		list = append(list, candidate{addr: addr, word: value})
+	}
+	return list
+}
+
+// scan looks through all memory that is in images for the addresses that change, on all
+// CPUs.
 func (t *task) scan() error {
 	if len(t.matches) == 0 && len(t.dispatches) == 0 {
 		return nil
 	}
-	lo, hi := ^uint64(0), uint64(0)
-	var heads [][]byte // the upper five bytes of the addresses
-	low := false
-	for addr := range t.matches {
-		lo, hi = min(lo, addr), max(hi, addr)
-		head := le64(addr)[3:]
-		if addr>>24 == 0 {
-			low = true
-		} else if !slices.ContainsFunc(heads, func(h []byte) bool { return bytes.Equal(h, head) }) {
-			heads = append(heads, head)
-		}
-	}
-	from, to := uint64(0), uint64(0) // of all objects that choose code themselves
-	for _, d := range t.dispatches {
-		start, end := d.Range()
-		if to == 0 || start < from {
-			from = start
-		}
-		to = max(to, end)
-	}
+	p := t.pattern()
 	var stacks []uint64
 	for _, th := range t.threads {
 		if th.GPRegs != nil {
 			stacks = append(stacks, th.GPRegs[regSP])
 		}
 	}
-	key, guarded := t.guard()
-	guarded = guarded && len(t.matches) > 0
-	buf := make([]byte, chunk+7)
+	type result struct {
+		list []candidate
+		n    int
+		err  error
+	}
+	var running []chan result // by address
+	take := func() error {
+		r := <-running[0]
+		running = running[1:]
+		for _, c := range r.list {
+			switch {
+			case c.kept:
+				t.kept(c.addr, c.word)
+			case c.mangled:
+				t.mangled(c.addr, c.word, bits.RotateLeft64(c.word, -guardShift)^p.key, p.key)
+			default:
+				t.hit(c.addr, c.word)
+			}
+		}
+		t.progress(int64(r.n))
+		if len(t.Words) > maxWords && r.err == nil {
+			r.err = fmt.Errorf("process %d has more than %d copies of functions, which no program has", t.PID, maxWords)
+		}
+		return r.err
+	}
+	buffers := sync.Pool{New: func() any { return new([chunk + 7]byte) }}
 	for _, v := range t.mem.VMAs() {
-		look := to > 0 && v.Prot&memory.Exec == 0 && v.Status&codec.VMAStack == 0 && !t.Stack(v, stacks)
+		kept := v.Prot&memory.Exec == 0 && v.Status&codec.VMAStack == 0 && !t.Stack(v, stacks)
 		for r := range t.mem.Ranges(v.Start, v.End) {
 			if r.State != memory.Dumped {
 				continue
 			}
 			t.edge(r.Start)
 			t.edge(r.End)
-			start := r.Start
-			for start < r.End {
-				n := int(min(chunk, r.End-start))
-				over := 0
-				if r.End-start > chunk || t.mem.State(r.End) == memory.Dumped {
-					over = 7
-				}
-				b := buf[:n+over]
-				if m, err := t.mem.ReadAt(b, start); m < n {
-					return err
-				} else {
-					b = b[:m]
-				}
-				for _, head := range heads {
-					for at := 0; ; at++ {
-						i := bytes.Index(b[at:], head)
-						if i < 0 {
-							break
-						}
-						at += i
-						if at >= 3 && at-3 < n {
-							t.hit(start+uint64(at-3), binary.LittleEndian.Uint64(b[at-3:]))
-						}
-					}
-				}
-				if low {
-					for at := 0; at+8 <= len(b) && at < n; at++ {
-						if w := binary.LittleEndian.Uint64(b[at:]); w-lo <= hi-lo {
-							t.hit(start+uint64(at), w)
-						}
-					}
-				}
-				if look {
-					for at := 0; at+8 <= len(b) && at < n; at += 8 {
-						if w := binary.LittleEndian.Uint64(b[at:]); w-from < to-from {
-							t.kept(start+uint64(at), w)
-						}
-					}
-				}
-				if guarded {
-					for at := 0; at+8 <= len(b) && at < n; at += 8 {
-						w := binary.LittleEndian.Uint64(b[at:])
-						if from := bits.RotateLeft64(w, -guardShift) ^ key; from-lo <= hi-lo {
-							t.mangled(start+uint64(at), w, from, key)
-						}
-					}
-				}
-				if len(t.Words) > maxWords {
-					return fmt.Errorf("process %d has more than %d copies of functions, which no program has", t.PID, maxWords)
-				}
-				start += uint64(n)
-				t.progress(int64(n))
+			behind := uint64(0) // the last word may go on in the next range
+			if t.mem.State(r.End) == memory.Dumped {
+				behind = 7
 			}
+			for start := r.Start; start < r.End; start += chunk {
+				n, size := min(chunk, r.End-start), min(chunk+7, r.End+behind-start)
+				done := make(chan result, 1)
+				running = append(running, done)
+				go func() {
+					buf := buffers.Get().(*[chunk + 7]byte)
+					defer buffers.Put(buf)
+					m, err := t.mem.ReadAt(buf[:size], start)
+					if m >= int(n) { // what is behind may not be there
+						err = nil
+					}
+					done <- result{p.find(buf[:m], min(m, int(n)), start, kept), int(n), err}
+				}()
+				if len(running) > 2*runtime.GOMAXPROCS(0) {
+					if err := take(); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	for len(running) > 0 {
+		if err := take(); err != nil {
+			return err
 		}
 	}
 	return nil

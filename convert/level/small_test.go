@@ -392,3 +392,37 @@ func words(list ...uint32) (b []byte) {
 	}
 	return b
 }
+
+// TestConcurrentScan finds copies in memory that is looked through in parts, wherever the
+// parts meet.
+func TestConcurrentScan(t *testing.T) {
+	const start, size = 0x10000000000, 3 << 20
+	made := testglibc.New()
+	made.Areas = append(made.Areas, testglibc.Area{Start: start, End: start + size, Prot: 3, Flags: 2, Status: codec.VMARegular | codec.VMAAnonPrivate})
+	made.Put(start, make([]byte, size))
+	want := map[uint64]bool{testglibc.Heap + 0x40: true}
+	for i, at := 0, uint64(start); at < start+size-16; i, at = i+1, at+64<<10 {
+		addr := at + uint64(i%16)
+		if i%3 == 0 && at > start {
+			addr = at - uint64(i%8)
+		}
+		made.Word(addr, testglibc.Libc+testglibc.Wide)
+		want[addr] = true
+	}
+	dir, _, o := small(t, made, named(t, "x86-64-v3"))
+	var last int64
+	o.Progress = func(done int64) { last = done }
+	p, _ := levels(t, dir, o)
+	for _, w := range p.Tasks[0].Words {
+		if w.What == level.Copy && !want[w.Address] {
+			t.Errorf("a copy at %#x", w.Address)
+		}
+		delete(want, w.Address)
+	}
+	for addr := range want {
+		t.Errorf("no copy at %#x", addr)
+	}
+	if last < size {
+		t.Errorf("%d bytes were looked through", last)
+	}
+}
