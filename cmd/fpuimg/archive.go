@@ -125,7 +125,7 @@ func (d *destination) archiveInput(path string, all []checkpoint.Found) (file st
 // or wrong: Podman writes zstd under .tar.gz.
 func (d *destination) archiveName(path string) string {
 	dir, base := filepath.Split(filepath.Clean(path))
-	end := archiveSuffix(base)
+	end := checkpoint.ArchiveSuffix(base)
 	base = strings.TrimSuffix(base, end)
 	switch d.compress {
 	case "none":

@@ -47,7 +47,7 @@ func inputs(args []string) (out []string) {
 func archivesIn(dir string) (archives []string) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		if e.Type().IsRegular() && archiveSuffix(e.Name()) != "" {
+		if e.Type().IsRegular() && checkpoint.ArchiveSuffix(e.Name()) != "" {
 			archives = append(archives, filepath.Join(dir, e.Name()))
 		}
 	}
@@ -134,20 +134,6 @@ func newErrorDoc(path string, err error) *errorDoc {
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
-}
-
-// archiveSuffixes are the ends of archive names before which a result gets its own
-// mark.
-var archiveSuffixes = []string{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.lz4", ".tar"}
-
-// archiveSuffix is the one that a name ends in, "" if none.
-func archiveSuffix(name string) string {
-	for _, suffix := range archiveSuffixes {
-		if strings.HasSuffix(name, suffix) && name != suffix {
-			return suffix
-		}
-	}
-	return ""
 }
 
 // parseComponents reads a list of component names; an empty list is all of them.

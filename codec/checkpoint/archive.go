@@ -35,7 +35,7 @@ type walker struct {
 	links       map[string]int64  // where links stand, by their cleaned names
 	budget      *budget
 	alike       map[uint64][]byte // what is held, by hash: threads may have the same registers
-	unfit       []error           // members with images whose names cannot be used
+	unnamed     []error           // members with images whose names cannot be used
 	container   bool              // it is a container image
 	index       []byte            // index.json of an OCI image layout
 	manifests   map[string][]byte // its blobs that are JSON, by digest
@@ -131,8 +131,8 @@ func (w *walker) read(r io.Reader, seeker io.ReadSeeker, size int64, other func(
 		return nil, w.nestedErr
 	case len(all) == 0 && len(w.order) > 0:
 		return nil, fmt.Errorf("%s: %w: %w", w.label(), errNoCheckpoint, ErrPreDump)
-	case len(all) == 0 && len(w.unfit) > 0:
-		return nil, w.unfit[0]
+	case len(all) == 0 && len(w.unnamed) > 0:
+		return nil, w.unnamed[0]
 	case len(all) == 0 && w.container:
 		return nil, fmt.Errorf("%s: %w: a container image, but no layer of it holds a checkpoint", w.label(), errNoCheckpoint)
 	case len(all) == 0:
@@ -178,7 +178,7 @@ func (w *walker) archive(tr *rawtar.Reader, m *rawtar.Member) error {
 		return w.hold(m, m.Size)
 	}
 	c, ok := rawtar.Detect(head)
-	if !ok || c != rawtar.None && !blob && !packedName(path.Base(name)) {
+	if !ok || c != rawtar.None && !blob && ArchiveSuffix(name) == "" && !strings.Contains(path.Base(name), ".tar.") {
 		return nil
 	}
 	inner := &walker{path: w.path, inner: name, depth: w.depth + 1, base: w.base + at, stored: w.stored, compression: c, info: w.info, budget: w.budget}
@@ -218,9 +218,18 @@ func (w *walker) archive(tr *rawtar.Reader, m *rawtar.Member) error {
 	return nil
 }
 
-// packedName reports whether compressed archives are named so.
-func packedName(base string) bool {
-	return strings.Contains(base, ".tar.") || strings.HasSuffix(base, ".tar") || strings.HasSuffix(base, ".tgz") || strings.HasSuffix(base, ".tzst") || strings.HasSuffix(base, ".txz") || strings.HasSuffix(base, ".tbz2")
+// suffixes are the ends of the names of archives.
+var suffixes = []string{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.lz4", ".tar"}
+
+// ArchiveSuffix is the end by which a name is that of an archive, such as ".tar.gz"; "" if
+// it has none.
+func ArchiveSuffix(name string) string {
+	for _, suffix := range suffixes {
+		if strings.HasSuffix(name, suffix) && name != suffix {
+			return suffix
+		}
+	}
+	return ""
 }
 
 // wrap names the archive in an error of the walk.
@@ -316,7 +325,7 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 	clean, err := memberName(m.Name)
 	if err != nil {
 		if needed {
-			w.unfit = codec.AppendFault(w.unfit, &codec.FormatError{Path: w.label(), Offset: m.Offset, Field: "tar", Err: fmt.Errorf("an image is left out: its name %w", err)})
+			w.unnamed = codec.AppendFault(w.unnamed, &codec.FormatError{Path: w.label(), Offset: m.Offset, Field: "tar", Err: fmt.Errorf("an image is left out: its name %w", err)})
 		}
 		return nil
 	}
@@ -335,7 +344,7 @@ func (w *walker) image(tr *rawtar.Reader, m *rawtar.Member) error {
 	}
 	label := d.Label(base)
 	if _, twice := d.members[base]; twice && needed {
-		d.twice = codec.AppendFault(d.twice, &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: errors.New("a second member of this name; the last one counts")})
+		d.repeats = codec.AppendFault(d.repeats, &codec.FormatError{Path: label, Offset: m.Offset, Field: "tar", Err: errors.New("a second member of this name; the last one counts")})
 	}
 	f := member{at: tr.Offset(), size: m.Size, sparse: m.Sparse}
 	switch {
@@ -444,7 +453,7 @@ func (w *walker) checkpoints() []Found {
 		if err != nil { // it has what is looked for
 			continue
 		}
-		faults := codec.AppendFault(slices.Clip(a.twice), w.unfit...)
+		faults := codec.AppendFault(slices.Clip(a.repeats), w.unnamed...)
 		for p := dir; p != "."; p = path.Dir(p) {
 			if at, ok := w.links[p]; ok {
 				faults = codec.AppendFault(faults, &codec.FormatError{Path: w.label() + ":" + p, Offset: at, Field: "tar", Err: errLinkAbove})

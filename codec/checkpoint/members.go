@@ -26,7 +26,7 @@ type Archive struct {
 	members map[string]member
 	needed  bool // it has images that tell of registers
 	mapped  bool // a pagemap is held
-	twice   []error
+	repeats []error
 }
 
 // member is one file of an archive.
