@@ -36,9 +36,9 @@ const (
 func capabilityWords(version uint32) int {
 	switch version {
 	case 1:
-		return 12
+		return xstate.CapabilityV1
 	case 2:
-		return 19
+		return xstate.CapabilityWords
 	}
 	return 0
 }

@@ -363,7 +363,7 @@ func critMachine(b []byte) *xstate.CPU {
 		return nil
 	}
 	x := doc.Entries[0].X86[0]
-	if n := len(x.Capability); n != xstate.CapabilityWords && n != 12 {
+	if n := len(x.Capability); n != xstate.CapabilityWords && n != xstate.CapabilityV1 {
 		return nil
 	}
 	info := codec.CPUInfo{

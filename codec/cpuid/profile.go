@@ -117,15 +117,14 @@ func hex[T ~uint32 | ~uint64](v *T) *Hex {
 
 // Limits of a profile; no machine comes near them.
 const (
-	maxProfile   = 1 << 20 // bytes of JSON
-	maxName      = 256     // bytes of a name
-	maxFlags     = 2048
-	maxXSave     = 1 << 20    // bytes
-	maxFamily    = 0xf + 0xff // SDM vol. 2, CPUID: family plus extended family
-	maxModel     = 0xff
-	maxStepping  = 0xf
-	capabilityV1 = 12 // words of CRIU before 3.11
-	maxMask32    = 1<<32 - 1
+	maxProfile  = 1 << 20 // bytes of JSON
+	maxName     = 256     // bytes of a name
+	maxFlags    = 2048
+	maxXSave    = 1 << 20    // bytes
+	maxFamily   = 0xf + 0xff // SDM vol. 2, CPUID: family plus extended family
+	maxModel    = 0xff
+	maxStepping = 0xf
+	maxMask32   = 1<<32 - 1
 )
 
 // ProfileError is a profile that cannot be one.
@@ -269,8 +268,8 @@ func (p *Profile) check() error {
 			return badField(fmt.Sprintf("capability[%d]", i), "%#x is no word of 32 bits", uint64(w))
 		}
 	}
-	if n := len(p.Capability); p.Capability != nil && n != capabilityV1 && n != xstate.CapabilityWords {
-		return badField("capability", "want %d words or %d, have %d", xstate.CapabilityWords, capabilityV1, n)
+	if n := len(p.Capability); p.Capability != nil && n != xstate.CapabilityV1 && n != xstate.CapabilityWords {
+		return badField("capability", "want %d words or %d, have %d", xstate.CapabilityWords, xstate.CapabilityV1, n)
 	}
 	if err := checkFlags("flags", p.Flags); err != nil {
 		return err

@@ -30,6 +30,7 @@ const (
 	WordKernel      = 21 // what only the running kernel can tell
 	FlagWords       = 22
 	CapabilityWords = 19 // the words of CRIU's capability, version 2
+	CapabilityV1    = 12 // those of version 1, of CRIU before 3.11
 )
 
 // Flag is one CPU feature by the name that Linux gives it.
