@@ -30,7 +30,8 @@ var podmanLib string
 const podmanTimeout = 5 * time.Minute
 
 // containers are the programs that podman checkpoints, in archives of unlike
-// compression. One has a libc, whose memory is to be levelled.
+// compression. One has the libc of the image, and was itself copied into the container:
+// its memory is to be levelled.
 var containers = []struct {
 	on, kind, command string
 	threads, ticks    int
@@ -39,7 +40,7 @@ var containers = []struct {
 }{
 	{"max", "sse", "/fpuhold sse /status", 1, 3, false, "zstd", ".tar.zst"},
 	{"max", "auto", "/fpuhold auto /status 4", 4, 3, false, "gzip", ".tar.gz"},
-	{"max", "lazy", "/lazycall /status /go", 1, 16, true, "zstd", ".tar.zst"},
+	{"max", "lazy", "/lazycall /status /go", 1, 16, true, "gzip", ".tar.gz"},
 	{"nehalem", "auto", "/fpuhold auto /status 2", 2, 3, false, "none", ".tar"},
 }
 
@@ -97,8 +98,8 @@ func (m *matrix) podmanJob() guest.Job {
 		m.t.Fatal(err)
 	}
 	files := map[string]string{"/job/fpuhold": dir, "/job/fpuimg": string(m.fpuimg)}
-	for name, host := range map[string]string{"": m.roots[0], "fpuhold": m.bin.FPUHold, "lazycall": m.bin.LazyCall} {
-		files[path.Join("/job/fpuhold/root", name)] = host
+	for name, host := range map[string]string{"fpuhold/root": m.roots[0], "fpuhold/root/fpuhold": m.bin.FPUHold, "lazycall": m.bin.LazyCall} {
+		files[path.Join("/job", name)] = host
 	}
 	return guest.Job{
 		Timeout: 20 * time.Minute,
@@ -117,16 +118,21 @@ func (m *matrix) checkpointContainers(sources []*machine) {
 			if c.on != on.name {
 				continue
 			}
+			add := ""
+			if c.memory {
+				add = fmt.Sprintf("podman cp lazycall %s:/lazycall\n", c.kind)
+			}
 			// With a network of its own CRIU would need iptables.
 			j.Steps = append(j.Steps,
 				guest.Step{Name: "run-" + c.kind, Timeout: podmanTimeout, Script: podmanLib + fmt.Sprintf(
-					"set -e\npodman run -d --name %s --network host fpuhold %s\nawait %[1]s\n", c.kind, c.command)},
+					"set -e\npodman create --name %s --network host fpuhold %s\n%spodman start %[1]s\nawait %[1]s\n", c.kind, c.command, add)},
 				guest.Step{Name: "dump-" + c.kind, Timeout: podmanTimeout, Script: fmt.Sprintf(
 					"podman container checkpoint --compress %s --export $OUT/%s%s %[2]s\n", c.compress, c.kind, c.ext)})
 		}
 		if on.name == "max" {
-			j.Steps = append(j.Steps, guest.Step{Name: "level", Script: "/job/fpuimg level --host=x86-64-v2 --root=$(podman image mount fpuhold) " +
-				"-o $OUT/lazy.tar.zst /job/step/dump-lazy/out/lazy.tar.zst\n"})
+			j.Steps = append(j.Steps, guest.Step{Name: "level", Timeout: podmanTimeout, Script: "set -e\narchive=/job/step/dump-lazy/out/lazy.tar.gz\n" +
+				"tar -xzf $archive rootfs-diff.tar\nmkdir diff\ntar -xf rootfs-diff.tar -C diff\n" +
+				"./fpuimg level --host=x86-64-v2 --root=diff --root=$(podman image mount fpuhold) -o $OUT/lazy.tar.gz $archive\n"})
 			j.Files["/job/image"] = m.imageContext()
 			j.Steps = append(j.Steps, guest.Step{Name: "show", Timeout: podmanTimeout, Script: "podman build -q --layers=false -t fpuimg /job/image >/dev/null &&\n" +
 				"podman run --rm --network none -v /job/step/dump-auto/out:/data:ro fpuimg show --json /data/auto.tar.gz\n"})

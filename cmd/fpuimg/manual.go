@@ -188,8 +188,9 @@ The machine is this one or PROFILE, as fpuimg help profile lists them. Nothing i
 added: a feature that the source lacked stays missing.
 
 The program's files are needed, below --root=DIR: / where it ran on this machine, or its
-container's root file system (podman image mount NAME). A file serves only if its
-build-id is the dumped one.
+container's root file system (podman image mount NAME). What a container has besides its
+image is in the archive's rootfs-diff.tar: unpack that, and name the directory, too. A
+file serves only if its build-id is the dumped one.
 
 Every word that the loader filled in is first compared with what its resolver chooses,
 by running that in an emulator; every function that takes a place is decoded, and must
