@@ -142,6 +142,10 @@ vmtest-level: ## level the recordings for the guests' CPU models and restore the
 endtoend: ## try the page of check --html in chromium, need on the matcher of Kubernetes' scheduler, and the manifests of deploy
 	cd endtoend && $(GO) test -count=1 -v ./...
 
+.PHONY: cluster
+cluster: ## try deploy and need on a real kube-apiserver and kube-scheduler; building them takes half an hour
+	cd endtoend/cluster && $(GO) test -count=1 -v ./...
+
 .PHONY: outcomes
 outcomes: ## hold check --root against every recorded restore, where the recordings lie beside the project
 	FPU_OUTCOMES=all $(GO) test -count=1 -v -run '^TestOutcomes$$' ./cmd/fpuimg
