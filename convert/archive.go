@@ -117,7 +117,7 @@ func copyArchive(plans []*Plan, w io.Writer, f *os.File, o ArchiveOptions) error
 	for _, p := range plans {
 		for name, c := range p.files {
 			place := path.Join(p.Checkpoint.Archive().Dir, name)
-			if c.content == nil {
+			if !c.whole() {
 				r.Patch[place] = func(old io.Reader) io.Reader { return &editor{r: old, file: place, edits: c.edits} }
 				continue
 			}
@@ -125,7 +125,7 @@ func copyArchive(plans []*Plan, w io.Writer, f *os.File, o ArchiveOptions) error
 				if hash(old) != p.read[name] {
 					return nil, &ChangedError{place}
 				}
-				return c.content, nil
+				return c.apply(place, old)
 			}
 		}
 	}

@@ -8,6 +8,9 @@ import (
 	"io"
 	"os"
 	"slices"
+
+	"github.com/fpuimg/fpuimg/codec"
+	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
 // Edit replaces bytes of a file, whose size stays.
@@ -40,11 +43,28 @@ func (e *EditError) Error() string {
 
 func (e *EditError) Unwrap() error { return e.Err }
 
-// A change is what becomes of a file: new content, or edits of the old one, by their
-// offsets.
+// A change is what becomes of a file: new content, a core image as a report says, or edits
+// of the old content, by their offsets.
 type change struct {
 	content []byte
+	report  *compat.Report
 	edits   []Edit
+}
+
+// whole reports whether the file is written anew, not edited.
+func (c *change) whole() bool { return c.content != nil || c.report != nil }
+
+// apply returns the new content of a file that is written anew. To make it when it is
+// written, and not to hold it, takes little time for much memory.
+func (c *change) apply(path string, old []byte) ([]byte, error) {
+	if c.content != nil {
+		return c.content, nil
+	}
+	core, err := codec.ParseCore(path, old)
+	if err != nil {
+		return nil, err
+	}
+	return core.Encode(c.report.Apply(&core.State))
 }
 
 // Edit adds edits of one of the checkpoint's files to the plan, which may be as large
@@ -59,7 +79,7 @@ func (p *Plan) Edit(name string, edits ...Edit) error {
 		switch {
 		case e.Offset < 0 || len(e.New) == 0 || len(e.Old) != len(e.New) || e.end() < 0:
 			err = ErrEdit
-		case was.content != nil || i > 0 && all[i-1].end() > e.Offset:
+		case was.whole() || i > 0 && all[i-1].end() > e.Offset:
 			err = ErrOverlap
 		}
 		if err != nil {

@@ -106,12 +106,11 @@ func NewPlan(c *checkpoint.Checkpoint, o Options) (*Plan, error) {
 		if r.Refused || !r.Changed {
 			continue
 		}
-		b, err := th.Image.Encode(r.Apply(th.State))
-		if err != nil {
+		if _, err := th.Image.Encode(r.Apply(th.State)); err != nil {
 			errs = codec.AppendFault(errs, err)
 			continue
 		}
-		p.files[name] = change{content: b}
+		p.files[name] = change{report: r}
 	}
 	if len(errs) == 0 && c.CPUInfo != nil {
 		p.read["cpuinfo.img"] = hash(c.CPUInfo.Encode(c.CPUInfo))
@@ -145,9 +144,12 @@ func hash(b []byte) uint64 { return maphash.Bytes(seed, b) }
 func (p *Plan) SetGPRegs(th codec.Thread, regs map[int]uint64) error {
 	name := p.Checkpoint.FileOf(th)
 	core := th.Image
-	if b := p.files[name].content; b != nil {
-		var err error
-		if core, err = codec.ParseCore(core.Path, b); err != nil {
+	if c := p.files[name]; c.whole() {
+		b, err := c.apply(core.Path, core.Raw())
+		if err == nil {
+			core, err = codec.ParseCore(core.Path, b)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,7 @@ func (p *Plan) WriteFile(out string) error {
 				return err
 			}
 			defer src.Close()
-			if err := p.check(src, p.Checkpoint.Image); err != nil {
+			if _, err := p.check(src, p.Checkpoint.Image); err != nil {
 				return err
 			}
 			if err := copyMeta(f, src, p.Changed()); err != nil {
@@ -61,23 +61,26 @@ func (p *Plan) Bytes() ([]byte, error) {
 	if name == "" {
 		return nil, fmt.Errorf("%s: a directory, not one core image", p.Checkpoint.Path)
 	}
-	c := p.files[name]
-	if c.content != nil {
-		return c.content, nil
-	}
 	b, err := codec.ReadImage(p.Checkpoint.Files, name)
 	if err != nil {
 		return nil, err
 	}
+	c := p.files[name]
+	if c.whole() {
+		if hash(b) != p.read[name] {
+			return nil, &ChangedError{p.Checkpoint.Files.Label(name)}
+		}
+		return c.apply(name, b)
+	}
 	return io.ReadAll(&editor{r: bytes.NewReader(b), file: name, edits: c.edits})
 }
 
-// check returns a [*ChangedError] if a file does not have the content from which the
-// plan was made.
-func (p *Plan) check(f *os.File, name string) error {
+// check returns the content of a file, or a [*ChangedError] if it is not the one from
+// which the plan was made.
+func (p *Plan) check(f *os.File, name string) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b := make([]byte, min(info.Size(), codec.MaxImage)+1) // one more shows that it grew
 	n, err := io.ReadFull(f, b)
@@ -87,7 +90,7 @@ func (p *Plan) check(f *os.File, name string) error {
 			err = &ChangedError{filepath.Clean(f.Name())}
 		}
 	}
-	return err
+	return b[:n], err
 }
 
 // stale returns a [*ChangedError] if one of the files that the plan was made from, but
@@ -101,7 +104,7 @@ func (p *Plan) stale(dir *os.Root) error {
 		if err != nil {
 			return err
 		}
-		err = p.check(f, name)
+		_, err = p.check(f, name)
 		f.Close()
 		if err != nil {
 			return err
@@ -304,9 +307,13 @@ func (c *cloner) file(from *os.Root, name, rel string, info fs.FileInfo) error {
 // src.
 func (p *Plan) rewrite(dst, src *os.File, name string) error {
 	var err error
-	if c := p.files[name]; c.content != nil {
-		if err = p.check(src, name); err == nil {
-			_, err = dst.Write(c.content)
+	if c := p.files[name]; c.whole() {
+		var b []byte
+		if b, err = p.check(src, name); err == nil {
+			b, err = c.apply(name, b)
+		}
+		if err == nil {
+			_, err = dst.Write(b)
 		}
 	} else {
 		err = copyEdited(dst, src, c.edits)

@@ -252,8 +252,15 @@ func fieldDocs(changes []convert.FieldChange) []fieldDoc {
 // convertThreads are what becomes of threads in JSON.
 func convertThreads(threads []compat.Judged) []convertThread {
 	list := []convertThread{}
+	docs := map[*compat.Report]convertThread{}
 	for _, t := range threads {
-		list = append(list, convertThread{TID: t.TID, From: t.From.String(), To: t.To.String(), Actions: view.ActionDocs(t.Report), Lost: view.LossDocs(t.Report)})
+		doc, ok := docs[t.Report]
+		if !ok {
+			doc = convertThread{From: t.From.String(), To: t.To.String(), Actions: view.ActionDocs(t.Report), Lost: view.LossDocs(t.Report)}
+			docs[t.Report] = doc
+		}
+		doc.TID = t.TID
+		list = append(list, doc)
 	}
 	return list
 }
