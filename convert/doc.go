@@ -5,8 +5,8 @@
 // that is not refused is carried out by [Plan.WriteDir], which makes a new
 // directory, [Plan.WriteFile], for one core image, or [Plan.InPlace].
 //
-// A plan holds, for each file that changes, its new content or edits of the old one
-// ([Plan.Edit]). A file that is edited is cloned, or streams by in an archive, and is
+// A plan holds, for each file that changes, what is decided of it or edits of the old
+// content ([Plan.Edit]); a core image is made when it is written. A file that is edited is cloned, or streams by in an archive, and is
 // never held whole. What is to be replaced is compared with what the plan was made from.
 //
 // The checkpoints of an archive become a new archive by [WriteArchive]. It copies the

@@ -135,25 +135,25 @@ func (b *bench) compare(r row, rounds int) error {
 			}
 		}
 	}
-	b.print(r, medians(all))
+	b.print(r, summed(all))
 	return nil
 }
 
-// medians are the figures of each command, by its runs in turns.
-func medians(all [][]usage) []figures {
+// summed are the figures of each command, by its runs in turns.
+func summed(all [][]usage) []figures {
 	figures := make([]figures, len(all))
 	for j := range all {
 		figures[j].read = -1
 		var walls, cpus []time.Duration
-		var times, loads []float64
+		var times []float64
 		for i, u := range all[j] {
-			base := all[0][i]
 			walls, cpus = append(walls, u.wall), append(cpus, u.cpu)
-			times, loads = append(times, float64(u.wall)/float64(base.wall)), append(loads, float64(u.cpu)/float64(base.cpu))
+			times = append(times, float64(u.wall)/float64(all[0][i].wall))
 			figures[j].rss, figures[j].read = max(figures[j].rss, u.rss), max(figures[j].read, u.read)
 		}
-		figures[j].wall, figures[j].cpu = median(walls), median(cpus)
-		figures[j].wallRatio, figures[j].cpuRatio = median(times), median(loads)
+		// What others do on the machine adds to the CPU time, and takes nothing from it.
+		figures[j].wall, figures[j].cpu = median(walls), slices.Min(cpus)
+		figures[j].wallRatio, figures[j].cpuRatio = median(times), float64(figures[j].cpu)/float64(figures[0].cpu)
 	}
 	return figures
 }
@@ -185,8 +185,8 @@ func (b *bench) startup(r row, rounds int) error {
 	return nil
 }
 
-// figures are what the runs of one command took: medians, the most memory, and the
-// ratios to the first command of the row.
+// figures are what the runs of one command took: the median time, the least CPU time, the
+// most memory, and the ratios to the first command of the row.
 type figures struct {
 	usage
 	wallRatio, cpuRatio float64

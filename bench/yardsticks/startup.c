@@ -1,7 +1,7 @@
 // startup ROUNDS COMMAND...: runs the commands in turns, their words divided by spaces,
-// with no output. Prints for each the medians over all rounds: wall and CPU time in
-// nanoseconds, both as ratios to the first command in the same round, and the most
-// memory in KiB.
+// with no output. Prints for each, over all rounds: the median wall time and the least CPU
+// time in nanoseconds, the median ratio of wall times to that of the first command in the
+// same round, the ratio of the least CPU times, and the most memory in KiB.
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 
 extern char **environ;
 
-enum { WALL, CPU, WALL_RATIO, CPU_RATIO, FIGURES };
+enum { WALL, CPU, RATIO, FIGURES };
 
 static double now(void) {
 	struct timespec t;
@@ -68,17 +68,15 @@ int main(int argc, char **argv) {
 				continue;
 			figures[i][WALL][round] = wall;
 			figures[i][CPU][round] = cpu;
-			figures[i][WALL_RATIO][round] = wall / figures[0][WALL][round];
-			figures[i][CPU_RATIO][round] = cpu / figures[0][CPU][round];
+			figures[i][RATIO][round] = wall / figures[0][WALL][round];
 			if (u.ru_maxrss > rss[i])
 				rss[i] = u.ru_maxrss;
 		}
 	}
 	for (int i = 0; i < n; i++) {
-		for (int f = 0; f < FIGURES; f++) {
+		for (int f = 0; f < FIGURES; f++)
 			qsort(figures[i][f], rounds, sizeof(double), ascending);
-			printf("%.3f ", figures[i][f][rounds / 2]);
-		}
-		printf("%ld\n", rss[i]);
+		printf("%.0f %.0f %.3f %.3f %ld\n", figures[i][WALL][rounds / 2], figures[i][CPU][0], figures[i][RATIO][rounds / 2],
+		       figures[i][CPU][0] / figures[0][CPU][0], rss[i]);
 	}
 }
