@@ -48,8 +48,8 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringVar(&o.html, "html", "", "write a page with all images and machines to this new `file`")
 	fs.BoolVar(&o.area, "xsave-area", false, "read each input as a bare XSAVE area, of standard or compacted format")
 	return func(s *cli.IO, args []string) (cli.Exit, error) {
-		if hint := forgottenEquals(args); hint != "" && slices.Contains(o.hostArgs, liveHost) {
-			return 0, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		if err := checkHosts(o.hostArgs, args); err != nil {
+			return 0, err
 		}
 		if len(o.hostArgs)+len(o.hostDirs) == 0 {
 			o.hostArgs = []string{liveHost}
@@ -60,9 +60,6 @@ func setupCheck(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 			if o.criu, err = compat.ParseRelease(o.criuArg); err != nil {
 				return 0, &cli.UsageError{Err: fmt.Errorf("--criu: %w", err), Hint: "criu --version prints it"}
 			}
-		}
-		if err := readOnce(o.hostArgs, args); err != nil {
-			return 0, err
 		}
 		if o.noMemory && len(o.code.dirs) > 0 {
 			return 0, errNoMemoryRoot

@@ -38,17 +38,7 @@ func setupConvert(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")
 	o.code.flags(fs, "prove by the programs' files below `DIR` which registers the threads have done with; may be repeated")
 	o.destination.flags(fs)
-	return func(s *cli.IO, args []string) (cli.Exit, error) {
-		args = paths(args)
-		if err := o.complete(s, args); err != nil {
-			return 0, err
-		}
-		if err := o.code.open(); err != nil {
-			return 0, err
-		}
-		defer o.code.close()
-		return o.each(s, &o, "fpuimg.convert/1", args)
-	}
+	return o.run(&o, "fpuimg.convert/1")
 }
 
 // complete checks the options and works out the target.
@@ -56,13 +46,10 @@ func (o *convertOptions) complete(s *cli.IO, args []string) error {
 	if o.to == "" && len(o.features) > 0 {
 		o.to = "xsave"
 	}
-	switch {
-	case o.to == "" && o.host == "":
+	if o.to == "" && o.host == "" {
 		return &cli.UsageError{Err: errors.New("convert to what?"), Hint: "--to=none|fxsave|xsave, or --host[=PROFILE]"}
-	case o.host == liveHost && forgottenEquals(args) != "":
-		return &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: forgottenEquals(args)}
 	}
-	if err := readOnce([]string{o.host}, args); err != nil {
+	if err := checkHosts([]string{o.host}, args); err != nil {
 		return err
 	}
 	if err := o.check(args); err != nil {

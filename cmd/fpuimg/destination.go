@@ -80,6 +80,8 @@ func (d *destination) options() (words []string) {
 
 // maker is a verb that makes something of checkpoints: its options.
 type maker interface {
+	// complete checks the options.
+	complete(s *cli.IO, args []string) error
 	// begin works out what is to be made of a checkpoint that path holds.
 	begin(s *cli.IO, path string, ckpt *checkpoint.Checkpoint) (work, error)
 	// none is what JSON says of a path in which no checkpoint was begun.
@@ -111,12 +113,27 @@ type works struct {
 	failed work
 }
 
-// each makes something of what the paths hold, and with --json a document of the schema.
+// run returns what runs the verb, whose JSON documents are of the schema.
+func (d *destination) run(m maker, schema string) func(*cli.IO, []string) (cli.Exit, error) {
+	return func(s *cli.IO, args []string) (cli.Exit, error) {
+		args = paths(args)
+		if err := m.complete(s, args); err != nil {
+			return 0, err
+		}
+		if err := d.code.open(); err != nil {
+			return 0, err
+		}
+		defer d.code.close()
+		return d.each(s, m, schema, args)
+	}
+}
+
+// each makes something of what the paths hold.
 func (d *destination) each(s *cli.IO, m maker, schema string, paths []string) (cli.Exit, error) {
 	code := cli.OK
 	images := []any{}
 	for _, path := range paths {
-		c, all, err := d.run(s, path, m)
+		c, all, err := d.path(s, path, m)
 		if usage, ok := errors.AsType[*cli.UsageError](err); ok {
 			return 0, usage
 		}
@@ -145,8 +162,8 @@ func (d *destination) each(s *cli.IO, m maker, schema string, paths []string) (c
 	return code, nil
 }
 
-// run makes something of all that a path holds.
-func (d *destination) run(s *cli.IO, path string, m maker) (cli.Exit, works, error) {
+// path makes something of all that a path holds.
+func (d *destination) path(s *cli.IO, path string, m maker) (cli.Exit, works, error) {
 	none := func(err error) (cli.Exit, works, error) { return cli.Damaged, works{}, err }
 	var lock *convert.Lock // in place it is held from here on
 	if path != "-" && !d.dryRun {

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -192,16 +193,8 @@ func readIn(root *os.Root, name, path string) (*xstate.CPU, error) {
 // storedBy resolves the --host of show and diff: the machine that stored what does not
 // say where its components lie. It is nil without the option.
 func storedBy(s *cli.IO, value string, args []string) (*xstate.CPU, error) {
-	if err := readOnce([]string{value}, args); err != nil {
+	if err := checkHosts([]string{value}, args); err != nil || value == "" {
 		return nil, err
-	}
-	switch value {
-	case "":
-		return nil, nil
-	case liveHost:
-		if hint := forgottenEquals(args); hint != "" {
-			return nil, &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
-		}
 	}
 	h, err := loadHost(s, value)
 	if err != nil {
@@ -231,8 +224,17 @@ func profileName(path string) string {
 	return strings.TrimSuffix(base, filepath.Ext(base))
 }
 
-// readOnce refuses to read standard input twice.
-func readOnce(hosts, paths []string) error {
+// checkHosts refuses a machine that is named after --host with a space, which would count
+// as an input, and --host as this machine; and to read standard input twice.
+func checkHosts(hosts, paths []string) error {
+	for _, arg := range paths {
+		if !slices.Contains(hosts, liveHost) || strings.HasPrefix(filepath.Base(arg), "core-") {
+			continue // there may be thousands
+		}
+		if hint := misplacedProfile(arg); hint != "" {
+			return &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: hint}
+		}
+	}
 	n := 0
 	for _, arg := range paths {
 		if arg == "-" {
@@ -429,20 +431,6 @@ func misplacedProfile(path string) string {
 		defer f.Close()
 		if _, err := readDescription(path, bufio.NewReader(f)); err == nil {
 			return "this is a profile; a machine is named with an equals sign: " + view.Quote("--host="+path)
-		}
-	}
-	return ""
-}
-
-// forgottenEquals returns the hint for a machine that is named after --host with a
-// space, "" if none is. It would count as an input, and --host as this machine.
-func forgottenEquals(args []string) string {
-	for _, arg := range args {
-		if strings.HasPrefix(filepath.Base(arg), "core-") {
-			continue // there may be thousands
-		}
-		if hint := misplacedProfile(arg); hint != "" {
-			return hint
 		}
 	}
 	return ""

@@ -34,18 +34,7 @@ func setupLevel(fs *pflag.FlagSet) func(*cli.IO, []string) (cli.Exit, error) {
 	fs.StringSliceVar(&o.accept, "accept", nil, "go ahead in spite of the refusals `NAME` or NAME:OBJECT: "+acceptable())
 	fs.BoolVar(&o.keepCPUInfo, "keep-cpuinfo", false, "leave cpuinfo.img as it is")
 	o.destination.flags(fs)
-	return func(s *cli.IO, args []string) (cli.Exit, error) {
-		args = paths(args)
-		if err := o.complete(s, args); err != nil {
-			return 0, err
-		}
-		if err := o.code.open(); err != nil {
-			return 0, err
-		}
-		defer o.code.close()
-		o.level.Roots = o.code.roots
-		return o.each(s, &o, "fpuimg.level/1", args)
-	}
+	return o.run(&o, "fpuimg.level/1")
 }
 
 // acceptable lists the refusals that --accept takes.
@@ -59,20 +48,19 @@ func acceptable() string {
 
 // complete checks the options.
 func (o *levelOptions) complete(s *cli.IO, args []string) error {
-	switch {
-	case o.host == "":
+	if o.host == "" {
 		return &cli.UsageError{Err: errors.New("level for what machine?"), Hint: "--host[=PROFILE]"}
-	case o.host == liveHost && forgottenEquals(args) != "":
-		return &cli.UsageError{Err: errors.New("--host stands alone, for this machine"), Hint: forgottenEquals(args)}
+	}
+	if err := checkHosts([]string{o.host}, args); err != nil {
+		return err
+	}
+	switch {
 	case len(o.code.dirs) == 0:
 		return &cli.UsageError{Err: errors.New("where are the programs' files?"), Hint: "--root=/ where they ran on this machine, or --root=DIR with their container's (podman image mount NAME)"}
 	case slices.Contains(args, "-"):
 		return &cli.UsageError{Err: errors.New("a checkpoint is read twice, so it cannot come from standard input"), Hint: "save it to a file first"}
 	case o.output == "-":
 		return &cli.UsageError{Err: errors.New("the result is read anew before it appears, so it cannot go to standard output"), Hint: "-o FILE"}
-	}
-	if err := readOnce([]string{o.host}, args); err != nil {
-		return err
 	}
 	if err := o.check(args); err != nil {
 		return err
@@ -121,7 +109,7 @@ func (o *levelOptions) none(path string, err *errorDoc) any {
 }
 
 func (o *levelOptions) begin(s *cli.IO, path string, ckpt *checkpoint.Checkpoint) (work, error) {
-	o.level.Progress = s.Progress(path + ": looked through")
+	o.level.Roots, o.level.Progress = o.code.roots, s.Progress(path+": looked through")
 	plan, err := level.NewPlan(ckpt, o.level)
 	if err != nil {
 		return nil, err

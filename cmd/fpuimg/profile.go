@@ -160,7 +160,7 @@ func (o *profileOptions) machine(s *cli.IO, args []string) (*xstate.CPU, error) 
 	if len(args) == 0 {
 		args = []string{liveHost}
 	}
-	if err := readOnce(args, nil); err != nil {
+	if err := checkHosts(args, nil); err != nil {
 		return nil, err
 	}
 	cpus := make([]*xstate.CPU, len(args))
