@@ -257,6 +257,7 @@ func asProgram(name string, args ...string) *exec.Cmd {
 // target lives, nobody traces it, and each thread has either its old or its new
 // state.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	const threads, points = 200, 100
 	g := startTarget(t, targetConfig{threads: threads})
 	want := g.others(1, everything)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +19,12 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	// The garbage of a run is small, and the target would wait for the collector.
+	debug.SetMemoryLimit(1 << 30)
+	debug.SetGCPercent(-1)
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
 
 // options are the command line.
 type options struct {

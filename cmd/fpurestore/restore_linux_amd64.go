@@ -2,7 +2,6 @@ package main
 
 import (
 	"runtime"
-	"runtime/debug"
 
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
@@ -23,9 +22,4 @@ var linux = machine{
 	catch:  catch,
 }
 
-func live(s *cli.IO, o *options) (cli.Exit, error) {
-	// The garbage of a run is small, and the target would wait for the collector.
-	debug.SetMemoryLimit(1 << 30)
-	debug.SetGCPercent(-1)
-	return restoreOn(linux, s, o)
-}
+func live(s *cli.IO, o *options) (cli.Exit, error) { return restoreOn(linux, s, o) }

@@ -136,6 +136,7 @@ func TestBlocked(t *testing.T) {
 
 // TestSignals sends every signal that can be caught while the threads are held.
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	g := startTarget(t, targetConfig{threads: 3})
 	pid := fmt.Sprint(g.pid)
 	want := g.others(1, everything)

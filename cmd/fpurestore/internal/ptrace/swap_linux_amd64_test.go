@@ -157,6 +157,7 @@ func restore(b Backend, patience time.Duration, tids []int, pids ...int) (swappe
 // every thread has its old state, or every one its new state if Swap had
 // succeeded, and nothing is attached.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	g := start(t, config{threads: 5, mode: "yield", full: true})
 	tids := g.tids()
 	want := make(map[int][]byte)

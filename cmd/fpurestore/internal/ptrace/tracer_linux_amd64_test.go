@@ -399,6 +399,7 @@ func TestChurn(t *testing.T) {
 // TestChurnFaults has Stop fail at every point with a process that creates
 // threads or processes all the time: nothing may stay attached.
 func TestChurnFaults(t *testing.T) {
+	t.Parallel()
 	for _, flags := range []uint64{threadFlags, processFlags} {
 		t.Run(fmt.Sprintf("%#x", flags), func(t *testing.T) {
 			g := start(t, config{threads: 2, mode: "yield", churn: 24, churnFlags: flags})
@@ -1052,6 +1053,7 @@ func TestWrongThread(t *testing.T) {
 // its system calls and at any time: the target lives on, untraced, and each
 // thread has its old or its new state.
 func TestTracerKilled(t *testing.T) {
+	t.Parallel()
 	const n = 200
 	points := 100
 	if testing.Short() {
