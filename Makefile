@@ -50,8 +50,8 @@ demo: ## build, and show a real AVX-512 checkpoint and its registers
 	bin/fpuimg show --regs $(DEMO)
 
 .PHONY: test
-test: ## run all tests but those of vmtest, and count what was skipped; with the race detector where there is a C compiler
-	@export GORACE="$${GORACE:-atexit_sleep_ms=0}"; serial=$$($(GO) list $(SERIAL)); \
+test: ## run all tests but those of vmtest, at all points where a program may be cut off, and count what was skipped; with the race detector where there is a C compiler
+	@export GORACE="$${GORACE:-atexit_sleep_ms=0}" FPU_POINTS=all; serial=$$($(GO) list $(SERIAL)); \
 	tested() { $(GO) test -json -timeout 30m -skip 'VM$$' "$$@" || echo "go test ended with exit code $$?"; }; \
 	events=$$(mktemp) && trap 'rm -f "$$events"' EXIT && { \
 		tested $$serial >"$$events" & \

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -239,6 +240,9 @@ func TestCutPayload(t *testing.T) {
 
 // TestBitFlips flips each bit of some images of every kind.
 func TestBitFlips(t *testing.T) {
+	if testcmd.Race {
+		t.Skip("one goroutine, which the race detector makes ten times as slow")
+	}
 	images := map[string][]string{
 		"core": {"h-avx512/core-20000.img", "h-compat32/core-23300.img", "g-max-criu42-auto/core-3000.img",
 			"old-v10-sse/core-20600.img", "old-nofpregs/core-20900.img", "bad/v01-packed.img", "bad/v03-split-fpregs.img"},

@@ -274,13 +274,13 @@ var faults = []fault{
 }
 
 // TestAllOrNothing kills conversions before every one of their changes to the file
-// system, and lets every one fail: what is left is the old checkpoint, the new one,
+// system, or before those of [testcmd.Points], and lets every one fail: what is left is the old checkpoint, the new one,
 // or one that every verb recognises and the next conversion completes.
 func TestAllOrNothing(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	points, total := map[string]int{}, 0
-	t.Cleanup(func() { t.Logf("%d points: %v", total, points) })
+	tried, total := map[string]int{}, 0
+	t.Cleanup(func() { t.Logf("%d points: %v", total, tried) })
 	for i := range killCases {
 		k := &killCases[i]
 		t.Run(k.name, func(t *testing.T) {
@@ -301,21 +301,23 @@ func TestAllOrNothing(t *testing.T) {
 					t.Errorf("a whole run left %s", name)
 				}
 			}
-			for _, f := range faults {
+			for turn, f := range faults {
 				if k.faults != nil && !slices.Contains(k.faults, f.name) {
 					continue
 				}
-				for n := 1; n <= calls; n++ {
-					if k.only != "" && res.Calls[n-1].Name != k.only {
-						continue
-					}
+				points := testcmd.Points(calls, i+turn)
+				if k.only != "" {
+					at := slices.IndexFunc(res.Calls, func(c sysfault.Call) bool { return c.Name == k.only })
+					points = slices.Values([]int{1 + at})
+				}
+				for n := range points {
 					work := newWork(t, k)
 					res, err := sysfault.Run(t.Context(), converter(t, work, k.args), sysfault.Options{Under: work}, f.decide(n))
 					if err != nil {
 						t.Fatal(err)
 					}
 					mu.Lock()
-					points[f.name]++
+					tried[f.name]++
 					total++
 					mu.Unlock()
 					if res.Hit == nil {

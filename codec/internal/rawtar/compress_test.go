@@ -25,6 +25,9 @@ import (
 // TestZstdRuns decodes runs of every short period and of lengths around those at which
 // the decoder's ways of copying a match that overlaps itself begin.
 func TestZstdRuns(t *testing.T) {
+	if testcmd.Race {
+		t.Skip("one goroutine, which the race detector makes ten times as slow")
+	}
 	rng := rand.NewChaCha8([32]byte{})
 	noise := func(n int) []byte {
 		b := make([]byte, n)
@@ -260,6 +263,9 @@ func zeros(mib int) []byte {
 // TestBudget decompresses files that share a budget: none of them is a bomb, and
 // together they are one.
 func TestBudget(t *testing.T) {
+	if testcmd.Race {
+		t.Skip("one goroutine, which the race detector makes ten times as slow")
+	}
 	small, b := zeros(400), new(Budget)
 	var total int64
 	var err error
