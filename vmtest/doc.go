@@ -56,8 +56,8 @@
 // restored and dumped anew on one machine lives on another with a larger save area, and
 // check has nothing against the CPU that it came from. It is not part of "make vmtest"
 // but of "make vmtest-level", and skips where there are no recordings; FPU_VM_ENTRIES
-// lists those to take, -run 'TestRecordingsVM/haswell' takes one machine. Results are
-// gathered in out/vm-matrix-level.tsv.
+// lists those to take, -run 'TestRecordingsVM/haswell' takes one machine. Results are in
+// out/vm-matrix-level.tsv, and put into the table in docs/LEVEL.md.
 //
 // # What programs are started with
 //

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,8 +25,7 @@ import (
 	"github.com/fpuimg/fpuimg/vmtest/guest"
 )
 
-// recordedOn are the machines that recordings are levelled for. A dump that the first one
-// makes is restored on the second.
+// recordedOn are the machines that recordings are levelled for.
 var recordedOn = []string{"haswell", "max", "epyc-milan", "nehalem", "qemu64", "epyc", "sandybridge"}
 
 // recorded is an entry of the corpus as the guests have it.
@@ -52,8 +52,6 @@ type recordings struct {
 	dir          string
 	files, fresh string
 	entries      []*recorded
-	redumps      []*restore // what the first machine dumped of what was levelled for it
-	table        []recordedRow
 }
 
 // recordedRow is one entry on one machine.
@@ -79,7 +77,6 @@ const (
 	nothingToDo = "nothing to do"
 	watchFor    = 20 // seconds, at least
 	longest     = 200
-	perStep     = 30 // restores
 )
 
 // TestRecordingsVM is described in the package's comment.
@@ -91,17 +88,25 @@ func TestRecordingsVM(t *testing.T) {
 	for _, name := range corpus.Names(t) {
 		r.entries = append(r.entries, r.place(name))
 	}
-	all := machines()
+	var mu sync.Mutex
+	var table []recordedRow
+	t.Cleanup(func() { r.report(table) }) // when all are done
 	for _, name := range recordedOn {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			sub := *r
 			sub.t = t
-			sub.machine(all[slices.IndexFunc(all, func(m *machine) bool { return m.name == name })])
-			r.redumps = sub.redumps
-			r.table = append(r.table, sub.table...)
+			rows := sub.machine(machineNamed(name))
+			mu.Lock()
+			defer mu.Unlock()
+			table = append(table, rows...)
 		})
 	}
-	r.report()
+}
+
+func machineNamed(name string) *machine {
+	all := machines()
+	return all[slices.IndexFunc(all, func(m *machine) bool { return m.name == name })]
 }
 
 // place puts the files of an entry where the guests get them from: with the modes that
@@ -259,11 +264,11 @@ func eachField(b []byte, f func(num protowire.Number, v uint64, text []byte)) {
 func (r *recordings) level(e *recorded, from, to, profile string, options ...string) (doc levelDoc, refusals []string, judgement bool) {
 	t := r.t
 	t.Helper()
-	args := append([]string{"level", "--json", "--host=" + profile, "--root=" + e.root, "-o", to}, options...)
-	out, errOut := r.fpuimg.run(t, []int{exitOK, exitRefused}, append(args, from)...)
+	args := append([]string{"level", "--json", "--host=" + profile, "--root=" + e.root, "--root=" + r.files, "-o", to}, options...)
+	out, talk := r.fpuimg.run(t, []int{exitOK, exitRefused}, append(args, from)...)
 	decode(t, out, &doc)
 	if len(doc.Images) != 1 {
-		t.Fatalf("fpuimg %q: %s %s", args, out, errOut)
+		t.Fatalf("fpuimg %q: %s %s", args, out, talk)
 	}
 	judgement = true
 	for _, refusal := range doc.Images[0].Refusals {
@@ -274,21 +279,28 @@ func (r *recordings) level(e *recorded, from, to, profile string, options ...str
 	return doc, slices.Compact(refusals), judgement && len(refusals) > 0
 }
 
-// leftOut are kinds of words that are put back after a levelling. What is left of the source then kills
-// the program, or nothing was proved.
-var leftOut = []struct {
-	entry, on, what, object string // object: only there
-	lives                   bool   // it does no harm
-}{
+// leftOut are kinds of words that are put back after a levelling. What is left of the
+// source then kills the program, or nothing was proved.
+var leftOut = []omission{
 	{entry: "lp-1", on: "haswell", what: "copy"},
 	{entry: "lp-1", on: "haswell", what: "cpu-features"},
 	{entry: "lp-1", on: "haswell", what: "trampoline"},
 	// What the loader loads later it binds by its own record.
-	{entry: "lpnow-1", on: "haswell", what: "trampoline", lives: true},
+	{entry: "lpnow-1", on: "haswell", what: "trampoline", fate: lives},
 	{entry: "lp-trixie-1", on: "haswell", what: "trampoline", object: "ld-linux-x86-64.so.2"},
 	{entry: "lp-bullseye-1", on: "haswell", what: "cpu-features"},
 	{entry: "pyhash-1", on: "haswell", what: "openssl"},
+	{entry: "sigh-ymm", on: "haswell", what: "frame", fate: "0 errors, 16 lost"},
 	{entry: "lp-1", on: "nehalem", what: "save-size"},
+}
+
+type omission struct {
+	entry, on, what, object string // object: only there
+	fate                    string // "": SIGILL
+}
+
+func (a omission) variant() string {
+	return strings.TrimSuffix("without-"+a.what+"-"+a.object, "-")
 }
 
 // chosen is whether FPU_VM_ENTRIES, a list with commas, has the entry; it may be all.
@@ -299,12 +311,11 @@ func chosen(e *recorded) bool {
 
 // machine levels every entry for a machine and restores all on it in one boot: the result,
 // the entry as it is, and what is left out of it.
-func (r *recordings) machine(on *machine) {
+func (r *recordings) machine(on *machine) (table []recordedRow) {
 	t := r.t
 	profile := filepath.Join(corpus.Dir(t), "profiles", strings.ReplaceAll(on.cpu, ",", "_"), "2.36.diag.txt")
 	noXSave := on.cpu == "Nehalem" || on.cpu == "qemu64,-xsave"
 	dir := filepath.Join(r.dir, on.name)
-	r.table = nil
 	if err := os.MkdirAll(filepath.Join(dir, "levelled"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +341,7 @@ func (r *recordings) machine(on *machine) {
 			continue
 		}
 		add := func(variant, images, cap string) {
-			dump := on.name == recordedOn[0] && variant == "level" && slices.Contains(redumped, e.name)
+			dump := on.name == redump.on && variant == "level" && slices.Contains(redump.entries, e.name)
 			all = append(all, &restore{recorded: e, variant: variant, images: images, cap: cap, dump: dump})
 		}
 		control := ""
@@ -348,22 +359,22 @@ func (r *recordings) machine(on *machine) {
 		}
 		for _, a := range leftOut {
 			if a.entry == e.name && a.on == on.name {
-				variant := strings.TrimSuffix("without-"+a.what+"-"+a.object, "-")
+				variant := a.variant()
 				putBack(t, e.images, to, to+"."+variant, doc.Images[0].Tasks, a.what, a.object)
 				add(variant, to+"."+variant, e.cap)
 			}
 		}
 	}
-	if on.name == recordedOn[1] {
-		all = append(all, r.redumps...)
-	}
-	r.redumps = nil
-	if len(all) == 0 {
-		return
-	}
 	r.restoreAll(on, dir, all)
 	for _, x := range all {
 		r.judge(on, x, rows[x.name])
+	}
+	if again := r.redumped(all); len(again) > 0 {
+		to := machineNamed(redump.to)
+		r.restoreAll(to, filepath.Join(dir, to.name), again)
+		for _, x := range again {
+			r.judge(to, x, nil)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
 		row := rows[name]
@@ -371,17 +382,36 @@ func (r *recordings) machine(on *machine) {
 		case before == lives && row.levelled != lives, before == "dies" && !row.refused():
 			t.Errorf("%s on %s: level says %q, and it %s; levelled by the prototype it %s", name, on.name, row.level, row.levelled, before)
 		}
-		r.table = append(r.table, *row)
+		table = append(table, *row)
 	}
+	return table
 }
 
-// redumped are entries that go from the first machine to the second, levelled for the
-// first and dumped anew there.
-var redumped = []string{"lp-1", "py-1"}
+// redump is of entries that are levelled for one machine, and dumped anew there; on the
+// other that dump lives on.
+var redump = struct {
+	on, to  string
+	entries []string
+}{"haswell", "max", []string{"lp-1", "py-1"}}
 
-// restoreAll restores in one boot, a group of restores at a time.
+// redumped are the dumps of what was levelled, which check has looked at.
+func (r *recordings) redumped(all []*restore) (again []*restore) {
+	for _, x := range all {
+		if x.dump && x.fate == lives {
+			r.checkRedump(x)
+			again = append(again, &restore{recorded: x.recorded, variant: "dumped-on-" + redump.on, images: x.dumped})
+		}
+	}
+	return again
+}
+
+// restoreAll restores in one boot. What has the same process numbers is in steps of its own.
 func (r *recordings) restoreAll(on *machine, dir string, all []*restore) {
 	t := r.t
+	if len(all) == 0 {
+		return
+	}
+	// A kernel with page tables of its own has TCG forget all translations at each entry.
 	job := guest.Job{CPU: on.cpu, Files: r.criu.Files(), Memory: 3072, KernelArgs: "mitigations=off", Timeout: time.Hour}
 	job.Files["/job/files"], job.Files["/job/fresh"] = r.files, r.fresh
 	job.Steps = []guest.Step{{Name: "files", Script: "cp -a files/. /\nchmod 1777 /tmp\necho 0 >/proc/sys/kernel/printk_ratelimit\n"}}
@@ -391,9 +421,8 @@ func (r *recordings) restoreAll(on *machine, dir string, all []*restore) {
 		if parent, err := os.Readlink(filepath.Join(x.images, "parent")); err == nil {
 			job.Files[filepath.Join("/job/img/x", parent)] = filepath.Join(x.images, parent)
 		}
-		// Those of one entry have the same process numbers.
 		i := slices.IndexFunc(groups, func(g []*restore) bool {
-			return len(g) < perStep && !slices.ContainsFunc(g, func(y *restore) bool { return y.recorded == x.recorded })
+			return !slices.ContainsFunc(g, func(y *restore) bool { return y.recorded == x.recorded })
 		})
 		if i < 0 {
 			i, groups = len(groups), append(groups, nil)
@@ -402,44 +431,19 @@ func (r *recordings) restoreAll(on *machine, dir string, all []*restore) {
 	}
 	steps := map[*restore]string{}
 	for i, group := range groups {
-		step := guest.Step{Name: fmt.Sprint("group-", i), Timeout: 20 * time.Minute}
+		step := guest.Step{Name: fmt.Sprint("group-", i), Timeout: time.Hour}
 		var s strings.Builder
-		s.WriteString(r.criu.Shell())
+		s.WriteString(r.criu.Shell() + watch)
 		for _, x := range group {
 			steps[x] = step.Name
-			id := x.name + "." + x.variant
-			fmt.Fprintf(&s, "cp -a /job/fresh/%s/. /\n", x.name)
-			fmt.Fprintf(&s, "criu restore -d -D /job/img/%s -v2 -o $OUT/%[1]s.log --manage-cgroups=ignore %s </dev/null >$OUT/%[1]s.out 2>&1; echo $? >$OUT/%[1]s.rc\n", id, x.cap)
-			if x.tick != "" {
-				fmt.Fprintf(&s, "cp %s $OUT/%s.begin\n", x.tick, id)
-			}
-		}
-		// On a slow machine the late calls come later.
-		fmt.Fprintf(&s, "sleep %d\nn=0\nwhile [ $n -lt %d ]; do\nn=$((n+1)); w=\n", watchFor, longest-watchFor)
-		for _, x := range group {
-			if x.tick != "" {
-				fmt.Fprintf(&s, "[ -d /proc/%d ] && grep -qE '%s' %s && w=1\n", x.pids[0], x.early(), x.tick)
-			}
-		}
-		s.WriteString("[ -n \"$w\" ] || break\nsleep 1\ndone\n")
-		for _, x := range group {
-			id := x.name + "." + x.variant
-			if x.tick != "" {
-				fmt.Fprintf(&s, "cp %s $OUT/%s.end\n", x.tick, id)
-			} else if x.probe != "" {
-				fmt.Fprintf(&s, "(%s) >$OUT/%s.end 2>/dev/null\n", x.probe, id)
-			}
-			for _, pid := range x.pids {
-				fmt.Fprintf(&s, "grep State: /proc/%d/status >>$OUT/%s.state\n", pid, id)
-			}
+			tick, dump := cmp.Or(x.tick, "/dev/null"), ":"
 			if x.dump {
-				fmt.Fprintf(&s, "mkdir $OUT/%s.dump\ncriu dump -t %d -D $OUT/%[1]s.dump -v2 -o $OUT/%[1]s.dump.log --manage-cgroups=ignore </dev/null\necho $? >$OUT/%[1]s.dump.rc\ncp %[3]s $OUT/%[1]s.tick\n", id, x.pids[0], x.tick)
+				dump = "dump"
 			}
-			for _, pid := range x.pids {
-				fmt.Fprintf(&s, "kill -9 %d 2>/dev/null\n", pid)
-			}
+			fmt.Fprintf(&s, "begin %s.%s %s %s '%s' '%s' '%s' '%s' %s\n",
+				x.name, x.variant, x.name, tick, x.early(), strings.Trim(fmt.Sprint(x.pids), "[]"), x.cap, x.probe, dump)
 		}
-		s.WriteString("sleep 1\n")
+		s.WriteString("while [ -n \"$(ls watched)\" ]; do sleep 1; look; done\n")
 		step.Script = s.String()
 		job.Steps = append(job.Steps, step)
 	}
@@ -447,7 +451,7 @@ func (r *recordings) restoreAll(on *machine, dir string, all []*restore) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s: %d restores in %d steps after %s; Linux %s, CRIU %s", on.name, len(all), len(groups), result.Elapsed.Round(time.Second), r.guest.Linux, r.criu.Version)
+	t.Logf("%s: booted after %s, %d restores in %d steps after %s; Linux %s, CRIU %s", on.name, result.Boot.Round(time.Second), len(all), len(groups), result.Elapsed.Round(time.Second), r.guest.Linux, r.criu.Version)
 	if s := result.Step("files"); !s.OK() {
 		t.Fatal(explain(s))
 	}
@@ -459,6 +463,42 @@ func (r *recordings) restoreAll(on *machine, dir string, all []*restore) {
 		x.read(s)
 	}
 }
+
+// watch are the functions of a step's script. One restores; what was restored before runs
+// meanwhile, for as long as it is watched and until its late calls are made, or it is gone.
+// Few run at a time, or the last of many would be restored slowly.
+var watch = fmt.Sprintf(`mkdir -p watched
+now() { read -r up _ </proc/uptime; echo ${up%%.*}; }
+begin() { # ID ENTRY TICK EARLY PIDS OPTIONS PROBE DUMP
+	look
+	cp -a fresh/$2/. /
+	criu restore -d -D /job/img/$1 -v2 -o $OUT/$1.log --manage-cgroups=ignore $6 </dev/null >$OUT/$1.out 2>&1
+	echo $? >$OUT/$1.rc
+	cp $3 $OUT/$1.begin
+	echo "start=$(now) id=$1 tick=$3 early='$4' pids='$5' probe='$7' dump=$8" >watched/$1
+}
+look() {
+	for f in watched/*; do
+		[ -f $f ] || continue
+		. ./$f
+		age=$(($(now) - start)) here=1
+		for p in $pids; do [ -d /proc/$p ] || here=; done
+		[ -n "$here" ] && [ $age -lt %d ] && continue
+		[ -n "$here" ] && [ $age -lt %d ] && grep -qE "$early" $tick && continue
+		[ -z "$probe" ] || (eval "$probe") >$OUT/$id.answer 2>/dev/null
+		cp $tick $OUT/$id.end
+		for p in $pids; do grep State: /proc/$p/status >>$OUT/$id.state; done
+		$dump
+		kill -9 $pids 2>/dev/null
+		rm $f
+	done
+}
+dump() {
+	mkdir $OUT/$id.dump
+	criu dump -t $pids -D $OUT/$id.dump -v2 -o $OUT/$id.dump.log --manage-cgroups=ignore </dev/null
+	echo $? >$OUT/$id.dump.rc
+}
+`, watchFor, longest)
 
 // early is what it writes as long as it has late calls to make.
 func (e *recorded) early() string {
@@ -492,10 +532,10 @@ func (x *restore) read(s *guest.StepResult) {
 	case signal != "gone":
 		x.fate = signal
 	case text(".rc") != "0":
-		x.fate = "CRIU refuses: " + refusal(text(".log"))
-	case gone:
-		x.fate = signal
-	case x.tick == "" && end == "", x.tick != "" && count(end, "tick") <= count(begin, "tick"):
+		x.fate = strings.TrimSuffix("CRIU refuses: "+refusal(text(".log")), ": unknown")
+	case gone: // of a signal that it handles
+		x.fate = "dies"
+	case x.tick == "" && text(".answer") == "", x.tick != "" && count(end, "tick") <= count(begin, "tick"):
 		x.fate = "stands still"
 	case count(end, "errors") > 0 || count(end, "lost") > 0:
 		x.fate = fmt.Sprintf("%d errors, %d lost", count(end, "errors"), count(end, "lost"))
@@ -591,10 +631,6 @@ func (r *recordings) judge(on *machine, x *restore, row *recordedRow) {
 		if row.levelled = x.fate; x.fate != lives && !row.refused() {
 			wrong("levelled")
 		}
-		if x.dump {
-			r.redumps = append(r.redumps, &restore{recorded: x.recorded, variant: "dumped-on-" + on.name, images: x.dumped})
-			r.checkRedump(x)
-		}
 	case "control":
 		row.control = x.fate
 		if before := recordedFate(t, x.name, on, x.cap); before != "" && (before == lives) != (x.fate == lives) {
@@ -603,8 +639,8 @@ func (r *recordings) judge(on *machine, x *restore, row *recordedRow) {
 	default:
 		want := "SIGILL"
 		for _, a := range leftOut {
-			if a.lives && a.entry == x.name && a.on == on.name && x.variant == "without-"+a.what {
-				want = lives
+			if a.entry == x.name && a.on == on.name && x.variant == a.variant() {
+				want = cmp.Or(a.fate, want)
 			}
 		}
 		if strings.HasPrefix(x.variant, "dumped-on-") {
@@ -625,50 +661,91 @@ func (r *recordings) checkRedump(x *restore) {
 	t.Helper()
 	fits := func(images, host string) bool {
 		t.Helper()
-		out, _ := r.fpuimg.run(t, []int{exitOK}, "check", "--json", "--host="+host, "--root="+x.root, images)
+		out, _ := r.fpuimg.run(t, []int{exitOK}, "check", "--json", "--host="+host, "--root="+x.root, "--root="+r.files, images)
 		var doc checkDoc
 		decode(t, out, &doc)
 		return !doc.Images[0].Results[0].risks("lazy-save")
 	}
 	to := x.dumped + ".level"
-	r.level(x.recorded, x.dumped, to, "sapphirerapids")
+	if _, refusals, _ := r.level(x.recorded, x.dumped, to, "sapphirerapids"); len(refusals) > 0 {
+		t.Errorf("%s, dumped anew: level refuses %v", x.name, refusals)
+		return
+	}
 	if !fits(x.dumped, "znver4") || fits(x.dumped, "sapphirerapids") || !fits(to, "sapphirerapids") {
 		t.Errorf("%s, dumped anew: on znver4 it fits: %v, on sapphirerapids: %v, levelled: %v", x.name, fits(x.dumped, "znver4"), fits(x.dumped, "sapphirerapids"), fits(to, "sapphirerapids"))
 	}
 }
 
-// report writes the table, with what an earlier run has found of what this one left
-// out.
-func (r *recordings) report() {
+// report writes the table, and puts what is in it into that of the documentation, which
+// keeps the rest.
+func (r *recordings) report(table []recordedRow) {
 	t := r.t
 	t.Helper()
 	path := filepath.Join(filepath.Dir(cmp.Or(os.Getenv("FPU_VM_TABLE"), filepath.Join("..", "out", "x"))), "vm-matrix-level.tsv")
-	key := func(row recordedRow) string { return row.entry + " " + row.on }
-	ran := map[string]bool{}
-	for _, row := range r.table {
-		ran[key(row)] = true
-	}
-	if b, err := os.ReadFile(path); err == nil {
-		for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n")[1:] {
-			f := strings.Split(line, "\t")
-			row := recordedRow{f[0], f[1], f[2], f[3], f[4]}
-			if !ran[key(row)] {
-				r.table = append(r.table, row)
-			}
-		}
-	}
-	slices.SortFunc(r.table, func(a, b recordedRow) int {
-		return cmp.Or(cmp.Compare(a.entry, b.entry), slices.Index(recordedOn, a.on)-slices.Index(recordedOn, b.on))
-	})
 	var b bytes.Buffer
 	fmt.Fprintln(&b, "recording\ton\tlevel\tlevelled\tas it is")
-	for _, row := range r.table {
+	for _, row := range table {
 		fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%s\n", row.entry, row.on, row.level, row.levelled, row.control)
 	}
 	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b.Bytes(), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("the table:\n%s", b.String())
+
+	doc := filepath.Join("..", "docs", "LEVEL.md")
+	text, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- make vmtest-level writes this table -->\n", "<!-- end of the table -->\n"
+	head, rest, ok := strings.Cut(string(text), begin)
+	old, tail, also := strings.Cut(rest, end)
+	if !ok || !also {
+		t.Fatalf("%s has no place for the table", doc)
+	}
+	cells := map[string][]string{}
+	for line := range strings.Lines(old) {
+		if f := strings.Split(strings.Trim(line, "| \n"), " | "); len(f) == 1+len(recordedOn) {
+			cells[f[0]] = f[1:]
+		}
+	}
+	for _, row := range table {
+		if cells[row.entry] == nil {
+			cells[row.entry] = slices.Repeat([]string{"-"}, len(recordedOn))
+		}
+		cells[row.entry][slices.Index(recordedOn, row.on)] = row.cell()
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "| recording | %s |\n|---|%s\n", strings.Join(recordedOn, " | "), strings.Repeat("---|", len(recordedOn)))
+	for _, e := range r.entries {
+		if cells[e.name] != nil {
+			fmt.Fprintf(&out, "| %s | %s |\n", e.name, strings.Join(cells[e.name], " | "))
+		}
+	}
+	if err := os.WriteFile(doc, []byte(head+begin+out.String()+end+tail), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (row *recordedRow) refused() bool { return row.level != "" && row.level != nothingToDo }
+
+// cell is the row for the documentation.
+func (row recordedRow) cell() string {
+	text := row.levelled
+	switch {
+	case row.level == nothingToDo && text == lives:
+		text = "as it is"
+	case row.level == nothingToDo:
+		text = "as it is: " + text
+	case row.refused() && text != "":
+		text = row.level + "; accepted: " + text
+	case row.refused():
+		text = row.level
+	case row.control == lives:
+		text += ", and as it is"
+	}
+	if before := studied(row.entry, row.on); before != "" {
+		text += " (" + before + ")"
+	}
+	return text
+}
