@@ -108,16 +108,23 @@ func (s *sweeper) part(code []byte, at uint64, functions []function, described b
 }
 
 // codeSections lists where the code of a file is: a file without sections has segments.
+// They have no more bytes than the file, as where none lies over another.
 func (o *object) codeSections() (list []elf.SectionHeader) {
+	left := uint64(o.size)
+	add := func(addr, size uint64) {
+		size = min(size, left, maxTable)
+		left -= size
+		list = append(list, elf.SectionHeader{Addr: addr, Size: size})
+	}
 	for _, s := range o.sections {
-		if s.Flags&elf.SHF_EXECINSTR != 0 && s.Type != elf.SHT_NOBITS && s.Size <= maxTable {
-			list = append(list, s)
+		if s.Flags&elf.SHF_EXECINSTR != 0 && s.Type != elf.SHT_NOBITS {
+			add(s.Addr, s.Size)
 		}
 	}
 	if list == nil {
 		for _, p := range o.loads {
 			if p.Flags&elf.PF_X != 0 {
-				list = append(list, elf.SectionHeader{Addr: p.Vaddr, Size: min(p.Filesz, maxTable)})
+				add(p.Vaddr, p.Filesz)
 			}
 		}
 	}
