@@ -219,9 +219,17 @@ What is not understood is refused, by name, and nothing is written:
 The last five are a judgement: --accept=NAME, or --accept=NAME:OBJECT, goes ahead in
 spite of them. --dry-run says whether a checkpoint will go, and what would change.
 
-What nobody can see: a pointer that a program keeps in a form of its own, packed or
-combined with other bits. And results may differ in the last bit: libm with FMA rounds
-otherwise than without.
+What it cannot see: a pointer that a program keeps in a form of its own, packed or
+combined with other bits; and a flag by which an object chooses scalar code, as libzstd
+keeps one for BMI2 in each of its contexts. A program with such a context dies on a
+machine without that feature, which every CPU since Haswell and Zen has. Results may
+differ in the last bit: libm with FMA rounds otherwise than without.
+
+What it does not do: level 32-bit code, glibc before 2.29 or runtimes that
+make their code (Java, node) or choose it themselves (Go, numpy); write pages that CRIU
+compressed; take objects without a build-id; have the process use what a larger machine
+has; or tune to the machine from which size on glibc's memcpy copies otherwise. It was
+tried with the glibc of Debian, 2.31, 2.36 and 2.41, on CPUs that QEMU emulates.
 
 A new directory ckpt.level-haswell appears beside the input, or for an archive a new
 archive; -o names another place, and --in-place changes the checkpoint itself, as
