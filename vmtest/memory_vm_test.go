@@ -314,7 +314,7 @@ func putBack(t *testing.T, from, levelled, to string, tasks []levelTask, what, o
 		t.Fatal(err)
 	}
 	for _, task := range tasks {
-		mem, err := memory.Open(codec.Dir(from), task.PID)
+		mem, err := memory.NewImages(codec.Dir(from)).Open(task.PID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -398,7 +398,7 @@ func (c *cell) met(roots []string) error {
 			ip, _ = strconv.ParseUint(line[2], 16, 64)
 		}
 	}
-	mem, err := memory.Open(codec.Dir(c.dump.dir), uint32(c.PID))
+	mem, err := memory.NewImages(codec.Dir(c.dump.dir)).Open(uint32(c.PID))
 	if err != nil {
 		return err
 	}

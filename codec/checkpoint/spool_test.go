@@ -76,7 +76,7 @@ func TestSpool(t *testing.T) {
 		if err != nil || len(all) != 1 {
 			t.Fatalf("%s: %v, %v", name, all, err)
 		}
-		if _, err := memory.Open(all[0].Files, 1); !errors.Is(err, checkpoint.ErrNotKept) || errors.Is(err, fs.ErrNotExist) {
+		if _, err := memory.NewImages(all[0].Files).Open(1); !errors.Is(err, checkpoint.ErrNotKept) || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: without a spool: %v", name, err)
 		}
 		spool := checkpoint.NewSpool(1 << 20)
@@ -90,7 +90,7 @@ func TestSpool(t *testing.T) {
 				t.Errorf("%s: %s: %d bytes, %v; want %d, %v", name, file, len(b), err, len(w), werr)
 			}
 		}
-		if _, err := memory.Open(all[0].Files, 7); err != nil {
+		if _, err := memory.NewImages(all[0].Files).Open(7); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) > 0 && runtime.GOOS == "linux" {
@@ -217,13 +217,13 @@ func TestMemoryLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := memory.Open(c.Files, 1); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mm-1.img: memory is not read from such files") {
+	if _, err := memory.NewImages(c.Files).Open(1); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mm-1.img: memory is not read from such files") {
 		t.Error(err)
 	}
 	if names, err := c.Files.Names(); err != nil || !slices.Contains(names, "mm-1.img") {
 		t.Error(names, err)
 	}
-	if _, err := memory.Open(c.Files, 2); !errors.As(err, new(*codec.MissingError)) {
+	if _, err := memory.NewImages(c.Files).Open(2); !errors.As(err, new(*codec.MissingError)) {
 		t.Error(err)
 	}
 }

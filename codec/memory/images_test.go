@@ -75,7 +75,7 @@ func TestPagemaps(t *testing.T) {
 				"pages-1.img":   testimg.Pages("abc"),
 			}
 			maps.Copy(files, test.more)
-			m, err := Open(writeFiles(t, t.TempDir(), files), 7)
+			m, err := open(writeFiles(t, t.TempDir(), files), 7)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +88,7 @@ func TestPagemaps(t *testing.T) {
 
 // TestOldFiles reads names and build-ids from reg-files.img, which CRIU wrote before 3.0.
 func TestOldFiles(t *testing.T) {
-	m, err := Open(writeFiles(t, t.TempDir(), map[string][]byte{
+	m, err := open(writeFiles(t, t.TempDir(), map[string][]byte{
 		"mm-7.img":      testimg.MM(nil, testimg.VMA(0x10000, 0x11000, 0, 9, 5, 2, codec.VMARegular|codec.VMAFilePrivate)),
 		"reg-files.img": testimg.Image(testimg.MagicRegFiles, testimg.RegFile(8, "/a"), testimg.RegFile(9, "/b", 0x04030201)),
 	}), 7)
@@ -131,7 +131,7 @@ func TestParents(t *testing.T) {
 	dir := incremental(t, 3, func(i int) []byte {
 		return [][]byte{run(here(0), below(1, 3)), run(below(0, 1), here(1), below(2, 1)), run(here(2))}[i]
 	})
-	m, err := Open(codec.Dir(dir), 7)
+	m, err := open(codec.Dir(dir), 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestParents(t *testing.T) {
 	}
 	// As deep as may be, and deeper.
 	deep := func(depth int) (*Memory, error) {
-		return Open(codec.Dir(incremental(t, depth, func(i int) []byte {
+		return open(codec.Dir(incremental(t, depth, func(i int) []byte {
 			if i+1 < depth {
 				return run(below(0, 1))
 			}
@@ -163,14 +163,14 @@ func TestParents(t *testing.T) {
 	if err := os.Symlink("../0", filepath.Join(dir, "../1/parent")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(codec.Dir(dir), 7); err == nil || !strings.Contains(err.Error(), "leads back") {
+	if _, err := open(codec.Dir(dir), 7); err == nil || !strings.Contains(err.Error(), "leads back") {
 		t.Errorf("a loop: error %v", err)
 	}
 	dir = incremental(t, 1, func(int) []byte { return run(below(0, 1)) })
 	if err := os.Symlink("mm-7.img", filepath.Join(dir, "parent")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(codec.Dir(dir), 7); err == nil || !strings.Contains(err.Error(), "not a directory") {
+	if _, err := open(codec.Dir(dir), 7); err == nil || !strings.Contains(err.Error(), "not a directory") {
 		t.Errorf("a file: error %v", err)
 	}
 }
@@ -196,12 +196,12 @@ func TestDamagedMemory(t *testing.T) {
 	} {
 		files := map[string][]byte{"mm-7.img": testimg.MM(nil, vma(0x10000, 0x12000)), "pages-1.img": testimg.Pages("a")}
 		maps.Copy(files, change)
-		_, err := Open(writeFiles(t, t.TempDir(), files), 7)
+		_, err := open(writeFiles(t, t.TempDir(), files), 7)
 		if !errors.As(err, new(*codec.FormatError)) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v", want, err)
 		}
 	}
-	if _, err := Open(codec.Dir(t.TempDir()), 7); !errors.As(err, new(*codec.MissingError)) {
+	if _, err := open(codec.Dir(t.TempDir()), 7); !errors.As(err, new(*codec.MissingError)) {
 		t.Errorf("without mm-7.img: error %v", err)
 	}
 }
@@ -279,7 +279,7 @@ func FuzzMemory(f *testing.F) {
 		}
 		h := &held{map[string][]byte{"mm-7.img": mm, "pagemap-7.img": own, "pagemap-shmem-3.img": shared, "files.img": list, "inventory.img": inventory, "pages-1.img": content},
 			&held{map[string][]byte{"pagemap-7.img": older, "pages-1.img": content}, nil, "parent/"}, ""}
-		m, err := Open(h, 7)
+		m, err := open(h, 7)
 		if err != nil {
 			if !errors.As(err, new(*codec.FormatError)) {
 				t.Fatalf("error %v", err)

@@ -92,11 +92,9 @@ type Memory struct {
 	own    *space
 }
 
-// Open reads where the memory of a process is. The error is a [*codec.FormatError], a
-// [*codec.MissingError] of mm-PID.img, or that of opening a file.
-func Open(files codec.Files, pid uint32) (*Memory, error) { return NewImages(files).Open(pid) }
-
-// Open is the function Open; what processes share is read once.
+// Open reads where the memory of a process is; what processes share is read once. The
+// error is a [*codec.FormatError], a [*codec.MissingError] of mm-PID.img, or that of
+// opening a file.
 func (im *Images) Open(pid uint32) (*Memory, error) {
 	name := fmt.Sprintf("mm-%d.img", pid)
 	label := im.root.files.Label(name)

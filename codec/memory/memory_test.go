@@ -56,7 +56,7 @@ func TestStates(t *testing.T) {
 		"files.img":              testimg.Image(testimg.MagicFiles, testimg.Message(1, 4, 2, 6, 5, "a socket"), testimg.File(7, "/bin/x", 0x04030201, 0x08070605), testimg.Message(1, 18, 2, 8, 20, testimg.Message(1, 8, 2, 0, 3, 0, 4, fown, 5, 55))),
 		"memfd.img":              testimg.Image(testimg.MagicMemfd, testimg.Message(1, "buf", 2, 0, 3, 0, 4, 0, 5, 1234, 6, 0, 7, 55)),
 	}
-	m, err := Open(writeFiles(t, t.TempDir(), files), 7)
+	m, err := open(writeFiles(t, t.TempDir(), files), 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestStates(t *testing.T) {
 
 // TestConcurrent reads from several goroutines, as the callers of an io.ReaderAt may.
 func TestConcurrent(t *testing.T) {
-	m, err := Open(writeFiles(t, t.TempDir(), map[string][]byte{
+	m, err := open(writeFiles(t, t.TempDir(), map[string][]byte{
 		"mm-7.img": testimg.MM([]int{6, 4096},
 			testimg.VMA(0x10000, 0x12000, 0, 0, 3, 2, codec.VMARegular|codec.VMAAnonPrivate),
 			testimg.VMA(0x20000, 0x21000, 0, 99, 3, 1, codec.VMARegular|codec.VMAAnonShared)),
@@ -148,3 +148,5 @@ func TestConcurrent(t *testing.T) {
 
 // known reports whether ReadAt gives a page of the state.
 func known(s State) bool { return s == Dumped || s == Zero }
+
+func open(files codec.Files, pid uint32) (*Memory, error) { return NewImages(files).Open(pid) }
