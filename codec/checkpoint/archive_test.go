@@ -269,6 +269,9 @@ func TestArchiveSparse(t *testing.T) {
 // TestArchiveSparseBomb refuses sparse members that are small in the archive and not
 // in memory.
 func TestArchiveSparseBomb(t *testing.T) {
+	if testcmd.Race {
+		t.Skip("one goroutine, which the race detector makes ten times as slow")
+	}
 	cs, err := found(checkpoint.ReadAll("x.tar", bytes.NewReader(sparseTar(t, "gnu", 64<<20)), checkpoint.Options{}))
 	for _, c := range cs {
 		err = errors.Join(append(c.Problems, err)...)
@@ -355,6 +358,9 @@ func sumHeader(h []byte) {
 
 // TestArchiveTruncated cuts archives at every block, and in the middle of blocks.
 func TestArchiveTruncated(t *testing.T) {
+	if testcmd.Race {
+		t.Skip("one goroutine, which the race detector makes ten times as slow")
+	}
 	b, err := os.ReadFile(archivePath(t, "p-none"))
 	if err != nil {
 		t.Fatal(err)

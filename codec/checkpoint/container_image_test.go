@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 	"github.com/pierrec/lz4/v4"
 )
@@ -98,6 +99,9 @@ func TestNestedArchives(t *testing.T) {
 // TestNestedBomb has a compressed file in a compressed archive expand: what it was given
 // counts only as the file has it.
 func TestNestedBomb(t *testing.T) {
+	if testcmd.Race {
+		t.Skip("one goroutine, which the race detector makes ten times as slow")
+	}
 	block := append([]byte("\x28\xb5\x2f\xfd\x00\x58"), bytes.Repeat([]byte{2, 0, 0x10, 0}, 8*1200)...) // 1200 MiB of zeros
 	bomb := gz(makeTar(t, member{name: "x.tar.zst", data: append(block, 1, 0, 0)}))
 	_, err := checkpoint.ReadAll("-", bytes.NewReader(bomb), checkpoint.Options{})

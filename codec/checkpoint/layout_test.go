@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -197,6 +198,9 @@ func TestLayoutLimits(t *testing.T) {
 // TestLayoutBudget reads a layout of six layers that become 64 MiB of images each: the
 // bound on what is held is one for all of them.
 func TestLayoutBudget(t *testing.T) {
+	if testcmd.Race {
+		t.Skip("one goroutine, which the race detector makes ten times as slow")
+	}
 	images := bytes.TrimRight(makeTar(t, member{name: "checkpoint/core-1.img", data: make([]byte, 32<<20)},
 		member{name: "checkpoint/core-2.img", data: bytes.Repeat([]byte{1}, 32<<20)}), "\x00")
 	gzip := compressors(t)["gzip"]
