@@ -40,3 +40,17 @@ func completed(host, source *xstate.CPU) *xstate.CPU {
 	slices.Sort(c.Flags)
 	return &c
 }
+
+// has reports whether a host has all that cpuinfo.img may be compared with there, as far
+// as both are recorded: another kernel, or microcode, may have taken some of it away.
+func has(host, source *xstate.CPU) bool {
+	for f := range xstate.AllFlags() {
+		if a, known := host.HasFlag(f.Name); known && !a && f.InCapability() {
+			if b, _ := source.HasFlag(f.Name); b {
+				return false
+			}
+		}
+	}
+	same := func(a, b *uint32) bool { return a == nil || b == nil || *a == *b }
+	return same(host.XSaveSize, source.XSaveSize) && same(host.XSaveSizeMax, source.XSaveSizeMax)
+}

@@ -156,7 +156,7 @@ func newPlan(c *checkpoint.Checkpoint, o Options, looker *program.Looker) (p *Pl
 			p.options.Host = completed(p.options.Host, proc.Source.CPU)
 		}
 	}
-	if c.CPUInfo != nil && isHome(p.options.Host, c.CPUInfo.CPU()) {
+	if c.CPUInfo != nil && isHome(p.options.Host, c.CPUInfo.CPU()) && has(p.options.Host, c.CPUInfo.CPU()) {
 		o.KeepCPUInfo = true
 	}
 	p.Plan, err = convert.NewPlan(c, convert.Options{Target: compat.Target{Host: p.options.Host}, Code: code,
