@@ -322,22 +322,22 @@ func (o *object) functionName(addr uint64) string {
 	return publicNames(names)[0]
 }
 
-// local returns the name of the function that begins at an address as linked, as the
-// symbols for the linker have it, "" if there are none.
-func (o *object) local(addr uint64) string {
+// local names the functions that begin at addresses as linked, as the symbols for the
+// linker have them, where they do.
+func (o *object) local(functions map[uint64]string) {
 	table, _ := o.section(".symtab")
 	names, _ := o.section(".strtab")
 	b := make([]byte, min(table.Size, maxTable))
 	n, _ := o.file.ReadAt(b, int64(table.Offset))
 	for b = b[:n]; len(b) >= symSize; b = b[symSize:] {
-		if elf.ST_TYPE(b[4]) == elf.STT_FUNC && le64(b[8:]) == addr {
+		addr := le64(b[8:])
+		if name, asked := functions[addr]; asked && name == "" && elf.ST_TYPE(b[4]) == elf.STT_FUNC {
 			var name [maxName]byte
 			n, _ := o.file.ReadAt(name[:], int64(names.Offset)+int64(le32(b)))
 			text, _, _ := bytes.Cut(name[:n], []byte{0})
-			return string(text)
+			functions[addr] = string(text)
 		}
 	}
-	return ""
 }
 
 func (o *object) soname() string {

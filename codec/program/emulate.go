@@ -52,6 +52,9 @@ const (
 	// stackSize is more than a resolver takes, in bytes.
 	stackSize = 1 << 10
 
+	// maxDecoded bounds the instructions that are kept: resolvers have some thousand.
+	maxDecoded = 1 << 16
+
 	// maxSteps is far above what a resolver takes: 30, and 100 where it asks CPUID.
 	maxSteps = 4096
 )
@@ -96,7 +99,9 @@ func (e *emulator) run(entry uint64) (uint64, error) {
 			if i, ok = isa.Decode(b[:n]); !ok {
 				return 0, &resolverError{ip, b[:n], "an unknown instruction"}
 			}
-			e.decoded[ip] = i
+			if len(e.decoded) < maxDecoded {
+				e.decoded[ip] = i
+			}
 		}
 		next, err := e.step(&i, ip)
 		if err == errUnsupported {

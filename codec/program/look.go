@@ -25,14 +25,14 @@ type Looker struct {
 	images  *memory.Images
 	roots   *Roots
 	objects map[string]*file
-	traces  map[ran]*trace
+	traces  *traces
 	lent    bool // the objects are another's
 }
 
 // NewLooker is for the processes of the images in files. Without roots, nil, only what
 // the images alone tell is found out.
 func NewLooker(files codec.Files, roots *Roots) *Looker {
-	return &Looker{images: memory.NewImages(files), roots: roots, objects: map[string]*file{}, traces: map[ran]*trace{}}
+	return &Looker{images: memory.NewImages(files), roots: roots, objects: map[string]*file{}, traces: &traces{of: map[ran]*trace{}}}
 }
 
 // Anew returns a Looker for other images of processes that map the same files, which knows

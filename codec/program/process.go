@@ -29,7 +29,7 @@ type Process struct {
 	Records int
 
 	p         *process
-	traces    map[ran]*trace
+	traces    *traces
 	resolvers map[uint64]*trace // of traces, by address
 	runs      int               // of resolvers
 	// reads, with their values, are of the last one.
@@ -41,14 +41,25 @@ type Process struct {
 const maxRuns = 1 << 17
 
 // maxReads bounds the bytes that a run which is kept reads: those of glibc read some ten.
-const maxReads = 1 << 8
+// maxKept bounds those of all that are kept.
+const (
+	maxReads = 1 << 8
+	maxKept  = 1 << 20
+)
 
 var errRuns = errors.New("more runs of resolvers than any program's choices take")
+
+// traces are the runs of resolvers that are kept.
+type traces struct {
+	of    map[ran]*trace
+	reads int // of all
+}
 
 // ran is what ran: a resolver at an address, in a process whose record lies at another.
 type ran struct {
 	file, loader     *file
 	resolver, record uint64
+	shape            shape // of the record
 }
 
 // trace is what runs of a resolver have in common so far: the byte that they read next,
@@ -102,11 +113,11 @@ func (l *Looker) Open(pid int, threads []codec.Thread) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	traces := l.traces
+	kept := l.traces
 	if p.patched() {
-		traces = map[ran]*trace{}
+		kept = &traces{of: map[ran]*trace{}}
 	}
-	return &Process{Process: p.Process, Records: p.records, p: p, traces: traces, resolvers: map[uint64]*trace{}}, nil
+	return &Process{Process: p.Process, Records: p.records, p: p, traces: kept, resolvers: map[uint64]*trace{}}, nil
 }
 
 // patched reports whether code is other than in its file, as debuggers make it.
@@ -225,21 +236,21 @@ func (p *Process) Resolvers() []Resolver {
 }
 
 // runsOf returns the runs of a resolver that are known.
-func (p *Process) runsOf(resolver, record uint64) *trace {
+func (p *Process) runsOf(resolver uint64, record *record) *trace {
 	t := p.resolvers[resolver]
 	if t != nil {
 		return t
 	}
-	key := ran{resolver: resolver, record: record}
+	key := ran{resolver: resolver, record: record.addr, shape: record.shape}
 	if m := p.p.moduleAt(resolver); m != nil {
 		key.file = m.file
 	}
 	if m := p.p.loader(); m != nil {
 		key.loader = m.file
 	}
-	if t = p.traces[key]; t == nil {
+	if t = p.traces.of[key]; t == nil {
 		t = &trace{}
-		p.traces[key] = t
+		p.traces.of[key] = t
 	}
 	p.resolvers[resolver] = t
 	return t
@@ -250,7 +261,7 @@ func (p *Process) runsOf(resolver, record uint64) *trace {
 // to have, or of memory that is not there.
 func (p *Process) Choose(resolver uint64, f *Features) (uint64, error) {
 	own, start := f.bytes()
-	known := p.runsOf(resolver, f.addr)
+	known := p.runsOf(resolver, &f.record)
 	for t := known; t != nil; { // the same bytes lead to the same function
 		if t.ends {
 			return t.chosen, nil
@@ -284,7 +295,8 @@ func (p *Process) Choose(resolver uint64, f *Features) (uint64, error) {
 		return f.answer(leaf, subleaf)
 	}}
 	chosen, err := e.run(resolver)
-	if p.reads, p.values = reads, values; err == nil && !asked && len(reads) < maxReads {
+	if p.reads, p.values = reads, values; err == nil && !asked && len(reads) < maxReads && p.traces.reads < maxKept {
+		p.traces.reads += len(reads)
 		known.add(reads, values, chosen)
 	}
 	return chosen, err
@@ -459,6 +471,8 @@ func (p *Process) Besides(entries []uint64) []string {
 	}
 	var s sweeper
 	var found isa.Features
+	done := uint64(0)
+	transactions := map[uint64]string{}
 	for _, fn := range m.obj.functions().all() {
 		if reached[fn] || fn.end-fn.start > maxTable {
 			continue
@@ -466,12 +480,22 @@ func (p *Process) Besides(entries []uint64) []string {
 		if _, ok := m.saves(fn); ok {
 			continue
 		}
-		s = sweeper{}
-		s.code(m.obj.table(fn.start, fn.end-fn.start), true)
-		if s.features.Has(isa.RTM) && elides(m.obj.local(fn.start)) {
-			s.features = s.features.Without(isa.RTM)
+		from := max(fn.start, done) // hostile ones lie one over the other
+		if done = max(done, fn.end); from >= fn.end {
+			continue
 		}
-		found = found.Or(s.features)
+		s = sweeper{}
+		s.code(m.obj.table(from, fn.end-from), true)
+		if s.features.Has(isa.RTM) {
+			transactions[fn.start] = ""
+		}
+		found = found.Or(s.features.Without(isa.RTM))
+	}
+	m.obj.local(transactions)
+	for _, name := range transactions {
+		if !elides(name) {
+			found = found.With(isa.RTM)
+		}
 	}
 	return flagNames(found.Without(isa.SHSTK, isa.PKU, isa.XSAVE))
 }

@@ -60,9 +60,10 @@ func (o *object) readVersions() {
 		return
 	}
 	o.versym = o.table(d.versym, 2*uint64(o.symbolCount()))
+	left := 2 * maxVersions // of all chains: they may run into each other
 	chain := func(at uint64, size, next int, visit func(at uint64, b []byte)) {
 		var b [20]byte
-		for range maxVersions {
+		for ; left > 0; left-- {
 			if at == 0 || o.readAt(b[:size], at) < size {
 				return
 			}
