@@ -344,6 +344,8 @@ comments.
     fpuimg need ckpt
     fpuimg need --root=/ --as=affinity ckpt
     fpuimg need --root=/ --as=json a.tar b.tar
+    buildah config $(fpuimg need --as=annotations ckpt.tar |
+        sed -n 's/^\([^#].*\): "\(.*\)"$/--annotation=\1=\2/p') CONTAINER
 `,
 	Exits: exits,
 	See:   []string{"fpuimg", "fpuimg-check", "fpuimg-profile"},
