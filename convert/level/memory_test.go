@@ -62,20 +62,26 @@ func write(t *testing.T, dir string, m *memory.Memory, addr uint64, b []byte) {
 
 func word(v uint64) []byte { return binary.LittleEndian.AppendUint64(nil, v) }
 
-// A program that put the address of strlen at places of all kinds has none of them left:
-// unaligned, in shared memory and a memfd, mangled, in a register.
-func TestCopies(t *testing.T) {
-	const name = "esc-1"
-	o := options(t, name, machine(t, "Haswell"))
-	dir := copied(t, name)
-	p := plan(t, dir, o)
+// levelled levels a copy of a checkpoint, and looks at both.
+func levelled(t *testing.T, name string, o level.Options) (p *level.Plan, dir string, was, is *program.Process) {
+	t.Helper()
+	dir = copied(t, name)
+	p = plan(t, dir, o)
 	if p.Refused() {
 		t.Fatal(p.Refusals)
 	}
 	if err := p.InPlace(); err != nil {
 		t.Fatal(err)
 	}
-	was, is := look(t, corpus.Images(t, name), o), look(t, dir, o)
+	return p, dir, look(t, corpus.Images(t, name), o), look(t, dir, o)
+}
+
+// A program that put the address of strlen at places of all kinds has none of them left:
+// unaligned, in shared memory and a memfd, mangled, in a register.
+func TestCopies(t *testing.T) {
+	const name = "esc-1"
+	o := options(t, name, machine(t, "Haswell"))
+	p, dir, was, is := levelled(t, name, o)
 	var strlen uint64
 	for line := range strings.Lines(string(corpus.Read(t, name, "program.where.tsv"))) {
 		fields := strings.Fields(line)
@@ -169,15 +175,7 @@ func TestFrame(t *testing.T) {
 	const name = "sigh-ymm"
 	o := options(t, name, machine(t, "Haswell"))
 	o.Accept = []level.Exception{{Name: level.CompiledISA}}
-	dir := copied(t, name)
-	p := plan(t, dir, o)
-	if p.Refused() {
-		t.Fatal(p.Refusals)
-	}
-	if err := p.InPlace(); err != nil {
-		t.Fatal(err)
-	}
-	was, is := look(t, corpus.Images(t, name), o), look(t, dir, o)
+	_, _, was, is := levelled(t, name, o)
 	old, now := was.Threads[0].Frames[0], is.Threads[0].Frames[0]
 	const avx = xstate.Legacy | 1<<xstate.AVX
 	if now.Address != old.Address || now.Features != avx || now.BV != old.BV&avx || now.Size != 832 || !now.Live {
