@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"math/bits"
+	"strconv"
 	"strings"
 )
 
@@ -146,7 +147,14 @@ func (f Float80) decimal() string {
 		if len(digits) > 1 {
 			digits = digits[:1] + "." + digits[1:]
 		}
-		return fmt.Sprintf("%se%+03d", digits, exp)
+		sign, size := "e+", strconv.Itoa(max(exp, -exp))
+		if exp < 0 {
+			sign = "e-"
+		}
+		if len(size) < 2 {
+			size = "0" + size
+		}
+		return digits + sign + size
 	case exp < 0:
 		return "0." + strings.Repeat("0", -exp-1) + digits
 	case len(digits) <= exp:

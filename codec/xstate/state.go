@@ -320,8 +320,8 @@ func (s *State) AppendUsed(b []byte, f Feature) []byte {
 // hexValue spells little-endian bytes as one number of full width.
 func hexValue(le []byte) string {
 	const digits = "0123456789abcdef"
-	out := make([]byte, 2, 2+2*len(le))
-	copy(out, "0x")
+	var room [2 + 2*64]byte // for a vector register
+	out := append(room[:0], "0x"...)
 	for i := len(le) - 1; i >= 0; i-- {
 		out = append(out, digits[le[i]>>4], digits[le[i]&15])
 	}
