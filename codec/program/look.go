@@ -193,6 +193,9 @@ func (p *process) mapModules(l *Looker) {
 		}
 		m := known[at]
 		if m == nil {
+			if v.Prot == 0 {
+				continue // a hole between segments, of what was mapped first (glibc, elf/dl-map-segments.h)
+			}
 			m = &module{file: f, bias: at.bias, start: v.Start}
 			known[at] = m
 			p.modules = append(p.modules, m)

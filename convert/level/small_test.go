@@ -131,6 +131,19 @@ func TestResolverAsks(t *testing.T) {
 	}
 }
 
+// What the loader leaves between segments of a library maps the file, too, where nobody can
+// read it: that is no other library.
+func TestHole(t *testing.T) {
+	const hole = testglibc.Libc + 0x100000
+	made := testglibc.New()
+	made.Areas = append(made.Areas, testglibc.Area{Start: hole, End: hole + 4*codec.PageSize, ID: 9 + 2, Prot: 0, Flags: 2, Status: codec.VMARegular | codec.VMAFilePrivate})
+	made.Word(hole+0x2008, 0x100) // where its slot would be
+	dir, _, o := small(t, made, named(t, "x86-64-v2"))
+	if p := plan(t, dir, o); p.Refused() || counts(p)[level.IRelative] != 1 {
+		t.Errorf("refused for %v, changes %v", p.Refusals, counts(p))
+	}
+}
+
 // What a static program of glibc 2.41 has beside its record of the CPU is what lazy binding
 // enters; elsewhere the same word may be a number, as that program is linked low.
 func TestStaticTrampoline(t *testing.T) {
