@@ -439,3 +439,29 @@ func TestConcurrentScan(t *testing.T) {
 		t.Errorf("%d bytes were looked through", last)
 	}
 }
+
+// TestSharedMemory: pages of a segment are levelled once, though it is mapped at two places.
+func TestSharedMemory(t *testing.T) {
+	const start, again = 0x20000000000, 0x20000100000
+	made := testglibc.New()
+	for _, at := range []uint64{start, again} {
+		made.Areas = append(made.Areas, testglibc.Area{Start: at, End: at + codec.PageSize, ID: 7, Prot: 3, Flags: 1, Status: codec.VMARegular | codec.VMAAnonShared})
+	}
+	page := make([]byte, codec.PageSize)
+	binary.LittleEndian.PutUint64(page[0x123:], testglibc.Libc+testglibc.Wide)
+	made.Files["pagemap-shmem-7.img"] = testimg.Image(testimg.MagicPagemap, testimg.Message(1, 2), testimg.Message(1, 0, 2, 0, 4, 4, 5, 1))
+	made.Files["pages-2.img"] = page
+	dir, _, o := small(t, made, named(t, "x86-64-v3"))
+	p := plan(t, dir, o)
+	if p.Refused() {
+		t.Fatal(p.Refusals)
+	}
+	if err := p.InPlace(); err != nil {
+		t.Fatal(err)
+	}
+	is, err := os.ReadFile(filepath.Join(dir, "pages-2.img"))
+	binary.LittleEndian.PutUint64(page[0x123:], testglibc.Libc+testglibc.Plain)
+	if err != nil || !bytes.Equal(is, page) {
+		t.Errorf("the segment holds %#x, %v", binary.LittleEndian.Uint64(is[0x123:]), err)
+	}
+}
