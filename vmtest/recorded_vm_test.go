@@ -290,7 +290,7 @@ var leftOut = []omission{
 	{entry: "lp-trixie-1", on: "haswell", what: "trampoline", object: "ld-linux-x86-64.so.2"},
 	{entry: "lp-bullseye-1", on: "haswell", what: "cpu-features"},
 	{entry: "pyhash-1", on: "haswell", what: "openssl"},
-	{entry: "sigh-ymm", on: "haswell", what: "frame", fate: "0 errors, 16 lost"},
+	{entry: "sigh-ymm", on: "haswell", what: "frame", fate: "16 errors, 16 lost"},
 	{entry: "lp-1", on: "nehalem", what: "save-size"},
 }
 
