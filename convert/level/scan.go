@@ -235,6 +235,11 @@ func (t *task) scan() error {
 		err  error
 	}
 	var running []chan result // by address
+	defer func() {
+		for _, done := range running { // nothing reads when the images are closed
+			<-done
+		}
+	}()
 	take := func() error {
 		r := <-running[0]
 		running = running[1:]
