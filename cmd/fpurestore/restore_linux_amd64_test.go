@@ -121,7 +121,6 @@ func TestRealImages(t *testing.T) {
 		{image: "g-max-criu42-pkru4", needs: xstate.PKRU.Mask(), args: []string{"--force"}}, // it has MPX too
 	} {
 		t.Run(tt.image, func(t *testing.T) {
-			t.Parallel()
 			needCPU(t, tt.needs)
 			truth := testimg.Load(t, tt.image).Tasks[0].Threads
 			g := startTarget(t, targetConfig{threads: len(truth)})

@@ -651,7 +651,6 @@ func TestRoundTrip(t *testing.T) {
 		"init": {init: true}, "running": {threads: 3, nr: spinning}, "leader has ended": {threads: 3, leaderEnd: true},
 		"leader in a tree has ended": {processes: 2, threads: 2, leaderEnd: true}} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			g := startTarget(t, cfg)
 			threads := len(g.states)
 			if cfg.leaderEnd {
