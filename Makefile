@@ -24,8 +24,9 @@ PROGRAMS = fpuimg $(if $(filter linux/amd64,$(PLATFORM)),fpurestore)
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
 
-# It finds nothing in packages that start no goroutine, and takes up to ten times as long.
-# Of these it has the tests TestConcurrent, which use a package from several goroutines.
+# It finds nothing where there is one goroutine, and takes up to ten times as long. Of these
+# packages it has the tests TestConcurrent, which run what starts goroutines, and others from
+# several goroutines.
 # Those that take longest come first.
 SERIAL = ./cmd/fpuimg ./cmd/fpurestore/internal/... ./convert/... ./codec/... ./cmd/internal/...
 CONCURRENT = $(addprefix ./,$(sort $(dir $(shell grep -rl --include='*_test.go' 'func TestConcurrent' cmd codec convert internal vmtest))))

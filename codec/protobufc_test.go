@@ -386,11 +386,8 @@ func (r *reader) of(t *testing.T, msg []byte) reading {
 // schema, at random places, and compares what codec reads with what protobuf-c does,
 // which CRIU uses: what one takes the other must take, with the same values.
 func TestProtobufC(t *testing.T) {
-	if testcmd.Race {
-		t.Skip("one goroutine, which the race detector makes ten times as slow")
-	}
 	c := newProtobufC(t)
-	const mutations, batch = 30000, 2000
+	const mutations, batch = 30000 / testcmd.Step, 2000
 	r := &mutator{messages: protoMessages(t)}
 	counts := map[string]int{}
 	for kind := range readers {

@@ -160,8 +160,9 @@ func listImports(t *testing.T) map[string][]string {
 	return pkgs
 }
 
-// TestSerial holds the Makefile to its word that what it tests without the race
-// detector starts no goroutine, but by internal/ahead.
+// TestSerial holds the Makefile to its word on what it tests without the race detector: a
+// package that starts goroutines, itself or by internal/ahead, has tests TestConcurrent,
+// which the Makefile runs with it.
 func TestSerial(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
 	if err != nil {
@@ -172,39 +173,46 @@ func TestSerial(t *testing.T) {
 	if !ok || list == "" {
 		t.Fatal("the Makefile has no list SERIAL")
 	}
-	cmd := exec.Command("go", append([]string{"list", "-deps", "-f", `{{$d := .Dir}}{{if not .Standard}}{{range .GoFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}{{end}}`}, strings.Fields(list)...)...)
+	cmd := exec.Command("go", append([]string{"list", "-f", "{{.Dir}}"}, strings.Fields(list)...)...)
 	cmd.Dir = filepath.Join("..", "..")
-	root, err := filepath.Abs(cmd.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	files, fset := 0, token.NewFileSet()
-	for path := range strings.FieldsSeq(string(out)) {
-		if !strings.HasPrefix(path, root) || filepath.Dir(path) == filepath.Join(root, "internal", "ahead") { // a library's
-			continue
-		}
-		files++
-		file, err := parser.ParseFile(fset, path, nil, 0)
+	for dir := range strings.FieldsSeq(string(out)) {
+		paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.GoStmt:
-			case *ast.SelectorExpr: // of a sync.WaitGroup, of context and time
-				if n.Sel.Name != "Go" && n.Sel.Name != "AfterFunc" {
-					return true
-				}
-			default:
-				return true
+		concurrent, starts := false, []token.Pos(nil)
+		for _, path := range paths {
+			files++
+			file, err := parser.ParseFile(fset, path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
 			}
-			t.Errorf("%v: a goroutine, in what the Makefile tests without the race detector", fset.Position(n.Pos()))
-			return true
-		})
+			test := strings.HasSuffix(path, "_test.go")
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.FuncDecl:
+					concurrent = concurrent || test && strings.HasPrefix(n.Name.Name, "TestConcurrent")
+				case *ast.GoStmt:
+					starts = append(starts, n.Pos())
+				case *ast.SelectorExpr: // of a sync.WaitGroup, of context and time, of internal/ahead
+					pkg, _ := n.X.(*ast.Ident)
+					if n.Sel.Name == "Go" || n.Sel.Name == "AfterFunc" || n.Sel.Name == "Map" && pkg != nil && pkg.Name == "ahead" {
+						starts = append(starts, n.Pos())
+					}
+				}
+				return !test || n == file // of tests the names of functions
+			})
+		}
+		for _, at := range starts {
+			if !concurrent {
+				t.Errorf("%v: a goroutine, in what the Makefile never tests with the race detector", fset.Position(at))
+			}
+		}
 	}
 	if files < 20 {
 		t.Errorf("%d files", files)

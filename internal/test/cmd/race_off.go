@@ -2,6 +2,6 @@
 
 package testcmd
 
-// Race tells that the race detector is on. It finds nothing where there is one goroutine,
-// and takes up to ten times as long.
-const Race = false
+// Step is how far a test of one goroutine goes from case to case of very many. The race
+// detector finds nothing there, and takes up to ten times as long.
+const Step = 1
