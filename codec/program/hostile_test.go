@@ -51,7 +51,8 @@ func TestTraceShape(t *testing.T) {
 		}
 		return p.runsOf(1, &record{addr: 2, shape: s})
 	}
-	if runs(shapes[0]) != runs(shapes[0]) || runs(shapes[0]) == runs(shapes[6]) {
+	first, second, other := runs(shapes[0]), runs(shapes[0]), runs(shapes[6])
+	if first != second || first == other {
 		t.Error("runs of one layout are taken for those of another")
 	}
 }
