@@ -92,8 +92,11 @@ func Range(list []int) string {
 
 // Noun is the noun for n things.
 func Noun(n int, noun string) string {
-	if n == 1 {
+	switch {
+	case n == 1:
 		return noun
+	case strings.HasSuffix(noun, "s"):
+		return noun + "es"
 	}
 	return noun + "s"
 }
