@@ -15,7 +15,7 @@ _fpuimg() {
     --host=) words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4 core2 nehalem westmere sandybridge ivybridge haswell broadwell skylake skylake-avx512 cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake alderlake raptorlake meteorlake arrowlake-s sapphirerapids emeraldrapids graniterapids silvermont goldmont goldmont-plus tremont gracemont sierraforest knl btver1 btver2 bdver1 bdver2 bdver3 bdver4 znver1 znver2 znver3 znver4 znver5' paths=default ;;
     --elf-core= | --elf-core) paths=default ;;
     --color= | --color) words='auto always never' ;;
-    --hosts= | --hosts) : ;;
+    --hosts= | --hosts) paths=default ;;
     --root= | --root) paths=default ;;
     --spool= | --spool) : ;;
     --criu= | --criu) : ;;

@@ -22,7 +22,7 @@ complete -c fpuimg -n '__fish_seen_subcommand_from show' -l elf-core -d 'write t
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l color -d 'colour, by WHEN: auto (the default, on a terminal), always or never' -a 'auto always never' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from show' -l help -d 'print the manual'
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l host -d 'check against this machine or PROFILE: a file, a directory with a cpuinfo.img, or a name such as x86-64-v3 or znver3; may be repeated' -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4 core2 nehalem westmere sandybridge ivybridge haswell broadwell skylake skylake-avx512 cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake alderlake raptorlake meteorlake arrowlake-s sapphirerapids emeraldrapids graniterapids silvermont goldmont goldmont-plus tremont gracemont sierraforest knl btver1 btver2 bdver1 bdver2 bdver3 bdver4 znver1 znver2 znver3 znver4 znver5'
-complete -c fpuimg -n '__fish_seen_subcommand_from check' -l hosts -d 'check against each machine that a file in DIR describes; may be repeated' -f -r
+complete -c fpuimg -n '__fish_seen_subcommand_from check' -l hosts -d 'check against each machine that a file in DIR describes; may be repeated' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l root -d 'judge the code too, by the programs\' files below DIR: /, or a container\'s root file system; may be repeated' -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l spool -d 'with --root, keep at most SIZE of the memory in a compressed archive in a temporary file, such as 500M' -f -r
 complete -c fpuimg -n '__fish_seen_subcommand_from check' -l no-memory -d 'look at registers alone, not at the dumped memory'

@@ -56,10 +56,12 @@ func flagValues() map[string]cli.Values {
 		"features":  {Words: xstate.Known.Names()},
 		"format":    {Words: profileFormats},
 		"host":      {Words: cpuid.Names(), Files: true},
+		"hosts":     {Files: true},
 		"html":      {Files: true},
 		"output":    {Files: true},
 		"root":      {Files: true},
 		"spool":     {},
+		"every":     {},
 		"tid":       {},
 		"to":        {Words: xstate.FormatNames()},
 	}
