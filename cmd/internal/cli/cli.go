@@ -241,8 +241,8 @@ func (s *IO) Finish(code Exit, err error) Exit {
 		code = Worst(code, Damaged)
 	}
 	// Who closed the pipe has seen enough; that is no error of ours.
-	if err := s.Out.Flush(); err != nil && !errors.Is(err, syscall.EPIPE) {
-		s.Errorf("standard output: %v", err)
+	if failed := s.Out.Flush(); failed != nil && !errors.Is(failed, syscall.EPIPE) && !errors.Is(err, failed) {
+		s.Errorf("standard output: %v", failed)
 		code = Worst(code, Damaged)
 	}
 	return code

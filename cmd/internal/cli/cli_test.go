@@ -92,3 +92,25 @@ func TestRelease(t *testing.T) {
 		t.Errorf("the newest release of CHANGELOG.md is %q, want [%s] - %s", m, Release, ReleaseDate)
 	}
 }
+
+// full is a file system without room.
+type full struct{}
+
+var errFull = errors.New("no room")
+
+func (full) Write([]byte) (int, error) { return 0, errFull }
+
+// TestFinish tells of a standard output that fails once, whoever met it first.
+func TestFinish(t *testing.T) {
+	for name, write := range map[string]func(s *IO) error{
+		"at the end":   func(s *IO) error { _, err := s.Out.WriteString("x"); return err },
+		"in the midst": func(s *IO) error { _, err := s.Out.Write(make([]byte, 1<<20)); return err },
+	} {
+		var talk strings.Builder
+		s := NewIO("program", nil, full{}, &talk)
+		code := s.Finish(OK, write(s))
+		if n := strings.Count(talk.String(), "no room"); code != Damaged || n != 1 {
+			t.Errorf("%s: exit code %d, told %d times: %s", name, code, n, talk.String())
+		}
+	}
+}
