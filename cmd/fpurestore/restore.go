@@ -171,6 +171,8 @@ func (j *job) stop(ctx context.Context) (tracer, error) {
 		select {
 		case <-time.After(time.Duration(min(try, 20)) * 5 * time.Millisecond):
 		case <-ctx.Done():
+		}
+		if ptrace.Expired(ctx) != nil { // a timer can be late
 			return nil, err
 		}
 	}
