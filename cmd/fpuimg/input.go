@@ -43,8 +43,12 @@ func inputs(args []string) (out []string) {
 	return out
 }
 
-// archivesIn returns the files in a directory that are named as archives are.
+// archivesIn returns the files in a directory that are named as archives are. Standard
+// input is none.
 func archivesIn(dir string) (archives []string) {
+	if dir == "-" {
+		return nil
+	}
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		if e.Type().IsRegular() && checkpoint.ArchiveSuffix(e.Name()) != "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"slices"
@@ -108,6 +109,8 @@ func (o *profileOptions) keep(s *cli.IO, args []string) (cli.Exit, error) {
 		return usage("--every describes this machine", "without --every any machine can be named")
 	case o.every < time.Millisecond:
 		return usage(fmt.Sprintf("--every=%v: no time to wait", o.every), "--every=10m")
+	case o.every > math.MaxInt64/nfdLasts:
+		return usage(fmt.Sprintf("--every=%v: the labels would outlast all calendars", o.every), "--every=10m")
 	}
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
