@@ -411,7 +411,7 @@ func (r *recordings) restoreAll(on *machine, dir string, all []*restore) {
 	if len(all) == 0 {
 		return
 	}
-	// A kernel with page tables of its own has TCG forget all translations at each entry.
+	// A kernel that isolates its page tables has TCG forget its TLB at each system call.
 	job := guest.Job{CPU: on.cpu, Files: r.criu.Files(), Memory: 3072, KernelArgs: "mitigations=off", Timeout: time.Hour}
 	job.Files["/job/files"], job.Files["/job/fresh"] = r.files, r.fresh
 	job.Steps = []guest.Step{{Name: "files", Script: "cp -a files/. /\nchmod 1777 /tmp\necho 0 >/proc/sys/kernel/printk_ratelimit\n"}}
