@@ -56,7 +56,7 @@ var suitePrograms = []suiteProgram{
 	{kind: "perl", command: "/usr/bin/perl /ticker.pl $STATUS /tmp/go", ticks: 4, pkg: "perl-base", suites: glibcSuites[1:2], more: glibcSuites, downOnly: true},
 	{kind: "bash", command: "/usr/bin/bash /ticker.sh $STATUS /tmp/go", ticks: 4, pkg: "bash", suites: glibcSuites[1:2], more: glibcSuites[1:], downOnly: true},
 	{kind: "redis", command: "/usr/bin/redis-server --bind 127.0.0.1 --save '' --dir /tmp --crash-log-enabled no", ticks: 2, pkg: "redis-server",
-		probe: redisProbe, accept: "own-dispatch", suites: glibcSuites[1:2], more: glibcSuites[1:], downOnly: true},
+		probe: redisProbe, accept: "own-dispatch", suites: glibcSuites[1:2], downOnly: true},
 	{kind: "nginx", command: "/usr/sbin/nginx -e stderr -c /nginx.conf", processes: 2, ticks: 2, pkg: "nginx",
 		probe: nginxProbe, suites: glibcSuites[1:2], downOnly: true},
 }
