@@ -39,9 +39,10 @@ type suiteProgram struct {
 
 // suitePrograms are lazycall, linked in unlike ways, and programs of Debian's. A guest
 // without RDRAND has no random numbers for python3 so early. The libraries of glibc 2.31
-// are bound lazily in any program, it chooses in a static PIE before it knows the CPU, and
-// it has none of what today's libgcc asks it for, to unwind. OpenSSL 3.5 in nginx of trixie
-// keeps functions with AES-NI for its random numbers: level refuses that by name.
+// are bound lazily in any program, it chooses in a static PIE before it knows the CPU, which
+// runs anywhere, and it has none of what today's libgcc asks it for, to unwind. OpenSSL 3.5
+// in nginx of trixie keeps functions with AES-NI for its random numbers: level refuses that
+// by name.
 var suitePrograms = []suiteProgram{
 	{kind: "lazy", command: "/lazy $STATUS /tmp/go 1 keep", ticks: 16, buffer: true, link: []string{"-Wl,-z,lazy"}, suites: glibcSuites},
 	{kind: "lazy-6", command: "/lazy-6 $STATUS /tmp/go 6 keep", threads: 6, ticks: 16, buffer: true, link: []string{"-Wl,-z,lazy"}, suites: glibcSuites, downOnly: true},
@@ -49,8 +50,8 @@ var suitePrograms = []suiteProgram{
 	{kind: "now-6", command: "/now-6 $STATUS /tmp/go 6 keep", threads: 6, ticks: 16, link: []string{"-Wl,-z,now"}, suites: glibcSuites[:1], more: glibcSuites, downOnly: true},
 	{kind: "static", command: "/static $STATUS /tmp/go 1 more", ticks: 16, link: []string{"-static", unwind}, suites: glibcSuites},
 	{kind: "static-6", command: "/static-6 $STATUS /tmp/go 6 more", threads: 6, ticks: 16, link: []string{"-static", unwind}, suites: glibcSuites[1:2], more: glibcSuites, downOnly: true},
-	{kind: "static-pie", command: "/static-pie $STATUS /tmp/go 1 keep", ticks: 16, link: []string{"-static-pie", unwind}, suites: glibcSuites[1:2], more: glibcSuites[1:], downOnly: true},
-	{kind: "static-pie-6", command: "/static-pie-6 $STATUS /tmp/go 6 keep", threads: 6, ticks: 16, link: []string{"-static-pie", unwind}, more: glibcSuites[1:], downOnly: true},
+	{kind: "static-pie", command: "/static-pie $STATUS /tmp/go 1 keep", ticks: 16, link: []string{"-static-pie", unwind}, suites: glibcSuites[:2], more: glibcSuites, downOnly: true},
+	{kind: "static-pie-6", command: "/static-pie-6 $STATUS /tmp/go 6 keep", threads: 6, ticks: 16, link: []string{"-static-pie", unwind}, more: glibcSuites, downOnly: true},
 	{kind: "python", command: "/usr/bin/python3 -SB /ticker.py $STATUS /tmp/go", ticks: 4, buffer: true, pkg: "python3-minimal", suites: glibcSuites[1:], more: glibcSuites},
 	{kind: "python-hash", command: "/usr/bin/python3 -SB /ticker.py $STATUS /tmp/go hash", ticks: 4, buffer: true, pkg: "python3-minimal", suites: glibcSuites[1:], more: glibcSuites, downOnly: true},
 	{kind: "perl", command: "/usr/bin/perl /ticker.pl $STATUS /tmp/go", ticks: 4, pkg: "perl-base", suites: glibcSuites[1:2], more: glibcSuites, downOnly: true},

@@ -217,6 +217,15 @@ func (f *Features) answer(leaf, subleaf uint32) (r cpuid.Regs, known bool) {
 // zero is what CPUID 0 answers.
 func (f *Features) zero() cpuid.Regs { return cpuid.GlibcZero(f.u32(0), f.u32(4)) }
 
+// Empty returns them as they are before glibc has asked the CPU. A static-pie program of
+// glibc before 2.33 is relocated at that time (sourceware bug 27072).
+func (f *Features) Empty() *Features {
+	g := f.clone()
+	own, _ := g.bytes()
+	clear(own)
+	return g
+}
+
 // SaveFunction is a function of the loader that saves registers: it binds a symbol at its
 // first call, or finds the place of a thread's variable.
 type SaveFunction struct {

@@ -178,6 +178,36 @@ func TestStaticTrampoline(t *testing.T) {
 	}
 }
 
+// A slot of a static program may hold what its resolver chooses before glibc knows the CPU,
+// and stays. Where a loader fills it in, that is no choice.
+func TestEarly(t *testing.T) {
+	for name, want := range map[string][]level.Name{"lpstpie-1": nil, "lpst-1": nil, "lp-1": {level.ResolverMismatch}} {
+		dir := copied(t, name)
+		o := options(t, name, machine(t, "Nehalem"))
+		before := counts(plan(t, dir, o))[level.IRelative]
+		p := look(t, dir, o)
+		changed := 0
+		for s := range p.Slots() {
+			if s.Kind != elf.R_X86_64_IRELATIVE || changed == 3 {
+				continue
+			}
+			early, err := p.Choose(s.Resolvers[0], p.Features().Empty())
+			if err != nil || early == s.Value {
+				continue
+			}
+			write(t, dir, p.Memory(), s.Address, binary.LittleEndian.AppendUint64(nil, early))
+			changed++
+		}
+		got := plan(t, dir, o)
+		if changed != 3 || !slices.Equal(refusals(got), want) {
+			t.Errorf("%s: %d slots changed, refused for %v, want %v", name, changed, got.Refusals, want)
+		}
+		if after := counts(got)[level.IRelative]; want == nil && after >= before {
+			t.Errorf("%s: %d slots change, of %d before", name, after, before)
+		}
+	}
+}
+
 // lib is a library with code of its own.
 func lib(path, code string) *testglibc.Object {
 	return &testglibc.Object{Path: path, Base: 0x7ffff7e00000, Object: testelf.Object{BuildID: "the library, of 20 b",

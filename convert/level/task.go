@@ -331,7 +331,7 @@ func (t *task) slots() {
 			}
 		}
 		switch {
-		case len(chose) == 0 && s.Plain:
+		case len(chose) == 0 && (s.Plain || t.early(&s)):
 		case len(chose) == 0 && failed != nil:
 			t.refuse(ResolverUnknown, s.Object, "%s at %#x: %v", name, s.Address, failed)
 		case len(chose) == 0:
@@ -350,6 +350,16 @@ func (t *task) slots() {
 			t.pointer(what, s.Address, s.Value, to)
 		}
 	}
+}
+
+// early reports whether a slot of a static program holds what a resolver chose before glibc
+// knew the CPU, and that runs on the target: it stays.
+func (t *task) early(s *program.Slot) bool {
+	needs, incomplete := t.Needs(s.Value)
+	return !t.Dynamic() && len(t.plan.lacks(needs)) == 0 && incomplete == "" && slices.ContainsFunc(s.Resolvers, func(r uint64) bool {
+		chosen, err := t.Choose(r, t.had.Empty())
+		return err == nil && chosen == s.Value
+	})
 }
 
 // general returns what becomes of a function that several resolvers chose. Where they
