@@ -14,6 +14,8 @@ type unsynced struct {
 	many  bool
 }
 
+// few is how many files and directories are made durable one by one. Beyond it fsync of each
+// takes longer than syncfs where nobody else writes.
 const few = 32
 
 // add takes over a file that is complete, or a directory whose entries are there.

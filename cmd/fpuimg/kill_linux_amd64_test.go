@@ -273,9 +273,9 @@ var faults = []fault{
 	}},
 }
 
-// TestAllOrNothing kills conversions before every one of their changes to the file
-// system, or before those of [testcmd.Points], and lets every one fail: what is left is the old checkpoint, the new one,
-// or one that every verb recognises and the next conversion completes.
+// TestAllOrNothing kills conversions before those of their changes to the file system that
+// [testcmd.Points] picks, and lets these fail: what is left is the old checkpoint, the new
+// one, or one that every verb recognises and the next conversion completes.
 func TestAllOrNothing(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

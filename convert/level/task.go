@@ -355,8 +355,11 @@ func (t *task) slots() {
 // early reports whether a slot of a static program holds what a resolver chose before glibc
 // knew the CPU, and that runs on the target: it stays.
 func (t *task) early(s *program.Slot) bool {
+	if t.Dynamic() {
+		return false
+	}
 	needs, incomplete := t.Needs(s.Value)
-	return !t.Dynamic() && len(t.plan.lacks(needs)) == 0 && incomplete == "" && slices.ContainsFunc(s.Resolvers, func(r uint64) bool {
+	return len(t.plan.lacks(needs)) == 0 && incomplete == "" && slices.ContainsFunc(s.Resolvers, func(r uint64) bool {
 		chosen, err := t.Choose(r, t.had.Empty())
 		return err == nil && chosen == s.Value
 	})
