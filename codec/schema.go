@@ -96,6 +96,8 @@ cpu_s390    - hwcap*
 // messageType is one message of the schema.
 type messageType struct {
 	name     string
+	words    string // of the schema
+	parse    sync.Once
 	fields   []fieldType // by number
 	required uint64      // the numbers of the required ones, as bits
 }
@@ -126,20 +128,20 @@ var typesBySuffix = map[string]wireTypes{"": varints, "*": packable, "?": anythi
 // an entry of an image is.
 var messageTypes = sync.OnceValue(func() map[string]*fieldType {
 	types := map[string]*fieldType{}
-	named := func(name string) *messageType {
-		if types[name] == nil {
-			types[name] = &fieldType{message: &messageType{name: name}}
-		}
-		return types[name].message
-	}
 	for line := range strings.Lines(schema) {
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		t := named(words[0])
-		t.fields = []fieldType{unknownField} // 0
-		for i, word := range words[1:] {
+		name, words, _ := strings.Cut(line, " ")
+		types[name] = &fieldType{message: &messageType{name: name, words: words}}
+	}
+	return types
+})
+
+// parsed returns t with its fields. An image needs few of the messages, and a program
+// that reads one image would notice the rest.
+func (t *messageType) parsed() *messageType {
+	t.parse.Do(func() {
+		words := strings.Fields(t.words)
+		t.fields = append(make([]fieldType, 0, 1+len(words)), unknownField) // 0
+		for i, word := range words {
 			word, required := strings.CutSuffix(word, "!")
 			if required {
 				t.required |= 1 << (i + 1)
@@ -149,20 +151,22 @@ var messageTypes = sync.OnceValue(func() map[string]*fieldType {
 			f := fieldType{name: name, types: typesBySuffix[word[len(name):]]}
 			switch {
 			case nested:
-				f.types, f.message = payloads, named(of)
+				f.types, f.message = payloads, messageTypes()[of].message
 			case word == "-":
 				f = unknownField
 			}
 			t.fields = append(t.fields, f)
 		}
-	}
-	xsave := named("xsave")
-	for f := range Storable.All() {
-		array := f.Component().CRIU
-		for len(xsave.fields) <= array.Number {
-			xsave.fields = append(xsave.fields, unknownField)
+		if t.name != "xsave" {
+			return
 		}
-		xsave.fields[array.Number] = fieldType{name: array.Name, types: packable}
-	}
-	return types
-})
+		for f := range Storable.All() {
+			array := f.Component().CRIU
+			for len(t.fields) <= array.Number {
+				t.fields = append(t.fields, unknownField)
+			}
+			t.fields[array.Number] = fieldType{name: array.Name, types: packable}
+		}
+	})
+	return t
+}

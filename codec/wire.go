@@ -41,7 +41,9 @@ type message struct {
 
 // message returns the message of an entry, whose type the schema names so.
 func (m *image) message(e entry, is string) message {
-	return message{img: m, as: messageTypes()[is], head: e.start, base: e.start, b: e.payload}
+	as := messageTypes()[is]
+	as.message.parsed()
+	return message{img: m, as: as, head: e.start, base: e.start, b: e.payload}
 }
 
 // fail records the first fault of the image, which ends every walk over it.
@@ -169,6 +171,7 @@ func (m *message) lookInside() {
 // conforms reports whether b is such a message to CRIU's parser, where that is plain
 // to see: it is cheaper than a walk, which says where the fault is.
 func (t *messageType) conforms(b []byte) bool {
+	t.parsed()
 	var met uint64
 	for len(b) > 0 {
 		num, typ, n := consumeTag(b)
@@ -231,6 +234,7 @@ func (m *message) text() string {
 // sub returns the current field, a submessage, as a message of its own.
 func (m *message) sub() message {
 	m.open = false
+	m.field.message.parsed()
 	return message{img: m.img, as: m.field, head: m.base + m.start, base: m.base + m.payload, b: m.val()}
 }
 
