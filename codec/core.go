@@ -288,13 +288,10 @@ func markWide(st *xstate.State, name string) {
 // register, from byte at on, and returns how many bytes the array holds. Words
 // past the end are counted and dropped, as CRIU does.
 func (m *message) space(dst []byte, at int, reg string, st *xstate.State) int {
-	var buf [256]byte
-	words, over, wide := m.array(buf[:0], 4, len(dst))
+	dst = dst[min(at, len(dst)):]
+	words, over, wide := m.array(dst[:0], 4, len(dst))
 	if wide {
 		markWide(st, reg)
-	}
-	if at < len(dst) {
-		copy(dst[at:], words)
 	}
 	return len(words) + over
 }

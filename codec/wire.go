@@ -91,40 +91,17 @@ func (m *message) next() bool {
 		}
 		return false
 	}
-	num, typ, n := consumeTag(m.b[m.at:])
-	if n <= 0 {
-		m.fail(m.at, m.name(), wireErrors[-n])
+	num, typ, payload, end, u := consumeField(m.b, m.at)
+	if payload < 0 {
+		m.fail(m.at, m.name(), wireErrors[-payload])
 		return false
 	}
-	m.start, m.num, m.typ = m.at, num, typ
-	m.at += n
-	m.payload = m.at
-	rest := m.b[m.at:]
-	switch typ {
-	case protowire.VarintType:
-		m.u, n = consumeVarint(rest)
-	case protowire.Fixed32Type:
-		n = 4
-	case protowire.Fixed64Type:
-		n = 8
-	case protowire.BytesType:
-		var size int
-		size, n = consumeLength(rest)
-		m.payload += n
-		n += size
-	case protowire.StartGroupType, protowire.EndGroupType:
-		n = badGroup
-	default:
-		n = badType
-	}
-	if n > len(rest) {
-		n = cutOff
-	}
-	if n < 0 {
-		m.fail(m.at, fmt.Sprintf("%s field %d", m.name(), num), wireErrors[-n])
+	m.start, m.num, m.typ, m.payload, m.u = m.at, num, typ, payload, u
+	if end < 0 {
+		m.fail(payload, fmt.Sprintf("%s field %d", m.name(), num), wireErrors[-end])
 		return false
 	}
-	m.at += n
+	m.at = end
 	m.met |= 1 << num
 	f := m.as.message.field(num)
 	m.field = f
@@ -173,27 +150,17 @@ func (m *message) lookInside() {
 func (t *messageType) conforms(b []byte) bool {
 	t.parsed()
 	var met uint64
-	for len(b) > 0 {
-		num, typ, n := consumeTag(b)
+	for at := 0; at < len(b); {
+		num, typ, payload, end, _ := consumeField(b, at)
 		f := t.field(num)
-		if n <= 0 || f.types&(1<<typ) == 0 {
+		if payload < 0 || end < 0 || f.types&(1<<typ) == 0 || typ != protowire.VarintType && (typ != protowire.BytesType || f.types == packable) {
+			return false
+		}
+		if f.message != nil && !f.message.conforms(b[payload:end]) {
 			return false
 		}
 		met |= 1 << num
-		b = b[n:]
-		size := 0
-		switch {
-		case typ == protowire.VarintType:
-			_, n = consumeVarint(b)
-		case typ == protowire.BytesType && f.types != packable:
-			size, n = consumeLength(b)
-		default:
-			return false
-		}
-		if n < 0 || f.message != nil && !f.message.conforms(b[n:n+size]) {
-			return false
-		}
-		b = b[n+size:]
+		at = end
 	}
 	return t.required&^met == 0
 }
@@ -238,6 +205,47 @@ func (m *message) sub() message {
 	return message{img: m.img, as: m.field, head: m.base + m.start, base: m.base + m.payload, b: m.val()}
 }
 
+// consumeField reads the field at an offset of b: its number and wire type, where its
+// payload begins and ends, and the value of a varint. A fault of the tag stands in the
+// place of payload, one of the rest in that of end.
+func consumeField(b []byte, at int) (num uint32, typ protowire.Type, payload, end int, u uint64) {
+	n := 1
+	if c := b[at]; c >= 8 && c < 0x80 { // as nearly all are, without a call
+		num, typ = uint32(c>>3), protowire.Type(c&7)
+	} else if num, typ, n = consumeTag(b[at:]); n < 0 {
+		return 0, 0, n, 0, 0
+	}
+	payload = at + n
+	rest := b[payload:]
+	switch typ {
+	case protowire.VarintType:
+		if len(rest) > 0 && rest[0] < 0x80 {
+			return num, typ, payload, payload + 1, uint64(rest[0])
+		}
+		u, n = consumeVarint(rest)
+	case protowire.Fixed32Type:
+		n = 4
+	case protowire.Fixed64Type:
+		n = 8
+	case protowire.BytesType:
+		var size int
+		if size, n = consumeLength(rest); n > 0 {
+			return num, typ, payload + n, payload + n + size, 0
+		}
+	case protowire.StartGroupType, protowire.EndGroupType:
+		n = badGroup
+	default:
+		n = badType
+	}
+	if n > len(rest) {
+		n = cutOff
+	}
+	if n < 0 {
+		return num, typ, payload, n, 0
+	}
+	return num, typ, payload, payload + n, u
+}
+
 // consumeTag reads a field's number and wire type (protobuf-c,
 // parse_tag_and_wiretype): five bytes at most, of which 32 bits are the number. The
 // number 0 is one if it is spelled in more than one byte.
@@ -262,16 +270,9 @@ func consumeVarint(b []byte) (v uint64, n int) {
 		return uint64(b[0]), 1
 	}
 	if len(b) >= 10 {
-		// Eight bytes at once, as arrays are full of long varints.
-		v = binary.LittleEndian.Uint64(b)
-		end := ^v & 0x8080808080808080
-		v &= end ^ (end - 1)
-		// Close the gaps that the top bits of bytes, words and double words leave.
-		v = v&0x007f007f007f007f | v&0x7f007f007f007f00>>1
-		v = v&0x00003fff00003fff | v&0x3fff00003fff0000>>2
-		v = v&0x000000000fffffff | v&0x0fffffff00000000>>4
-		if end != 0 {
-			return v, bits.TrailingZeros64(end)/8 + 1
+		v, n = joinVarint(binary.LittleEndian.Uint64(b))
+		if n <= 8 {
+			return v, n
 		}
 		if v |= uint64(b[8]&0x7f) << 56; b[8] < 0x80 {
 			return v, 9
@@ -288,6 +289,18 @@ func consumeVarint(b []byte) (v uint64, n int) {
 		}
 	}
 	return 0, cutOff
+}
+
+// joinVarint returns the value of the varint that begins with these eight bytes, which are
+// read at once as arrays are full of long ones, and its length, 9 if it does not end there.
+func joinVarint(v uint64) (uint64, int) {
+	end := ^v & 0x8080808080808080
+	v &= end ^ (end - 1)
+	// Close the gaps that the top bits of bytes, words and double words leave.
+	v = v&0x007f007f007f007f | v&0x7f007f007f007f00>>1
+	v = v&0x00003fff00003fff | v&0x3fff00003fff0000>>2
+	v = v&0x000000000fffffff | v&0x0fffffff00000000>>4
+	return v, bits.TrailingZeros64(end)/8 + 1
 }
 
 // consumeLength reads a length of five bytes at most, and checks that so many follow.
@@ -317,6 +330,10 @@ func (m *message) array(dst []byte, width, room int) (out []byte, over int, wide
 		b = b[:m.at]
 	}
 	for run || at < len(b) {
+		if run && tag < 0x80 {
+			n, used, bits := consumeRun(dst[len(dst):min(cap(dst), room)], b[at:], tag, width)
+			dst, at, all = dst[:len(dst)+n], at+used, all|bits
+		}
 		v, n := consumeVarint(b[at:])
 		if n < 0 {
 			m.fail(at, m.path(int(m.num)), wireErrors[-n])
@@ -341,6 +358,40 @@ func (m *message) array(dst []byte, width, room int) (out []byte, over int, wide
 		}
 	}
 	return dst, over, all>>(8*width-1)>>1 != 0
+}
+
+// consumeRun reads the elements of an unpacked array, from the value of the first on, into
+// words of width bytes: those that dst has room for, and that another element follows. It
+// returns how much of dst and b that is, and all bits of the values.
+func consumeRun(dst, b []byte, tag byte, width int) (filled, used int, all uint64) {
+	zeros := uint64(tag) * 0x0100_0100_0100_0100 // four elements, the tag after each
+	mask := uint64(1)<<(8*width) - 1
+	for len(b)-used > 10 && len(dst)-filled >= 8 {
+		v := binary.LittleEndian.Uint64(b[used:])
+		if v == zeros && len(dst)-filled >= 4*width {
+			for range width / 2 {
+				binary.LittleEndian.PutUint64(dst[filled:], 0)
+				filled += 8
+			}
+			used += 8
+			continue
+		}
+		v, n := joinVarint(v)
+		if n > 8 {
+			if v |= uint64(b[used+8]&0x7f) << 56; b[used+8] >= 0x80 {
+				v |= uint64(b[used+9]) << 63
+				n = 10 + int(b[used+9]>>7)
+			}
+		}
+		if n > 10 || b[used+n] != tag {
+			break
+		}
+		binary.LittleEndian.PutUint64(dst[filled:], v&mask)
+		filled += width
+		used += n + 1
+		all |= v
+	}
+	return filled, used, all
 }
 
 // rewrite copies the message, asking f about each field: what f returns stands in
