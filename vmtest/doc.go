@@ -54,7 +54,8 @@
 // late calls, and finds nothing wrong; as it is it does what the recordings say, which is
 // to die. Where words of one kind are left as they were it dies again. What was levelled,
 // restored and dumped anew on one machine lives on another with a larger save area, and
-// check has nothing against the CPU that it came from. It is not part of "make vmtest"
+// check has nothing against the CPU that it came from. Where this machine has AVX-512, it
+// is one of the machines; else what was not done is said. It is not part of "make vmtest"
 // but of "make vmtest-level", and skips where there are no recordings; FPU_VM_ENTRIES
 // lists those to take, -run 'TestRecordingsVM/haswell' takes one machine. Results are in
 // out/vm-matrix-level.tsv, and put into the table in docs/LEVEL.md.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -21,12 +22,16 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/fpuimg/fpuimg/codec/cpuid"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
 	"github.com/fpuimg/fpuimg/vmtest/guest"
 )
 
 // recordedOn are the machines that recordings are levelled for.
-var recordedOn = []string{"haswell", "max", "epyc-milan", "nehalem", "qemu64", "epyc", "sandybridge"}
+var recordedOn = []string{"haswell", "max", "epyc-milan", "nehalem", "qemu64", "epyc", "sandybridge", hostMachine}
+
+// hostMachine has this machine's CPU, where that has AVX-512.
+const hostMachine = "host"
 
 // recorded is an entry of the corpus as the guests have it.
 type recorded struct {
@@ -39,7 +44,7 @@ type recorded struct {
 	tick   string       // the file that it writes a line to; "": it answers the probe
 	probe  string
 	opens  bool   // lp of it loads a library late, if it is one
-	lacks  string // a file that neither the corpus nor this machine has
+	lacks  string // a file that neither the corpus nor a machine has
 }
 
 // recordings are all entries, with the files that they have open, in directories that
@@ -94,6 +99,9 @@ func TestRecordingsVM(t *testing.T) {
 	for _, name := range recordedOn {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if why := lacksHost(); name == hostMachine && why != nil {
+				t.Skip("nothing is restored where there is AVX-512: ", why)
+			}
 			sub := *r
 			sub.t = t
 			rows := sub.machine(machineNamed(name))
@@ -104,7 +112,22 @@ func TestRecordingsVM(t *testing.T) {
 	}
 }
 
+// lacksHost is why nothing can be restored where there is AVX-512.
+func lacksHost() error {
+	this, err := cpuid.Host()
+	if err == nil && !slices.Contains(this.Flags, "avx512f") {
+		err = errors.New("this CPU has none")
+	}
+	if err == nil && os.Geteuid() != 0 {
+		err = errors.New("it takes root")
+	}
+	return err
+}
+
 func machineNamed(name string) *machine {
+	if name == hostMachine {
+		return &machine{name: name, cpu: guest.HostCPU}
+	}
 	all := machines()
 	return all[slices.IndexFunc(all, func(m *machine) bool { return m.name == name })]
 }
@@ -137,6 +160,11 @@ func (r *recordings) place(name string) *recorded {
 	}
 
 	modes := fileModes(t, filepath.Join(e.images, "files.img"))
+	for path := range modes {
+		if strings.HasPrefix(path, "/sys/") { // of the kernel that it ran on
+			e.lacks = path
+		}
+	}
 	put := func(tree, path, from string) {
 		to := filepath.Join(tree, path)
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
@@ -313,7 +341,7 @@ func chosen(e *recorded) bool {
 // the entry as it is, and what is left out of it.
 func (r *recordings) machine(on *machine) (table []recordedRow) {
 	t := r.t
-	profile := filepath.Join(corpus.Dir(t), "profiles", strings.ReplaceAll(on.cpu, ",", "_"), "2.36.diag.txt")
+	profile := r.profile(on)
 	noXSave := on.cpu == "Nehalem" || on.cpu == "qemu64,-xsave"
 	dir := filepath.Join(r.dir, on.name)
 	if err := os.MkdirAll(filepath.Join(dir, "levelled"), 0o755); err != nil {
@@ -337,6 +365,10 @@ func (r *recordings) machine(on *machine) (table []recordedRow) {
 			}
 			doc = again
 		}
+		changed := doc.Images[0].Output != nil
+		if !changed && len(refusals) == 0 {
+			row.level = nothingToDo
+		}
 		if e.lacks != "" {
 			continue
 		}
@@ -348,13 +380,11 @@ func (r *recordings) machine(on *machine) (table []recordedRow) {
 		if noXSave {
 			control = "--cpu-cap=none"
 		}
-		changed := doc.Images[0].Output != nil
 		switch {
 		case changed:
 			add("level", to, e.cap)
 			add("control", e.images, control)
-		case len(refusals) == 0:
-			row.level = nothingToDo
+		case row.level == nothingToDo:
 			add("level", e.images, control)
 		}
 		for _, a := range leftOut {
@@ -369,11 +399,21 @@ func (r *recordings) machine(on *machine) (table []recordedRow) {
 	for _, x := range all {
 		r.judge(on, x, rows[x.name])
 	}
-	if again := r.redumped(all); len(again) > 0 {
-		to := machineNamed(redump.to)
-		r.restoreAll(to, filepath.Join(dir, to.name), again)
-		for _, x := range again {
-			r.judge(to, x, nil)
+	if dumped := r.redumped(all); len(dumped) > 0 {
+		for _, name := range redump.to {
+			if why := lacksHost(); name == hostMachine && why != nil {
+				t.Log("what was dumped anew is not restored where there is AVX-512: ", why)
+				continue
+			}
+			to := machineNamed(name)
+			var again []*restore
+			for _, x := range dumped {
+				again = append(again, &restore{recorded: x.recorded, variant: "dumped-on-" + redump.on, images: x.dumped})
+			}
+			r.restoreAll(to, filepath.Join(dir, to.name), again)
+			for _, x := range again {
+				r.judge(to, x, nil)
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
@@ -387,22 +427,39 @@ func (r *recordings) machine(on *machine) (table []recordedRow) {
 	return table
 }
 
-// redump is of entries that are levelled for one machine, and dumped anew there; on the
-// other that dump lives on.
-var redump = struct {
-	on, to  string
-	entries []string
-}{"haswell", "max", []string{"lp-1", "py-1"}}
+// profile is the file with what glibc finds in the CPU of a machine.
+func (r *recordings) profile(on *machine) string {
+	if on.cpu != guest.HostCPU {
+		return filepath.Join(corpus.Dir(r.t), "profiles", strings.ReplaceAll(on.cpu, ",", "_"), "2.36.diag.txt")
+	}
+	path := filepath.Join(r.dir, "host.diag.txt")
+	out, err := exec.CommandContext(r.t.Context(), "/lib64/ld-linux-x86-64.so.2", "--list-diagnostics").Output()
+	if err == nil {
+		err = os.WriteFile(path, out, 0o644)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return path
+}
 
-// redumped are the dumps of what was levelled, which check has looked at.
-func (r *recordings) redumped(all []*restore) (again []*restore) {
+// redump is of entries that are levelled for one machine, and dumped anew there; on the
+// others that dump lives on.
+var redump = struct {
+	on          string
+	to, entries []string
+}{"haswell", []string{"max", hostMachine}, []string{"lp-1", "py-1"}}
+
+// redumped are those of which there is a dump of what was levelled, which check has
+// looked at.
+func (r *recordings) redumped(all []*restore) (dumped []*restore) {
 	for _, x := range all {
 		if x.dump && x.fate == lives {
 			r.checkRedump(x)
-			again = append(again, &restore{recorded: x.recorded, variant: "dumped-on-" + redump.on, images: x.dumped})
+			dumped = append(dumped, x)
 		}
 	}
-	return again
+	return dumped
 }
 
 // restoreAll restores in one boot. What has the same process numbers is in steps of its own.
@@ -414,7 +471,10 @@ func (r *recordings) restoreAll(on *machine, dir string, all []*restore) {
 	// A kernel that isolates its page tables has TCG forget its TLB at each system call.
 	job := guest.Job{CPU: on.cpu, Files: r.criu.Files(), Memory: 3072, KernelArgs: "mitigations=off", Timeout: time.Hour}
 	job.Files["/job/files"], job.Files["/job/fresh"] = r.files, r.fresh
-	job.Steps = []guest.Step{{Name: "files", Script: "cp -a files/. /\nchmod 1777 /tmp\necho 0 >/proc/sys/kernel/printk_ratelimit\n"}}
+	job.Steps = []guest.Step{{Name: "files", Script: "cp -a files/. /\nchmod 1777 /tmp\n"}}
+	if on.cpu != guest.HostCPU {
+		job.Steps[0].Script += "echo 0 >/proc/sys/kernel/printk_ratelimit\n"
+	}
 	var groups [][]*restore
 	for _, x := range all {
 		job.Files["/job/img/"+x.name+"."+x.variant] = x.images
@@ -451,7 +511,7 @@ func (r *recordings) restoreAll(on *machine, dir string, all []*restore) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s: booted after %s, %d restores in %d steps after %s; Linux %s, CRIU %s", on.name, result.Boot.Round(time.Second), len(all), len(groups), result.Elapsed.Round(time.Second), r.guest.Linux, r.criu.Version)
+	t.Logf("%s: booted after %s, %d restores in %d steps after %s; Linux %s, CRIU %s", on.name, result.Boot.Round(time.Second), len(all), len(groups), result.Elapsed.Round(time.Second), result.Linux, r.criu.Version)
 	if s := result.Step("files"); !s.OK() {
 		t.Fatal(explain(s))
 	}
@@ -735,6 +795,8 @@ func (row recordedRow) cell() string {
 	switch {
 	case row.level == nothingToDo && text == lives:
 		text = "as it is"
+	case row.level == nothingToDo && text == "":
+		text = nothingToDo
 	case row.level == nothingToDo:
 		text = "as it is: " + text
 	case row.refused() && text != "":

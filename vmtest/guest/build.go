@@ -226,20 +226,35 @@ func partsKey(vmlinuz string, parts []part) (string, error) {
 }
 
 // appendArchive writes parts behind what a file has, as a cpio archive in the format of
-// the kernel's initramfs, which may be several in a row. All in it belongs to root, with
-// the modes, times and symbolic links of the host's files.
+// the kernel's initramfs, which may be several in a row. All in it belongs to root.
 func appendArchive(ctx context.Context, to string, parts []part) (err error) {
 	root, err := os.MkdirTemp(filepath.Dir(to), "root-*.tmp")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(root)
+	if err := place(ctx, root, parts); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = closeFile(f, err) }()
+	// Not compressed: the guest would decompress it on an emulated CPU.
+	cmd := exec.CommandContext(ctx, "sh", "-ec", "find . -mindepth 1 | LC_ALL=C sort | cpio --create --format=newc --owner=+0:+0 --quiet")
+	cmd.Dir, cmd.Stdout = root, f
+	return run(cmd)
+}
+
+// place puts parts below a root, with the modes, times and symbolic links of the host's
+// files.
+func place(ctx context.Context, root string, parts []part) error {
 	for _, p := range parts {
 		at := filepath.Join(root, p.path)
-		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-			return err
-		}
+		err := os.MkdirAll(filepath.Dir(at), 0o755)
 		switch {
+		case err != nil:
 		case p.target != "":
 			err = os.Symlink(p.target, at)
 		case p.host != "":
@@ -251,15 +266,7 @@ func appendArchive(ctx context.Context, to string, parts []part) (err error) {
 			return err
 		}
 	}
-	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	defer func() { err = closeFile(f, err) }()
-	// Not compressed: the guest would decompress it on an emulated CPU.
-	cmd := exec.CommandContext(ctx, "sh", "-ec", "find . -mindepth 1 | LC_ALL=C sort | cpio --create --format=newc --owner=+0:+0 --quiet")
-	cmd.Dir, cmd.Stdout = root, f
-	return run(cmd)
+	return nil
 }
 
 // run runs a command whose standard error says what went wrong.

@@ -3,7 +3,7 @@
 //
 // It exists because what decides whether a checkpoint restores is the CPU, and
 // a test machine has one. qemu's TCG emulates any model on any amd64 Linux
-// host, without KVM and without root.
+// host, without KVM and without root; AVX-512 it does not. [HostCPU] is for that.
 //
 // # The guest
 //

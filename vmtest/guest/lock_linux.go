@@ -37,3 +37,9 @@ func lockCache(cache string) (unlock func(), err error) {
 func dieWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
+
+// inNamespaces has the command be process 1 of namespaces of its own: of mounts, processes,
+// IPC and the network.
+func inNamespaces(proc *syscall.SysProcAttr) {
+	proc.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
+}

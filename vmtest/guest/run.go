@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fpuimg/fpuimg/vmtest/guest/internal/agent"
@@ -44,7 +45,8 @@ const diskSize = 1 << 30
 type Job struct {
 	// CPU is what qemu's -cpu takes: a model, then features. Models that tell
 	// formats apart under TCG: "max" (with MPX and PKU), "Haswell" (AVX),
-	// "EPYC-Milan" (PKU), "Nehalem" and "qemu64,-xsave" (FXSAVE only).
+	// "EPYC-Milan" (PKU), "Nehalem" and "qemu64,-xsave" (FXSAVE only). [HostCPU] is no
+	// model.
 	CPU string
 
 	// KernelArgs is appended to the kernel's command line ("noxsave").
@@ -65,6 +67,12 @@ type Job struct {
 	Timeout time.Duration
 }
 
+// HostCPU is this machine's CPU. There is no guest for it: what TCG does not emulate, such
+// as AVX-512, is there in namespaces of this machine alone, whose kernel runs the steps and
+// logs nothing for them. They have the guest's file system, and no device nor setting of
+// the machine. It takes root.
+const HostCPU = "host"
+
 // Step is a script for the guest's shell.
 type Step struct {
 	// Name is letters, digits, '-', '_', '.'; each once per job.
@@ -83,10 +91,11 @@ type Step struct {
 // Result is what a run left behind.
 type Result struct {
 	Steps   []StepResult  // those that ran, in order
-	Command []string      // qemu's full command line
+	Linux   string        // version of the kernel
+	Command []string      // the full command line, qemu's as a rule
 	Serial  string        // path of the serial log
-	Boot    time.Duration // from the start of qemu to the first step; 0 if none began
-	Elapsed time.Duration // from the start of qemu to its end
+	Boot    time.Duration // from its start to the first step; 0 if none began
+	Elapsed time.Duration // from its start to its end
 }
 
 // StepResult is what one step left behind.
@@ -179,28 +188,48 @@ func (im *Image) Run(ctx context.Context, dir string, job Job) (*Result, error) 
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	initrd, disk := filepath.Join(dir, "initrd"), filepath.Join(dir, "disk")
-	defer os.Remove(initrd)
-	defer os.Remove(disk)
-	if err := im.writeInitrd(ctx, initrd, job); err != nil {
+	parts, err := job.parts()
+	if err != nil {
 		return nil, err
 	}
+	disk := filepath.Join(dir, "disk")
+	defer os.Remove(disk)
 	if err := createDisk(disk); err != nil {
 		return nil, err
 	}
-
-	r := &Result{Serial: filepath.Join(dir, "serial.log")}
-	r.Command = []string{
-		im.qemu, "-nodefaults", "-no-reboot", "-accel", "tcg", "-cpu", job.CPU, "-smp", "1", "-m", strconv.Itoa(cmp.Or(job.Memory, 1024)),
-		"-kernel", im.kernel, "-initrd", initrd,
-		"-append", strings.TrimSpace(kernelArgs + " " + job.KernelArgs),
-		"-serial", "stdio", "-display", "none",
-		"-drive", "file=" + escape(disk) + ",format=raw,if=virtio,cache=unsafe",
+	r := &Result{Linux: im.Linux, Serial: filepath.Join(dir, "serial.log")}
+	proc := dieWithParent()
+	if job.CPU == HostCPU {
+		root := filepath.Join(dir, "root")
+		defer os.RemoveAll(root)
+		if err := im.writeRoot(ctx, root, parts); err != nil {
+			return nil, err
+		}
+		r.Command = []string{filepath.Join(root, "init"), root}
+		inNamespaces(proc)
+		release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+		if err != nil {
+			return nil, err
+		}
+		r.Linux = strings.TrimSpace(string(release))
+	} else {
+		initrd := filepath.Join(dir, "initrd")
+		defer os.Remove(initrd)
+		if err := im.writeInitrd(ctx, initrd, parts); err != nil {
+			return nil, err
+		}
+		r.Command = []string{
+			im.qemu, "-nodefaults", "-no-reboot", "-accel", "tcg", "-cpu", job.CPU, "-smp", "1", "-m", strconv.Itoa(cmp.Or(job.Memory, 1024)),
+			"-kernel", im.kernel, "-initrd", initrd,
+			"-append", strings.TrimSpace(kernelArgs + " " + job.KernelArgs),
+			"-serial", "stdio", "-display", "none",
+			"-drive", "file=" + escape(disk) + ",format=raw,if=virtio,cache=unsafe",
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "command"), []byte(quote(r.Command)+"\n"), 0o644); err != nil {
 		return nil, err
 	}
-	runErr := r.boot(ctx, dir, job.Timeout)
+	runErr := r.boot(ctx, dir, disk, proc, job.Timeout)
 	ended, err := r.unpack(disk, filepath.Join(dir, "step"))
 	if runErr == nil && err == nil && !ended {
 		runErr = ErrStopped
@@ -211,8 +240,8 @@ func (im *Image) Run(ctx context.Context, dir string, job Job) (*Result, error) 
 	return r, err
 }
 
-// boot runs qemu until it ends by itself, or until ctx or its time does.
-func (r *Result) boot(ctx context.Context, dir string, timeout time.Duration) error {
+// boot runs the command until it ends by itself, or until ctx or its time does.
+func (r *Result) boot(ctx context.Context, dir, disk string, proc *syscall.SysProcAttr, timeout time.Duration) error {
 	if timeout == 0 {
 		timeout = defaultJobTimeout
 	}
@@ -228,8 +257,13 @@ func (r *Result) boot(ctx context.Context, dir string, timeout time.Duration) er
 		return err
 	}
 	defer serial.Close()
+	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
 	cmd := exec.CommandContext(ctx, r.Command[0], r.Command[1:]...)
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr, cmd.ExtraFiles = proc, []*os.File{f} // qemu opens it by its name
 	// "Parent" means this thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -241,7 +275,8 @@ func (r *Result) boot(ctx context.Context, dir string, timeout time.Duration) er
 		return ctx.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("qemu: %w: %s", err, strings.TrimSpace(tail(log.Name(), 3)))
+		program, _, _ := strings.Cut(filepath.Base(cmd.Path), "-")
+		return fmt.Errorf("%s: %w: %s", program, err, strings.TrimSpace(tail(log.Name(), 3)))
 	}
 	return nil
 }
@@ -271,14 +306,10 @@ func (m *marker) Write(p []byte) (int, error) {
 	return m.w.Write(p)
 }
 
-// writeInitrd writes the guest's root file system and behind it the job's
-// files: the kernel unpacks both.
-func (im *Image) writeInitrd(ctx context.Context, to string, job Job) error {
-	if err := copyFile(to, im.initrd); err != nil {
-		return err
-	}
+// parts are the job and its files.
+func (j *Job) parts() ([]part, error) {
 	var aj agent.Job
-	for _, s := range job.Steps {
+	for _, s := range j.Steps {
 		if s.Timeout == 0 {
 			s.Timeout = defaultStepTimeout
 		}
@@ -286,13 +317,35 @@ func (im *Image) writeInitrd(ctx context.Context, to string, job Job) error {
 	}
 	data, err := json.Marshal(aj)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	parts := []part{{path: "/job/job.json", data: data}}
-	for _, p := range slices.Sorted(maps.Keys(job.Files)) {
-		parts = append(parts, part{path: p, host: job.Files[p]})
+	for _, p := range slices.Sorted(maps.Keys(j.Files)) {
+		parts = append(parts, part{path: p, host: j.Files[p]})
+	}
+	return parts, nil
+}
+
+// writeInitrd writes the guest's root file system and behind it the job's
+// files: the kernel unpacks both.
+func (im *Image) writeInitrd(ctx context.Context, to string, parts []part) error {
+	if err := copyFile(to, im.initrd); err != nil {
+		return err
 	}
 	return appendArchive(ctx, to, parts)
+}
+
+// writeRoot writes both to a directory.
+func (im *Image) writeRoot(ctx context.Context, dir string, parts []part) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "cpio", "--extract", "--make-directories", "--quiet", "--file", im.initrd)
+	cmd.Dir = dir
+	if err := run(cmd); err != nil {
+		return err
+	}
+	return place(ctx, dir, parts)
 }
 
 func createDisk(p string) (err error) {

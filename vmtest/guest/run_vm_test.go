@@ -88,6 +88,46 @@ func TestRunVM(t *testing.T) {
 	}
 }
 
+// Steps that have this machine's CPU see none of its processes, devices and files, and
+// change none of its settings.
+func TestHostCPUVM(t *testing.T) {
+	im := guest.Require(t)
+	if os.Geteuid() != 0 {
+		t.Skip("it takes root to make namespaces")
+	}
+	const setting = "/proc/sys/vm/swappiness"
+	was, err := os.ReadFile(setting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := im.Run(t.Context(), filepath.Join(t.TempDir(), "run"), guest.Job{CPU: guest.HostCPU, Steps: []guest.Step{
+		{Name: "apart", Script: "ls -d /proc/[0-9]* | wc -l; ls / /dev; cat /proc/net/dev; ls /job/step"},
+		{Name: "leaves", Script: "sleep 100000 &\necho $! >$OUT/pid; exit 3"},
+		{Name: "left", Script: "kill $(cat /job/step/leaves/out/pid)"},
+		{Name: "setting", Script: "! echo 1 >" + setting},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOK(t, r.Step("left"))
+	wantOK(t, r.Step("setting"))
+	if s := r.Step("leaves"); s.Exit != 3 {
+		t.Errorf("got %s", explain(s))
+	}
+	s := r.Step("apart")
+	for _, word := range []string{"vda", "sda", "nvme", "kmsg", "eth0", "home"} {
+		if strings.Contains(s.Stdout, word) {
+			t.Errorf("the machine's %s is there: %s", word, explain(s))
+		}
+	}
+	if n := strings.Fields(s.Stdout); len(n) == 0 || len(n[0]) != 1 {
+		t.Errorf("the machine's processes are there: %s", explain(s))
+	}
+	if is, err := os.ReadFile(setting); err != nil || string(is) != string(was) {
+		t.Errorf("%s was %q, and is %q, %v", setting, was, is, err)
+	}
+}
+
 // Of a guest whose kernel panics, what was done until then is there.
 func TestPanicVM(t *testing.T) {
 	im := guest.Require(t)
