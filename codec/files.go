@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Files are the image files of a checkpoint, in a directory or wherever else.
@@ -99,37 +101,28 @@ var (
 )
 
 // ReadImage reads an image file whole. The error is that of opening it, or a
-// [*FormatError] for one that is too large.
+// [*FormatError] for one that is too large, which wraps [ErrTooLarge].
 func ReadImage(files Files, name string) ([]byte, error) {
-	return AppendImage(nil, files, name, MaxImage)
-}
-
-// AppendImage is [ReadImage] for a file of at most so many bytes, which it appends to b;
-// of a larger one the error wraps [ErrTooLarge].
-func AppendImage(b []byte, files Files, name string, limit int64) ([]byte, error) {
 	if d, ok := files.(Dir); ok {
-		return appendFile(b, d.Label(name), limit)
+		return ReadFile(d.Label(name))
 	}
 	r, size, err := files.Open(name)
 	if err != nil {
-		return b, err
+		return nil, err
 	}
 	if c, ok := r.(io.Closer); ok {
 		defer c.Close()
 	}
-	return appendWhole(b, files.Label(name), r, size, limit)
+	return appendWhole(nil, files.Label(name), r, size, MaxImage)
 }
 
 // ReadFile is [ReadImage] for a path.
-func ReadFile(path string) ([]byte, error) { return appendFile(nil, path, MaxImage) }
-
-func appendFile(b []byte, path string, limit int64) ([]byte, error) {
-	f, size, err := openBare(path)
+func ReadFile(path string) ([]byte, error) {
+	f, err := openBare(unix.AT_FDCWD, path, path)
 	if err != nil {
-		return b, err
+		return nil, err
 	}
-	defer f.close()
-	return appendWhole(b, path, f, size, limit)
+	return f.appendWhole(nil, MaxImage)
 }
 
 func appendWhole(b []byte, path string, r io.ReaderAt, size, limit int64) ([]byte, error) {
@@ -150,63 +143,123 @@ func appendWhole(b []byte, path string, r io.ReaderAt, size, limit int64) ([]byt
 type bare struct {
 	fd   int
 	path string
+	size int64
 }
 
-// openBare is openRegular for a file that is read at once.
-func openBare(path string) (*bare, int64, error) {
-	f := &bare{path: path}
-	err := f.call("open", func() (err error) {
-		f.fd, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-		return err
-	})
-	if errors.Is(err, syscall.ELOOP) {
-		err = &FormatError{path, 0, "file", ErrIrregular}
+// openBare is openRegular for a file that is read at once. Its name is one in the directory
+// at, which may be unix.AT_FDCWD; the path is for messages.
+func openBare(at int, name, path string) (bare, error) {
+	f := bare{path: path}
+	var err error
+	for {
+		f.fd, err = unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			break
+		}
 	}
-	if err != nil {
-		return nil, 0, err
+	switch {
+	case err == unix.ELOOP:
+		return f, &FormatError{path, 0, "file", ErrIrregular}
+	case err != nil:
+		return f, f.fault("open", err)
 	}
-	var st syscall.Stat_t
-	err = f.call("stat", func() error { return syscall.Fstat(f.fd, &st) })
-	if err == nil && st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+	var st unix.Stat_t
+	if err = unix.Fstat(f.fd, &st); err != nil {
+		err = f.fault("stat", err)
+	} else if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = &FormatError{path, 0, "file", ErrIrregular}
 	}
 	if err != nil {
 		f.close()
-		return nil, 0, err
 	}
-	return f, st.Size, nil
+	f.size = st.Size
+	return f, err
 }
 
-// call makes a system call, again if a signal interrupts it.
-func (f *bare) call(op string, call func() error) error {
-	for {
-		switch err := call(); err {
-		case nil:
-			return nil
-		case syscall.EINTR:
-		default:
-			return &os.PathError{Op: op, Path: f.path, Err: err}
-		}
-	}
-}
+func (f bare) fault(op string, err error) error { return &os.PathError{Op: op, Path: f.path, Err: err} }
 
-func (f *bare) close() { syscall.Close(f.fd) }
+func (f bare) close() { unix.Close(f.fd) }
+
+// appendWhole appends what the file holds, of at most so many bytes, and closes it.
+func (f bare) appendWhole(b []byte, limit int64) ([]byte, error) {
+	defer f.close()
+	return appendWhole(b, f.path, f, f.size, limit)
+}
 
 // ReadAt is that of an [io.ReaderAt].
-func (f *bare) ReadAt(b []byte, off int64) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		err = f.call("read", func() (err error) {
-			m, err = syscall.Pread(f.fd, b[n:], off+int64(n))
-			return err
-		})
-		if m = max(m, 0); m == 0 && err == nil {
-			err = io.EOF
+func (f bare) ReadAt(b []byte, off int64) (n int, err error) {
+	for n < len(b) {
+		switch m, err := unix.Pread(f.fd, b[n:], off+int64(n)); {
+		case err == unix.EINTR:
+		case err != nil:
+			return n, f.fault("read", err)
+		case m == 0:
+			return n, io.EOF
+		default:
+			n += m
 		}
-		n += m
 	}
-	return n, err
+	return n, nil
 }
+
+// HeldDir is a directory that is held open by who reads many of its images.
+type HeldDir struct {
+	prefix string // of the images' paths
+	fd     int
+}
+
+// Hold opens the directory. If that cannot be, its images are opened by their paths, and
+// say why not.
+func (d Dir) Hold() *HeldDir {
+	h := &HeldDir{prefix: strings.TrimSuffix(d.Label("x"), "x")}
+	var err error
+	if h.fd, err = unix.Open(string(d), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		h.fd = unix.AT_FDCWD
+	}
+	return h
+}
+
+// Close closes the directory.
+func (h *HeldDir) Close() {
+	if h.fd != unix.AT_FDCWD {
+		unix.Close(h.fd)
+	}
+}
+
+// Label is that of a [Dir].
+func (h *HeldDir) Label(name string) string { return h.prefix + name }
+
+// Begin appends an image of at most so many bytes to b if the kernel has it in memory. If
+// not, the kernel is asked to read it, and what is returned appends it once that is done.
+// The errors are those of [ReadImage].
+func (h *HeldDir) Begin(b []byte, name string, limit int64) ([]byte, *Begun, error) {
+	path := h.Label(name)
+	if h.fd == unix.AT_FDCWD {
+		name = path
+	}
+	f, err := openBare(h.fd, name, path)
+	if err != nil {
+		return b, nil, err
+	}
+	if f.size > limit {
+		b, err = f.appendWhole(b, limit)
+		return b, nil, err
+	}
+	have := len(b)
+	b = slices.Grow(b, int(f.size))[:have+int(f.size)]
+	if n, err := readNow(f.fd, b[have:]); err == nil && n == int(f.size) {
+		f.close()
+		return b, nil, nil
+	}
+	willNeed(f.fd, f.size)
+	return b[:have], &Begun{f}, nil
+}
+
+// Begun is an image that the kernel was asked to read. It is open until Append.
+type Begun struct{ file bare }
+
+// Append appends the image to b.
+func (f *Begun) Append(b []byte) ([]byte, error) { return f.file.appendWhole(b, f.file.size) }
 
 // CoreTID reads the thread's number from the name of a core image.
 func CoreTID(name string) (int, bool) {

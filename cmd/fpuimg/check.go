@@ -192,7 +192,7 @@ func (o *checkOptions) images(s *cli.IO, paths []string) iter.Seq[*checked] {
 			judges := o.judges()
 			return func(path string) []*checked { return o.load(s, path, judges) }
 		}
-		n := ahead.Workers(min(len(paths), runtime.GOMAXPROCS(0)), 16)
+		n := ahead.Workers(min(len(paths), runtime.GOMAXPROCS(0)), checkpoint.MaxOpen)
 		if i := slices.Index(paths, "-"); i >= 0 && slices.Contains(paths[i+1:], "-") {
 			n = 1 // the first of them is to have what there is
 		}

@@ -37,7 +37,7 @@ var edges = []struct {
 	{"codec/elfcore", "codec codec/xstate"},
 	{"internal/test/glibc", "codec internal/test/elf internal/test/img"}, // for tests only
 	{"codec/memory", "codec"},
-	{"codec", "codec/xstate protobuf"},
+	{"codec", "codec/xstate protobuf sys"},
 	{"internal/test/machines", "codec/cpuid codec/xstate"}, // for maintainers only
 	{"codec/cpuid", "codec/xstate sys"},
 	{"codec/facts", "codec/xstate"},

@@ -76,7 +76,7 @@ func TestReadLimits(t *testing.T) {
 	if err != nil || len(paths) == 0 {
 		t.Fatal(err)
 	}
-	for _, ulimit := range []string{"-n 8", "-v 2097152", "-f 0"} {
+	for _, ulimit := range []string{"-n 8", "-n 64", "-v 2097152", "-f 0"} {
 		errs, code := limited(t, ulimit, append([]string{"check", "--host=x86-64-v4"}, paths...)...)
 		if code != 3 || strings.Contains(errs, "panic") || strings.Contains(errs, "too many") { // h-amx is damaged
 			t.Errorf("ulimit %s: exit code %d: %s", ulimit, code, errs)

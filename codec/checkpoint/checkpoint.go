@@ -203,7 +203,9 @@ func (c *Checkpoint) walk(rooms chan *room) iter.Seq2[codec.Thread, error] {
 			}
 		}
 		w := walk{c: c, yield: yield, cores: coreReader{files: c.Files}}
-		if _, ok := c.Files.(codec.Dir); !ok || c.images() < 2*batchSize {
+		dir, ok := c.Files.(codec.Dir)
+		n := ahead.Workers(readers, batchSize)
+		if !ok || n == 1 || c.images() < 2*batchSize {
 			for place := range c.places() {
 				if !w.step(&place) {
 					return
@@ -211,8 +213,10 @@ func (c *Checkpoint) walk(rooms chan *room) iter.Seq2[codec.Thread, error] {
 			}
 			return
 		}
+		held := dir.Hold()
+		defer held.Close()
 		reader := func() func([]place) batch {
-			cores := coreReader{files: c.Files}
+			cores := coreReader{files: c.Files, held: held}
 			return func(places []place) batch {
 				b := batch{places, nil}
 				if rooms != nil {
@@ -226,7 +230,7 @@ func (c *Checkpoint) walk(rooms chan *room) iter.Seq2[codec.Thread, error] {
 				return b
 			}
 		}
-		for b := range ahead.Map(ahead.Workers(readers, 1), inBatches(c.places()), reader) {
+		for b := range ahead.Map(n, inBatches(c.places()), reader) {
 			for i := range b.places {
 				if !w.step(&b.places[i]) {
 					return
@@ -242,9 +246,12 @@ func (c *Checkpoint) walk(rooms chan *room) iter.Seq2[codec.Thread, error] {
 	}
 }
 
+// MaxOpen is how many files are open while a checkpoint's threads are read.
+const MaxOpen = readers*batchSize + 8
+
 const (
 	readers   = 8        // of images at once: more than there are CPUs, for they wait for disks
-	batchSize = 32       // images that one of them reads at a time
+	batchSize = 8        // images that one of them reads at a time, and may hold open
 	small     = 64 << 10 // bytes of an image that is read before it is asked for
 )
 
@@ -271,11 +278,12 @@ type room struct {
 
 // place is one in pstree.img, for a thread.
 type place struct {
-	task *codec.Task
-	i    int // of its Threads, -1 for the leader
-	read bool
-	core *codec.Core
-	err  error
+	task  *codec.Task
+	i     int // of its Threads, -1 for the leader
+	begun *codec.Begun
+	read  bool
+	core  *codec.Core
+	err   error
 }
 
 func (p *place) tid() int {
@@ -334,7 +342,7 @@ func (w *walk) step(p *place) bool {
 	}
 	if !p.read {
 		p.core = new(codec.Core)
-		_, p.err = w.cores.read(p.core, nil, p.tid(), codec.MaxImage)
+		p.err = w.cores.read(p.core, p.tid())
 	}
 	pid, core, err := p.task.PID, p.core, p.err
 	if err != nil {
@@ -359,52 +367,82 @@ func (w *walk) step(p *place) bool {
 // than try to open millions that a hostile pstree.img names.
 type coreReader struct {
 	files   codec.Files
+	held    *codec.HeldDir // files, where they are read ahead
 	missing int
 	there   map[string]bool
 }
 
 const maxMissing = 1000
 
-// read reads the image of a thread, of at most so many bytes, which it appends to b.
-func (r *coreReader) read(core *codec.Core, b []byte, tid int, limit int64) ([]byte, error) {
-	name, have := codec.CoreName(tid), len(b)
+// read reads the image of a thread.
+func (r *coreReader) read(core *codec.Core, tid int) error {
+	name := codec.CoreName(tid)
 	err := fs.ErrNotExist
-	if r.there == nil || r.there[name] {
-		b, err = codec.AppendImage(b, r.files, name, limit)
+	var b []byte
+	if r.mayBe(name) {
+		b, err = codec.ReadImage(r.files, name)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		if r.missing++; r.missing == maxMissing {
-			if names, err := r.files.Names(); err == nil {
-				r.there = map[string]bool{}
-				for _, name := range names {
-					r.there[name] = true
-				}
-			}
-		}
-		return b, &codec.MissingError{Path: r.files.Label(name), Reason: "pstree.img names this thread"}
-	}
-	if err == nil {
-		err = core.Parse(r.files.Label(name), b[have:len(b):len(b)])
-	}
-	return b, err
+	return r.parse(core, r.files.Label(name), b, err)
 }
 
-// readAhead reads the images of a batch, but for large ones.
+// mayBe reports whether there may be an image of this name.
+func (r *coreReader) mayBe(name string) bool { return r.there == nil || r.there[name] }
+
+// parse decodes the image of a thread, unless there was an error.
+func (r *coreReader) parse(core *codec.Core, path string, b []byte, err error) error {
+	switch {
+	case err == nil:
+		return core.Parse(path, b)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if r.missing++; r.missing == maxMissing {
+		if names, err := r.files.Names(); err == nil {
+			r.there = map[string]bool{}
+			for _, name := range names {
+				r.there[name] = true
+			}
+		}
+	}
+	return &codec.MissingError{Path: path, Reason: "pstree.img names this thread"}
+}
+
+// readAhead reads the images of a batch, but for large ones. What the kernel has to read
+// it reads at once, while those that it has are decoded.
 func (r *coreReader) readAhead(b batch) {
 	var raw []byte
 	if b.room != nil {
 		raw = b.room.raw[:0]
 	}
+	finish := func(p *place, have int, err error) {
+		p.err = r.parse(p.core, r.held.Label(codec.CoreName(p.tid())), raw[have:len(raw):len(raw)], err)
+		p.read = !errors.Is(p.err, codec.ErrTooLarge)
+		if b.room == nil {
+			raw = nil // the core image keeps it
+		}
+	}
 	for i := range b.places {
 		p := &b.places[i]
 		if b.room != nil {
 			p.core = &b.room.cores[i]
-			raw, p.err = r.read(p.core, raw, p.tid(), small)
 		} else {
 			p.core = new(codec.Core)
-			_, p.err = r.read(p.core, nil, p.tid(), small)
 		}
-		p.read = !errors.Is(p.err, codec.ErrTooLarge)
+		name, have, err := codec.CoreName(p.tid()), len(raw), fs.ErrNotExist
+		if r.mayBe(name) {
+			raw, p.begun, err = r.held.Begin(raw, name, small)
+		}
+		if p.begun == nil {
+			finish(p, have, err)
+		}
+	}
+	for i := range b.places {
+		if p := &b.places[i]; p.begun != nil {
+			have := len(raw)
+			var err error
+			raw, err = p.begun.Append(raw)
+			finish(p, have, err)
+		}
 	}
 	if b.room != nil {
 		b.room.raw = raw

@@ -1,0 +1,12 @@
+package codec
+
+import "golang.org/x/sys/unix"
+
+// readNow reads from the start of a file what the kernel has in memory. It waits for
+// nothing, but the kernel may begin to read the rest.
+func readNow(fd int, b []byte) (int, error) {
+	return unix.Preadv2(fd, [][]byte{b}, 0, unix.RWF_NOWAIT)
+}
+
+// willNeed asks the kernel to read the first bytes of a file.
+func willNeed(fd int, size int64) { unix.Fadvise(fd, 0, size, unix.FADV_WILLNEED) }
