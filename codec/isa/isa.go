@@ -95,6 +95,9 @@ func (i *Inst) Features() (f Features) {
 		return f.With(APX)
 	}
 	r := &forms[i.row]
+	if r.need == 0 {
+		return f
+	}
 	f = f.With(r.need & 0xff).With(r.need >> 8)
 	if r.attr&vl != 0 && i.ll < 2 {
 		f = f.With(AVX512VL)

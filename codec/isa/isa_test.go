@@ -114,6 +114,7 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("%x: %v, of which %d bytes are %v", b, i, n, part)
 			}
 		}
+		checkSkip(t, b)
 		if !ok {
 			return
 		}
@@ -129,4 +130,16 @@ func FuzzDecode(f *testing.F) {
 		}
 		i.Target(0)
 	})
+}
+
+// checkSkip checks that what is skipped is what Decode says, and nothing that matters.
+func checkSkip(t *testing.T, b []byte) {
+	n, next := Skip(b)
+	if n == 0 {
+		return
+	}
+	i, ok := Decode(b)
+	if !ok || i.Len != n || i.Features() != (Features{}) || next != (i.Flow() == Next) || i.Map > Map0F || i.Map == Map0F && i.Op == 0xa2 {
+		t.Errorf("%x: %d bytes are skipped, of %v", b, n, i)
+	}
 }

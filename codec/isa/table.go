@@ -241,6 +241,7 @@ func index() {
 		rowList = append(rowList, list...)
 	}
 	rowsOf[len(opcodes)] = uint16(len(rowList))
+	indexSkips()
 }
 
 func nibble(c byte) int {

@@ -27,25 +27,34 @@ func (s *blocks) ReadAt(p []byte, at int64) (n int, err error) {
 		return s.file.ReadAt(p, at)
 	}
 	for n < len(p) {
-		in := (at + int64(n)) % blockSize
-		start := at + int64(n) - in
-		k := &s.kept[start/blockSize%blocksKept]
-		if k.b == nil || k.at != start {
-			if k.b == nil {
-				k.b = make([]byte, blockSize)
-			}
-			m, err := s.file.ReadAt(k.b[:blockSize], start)
-			k.b, k.at = k.b[:m], start
-			if err != nil && !errors.Is(err, io.EOF) {
-				k.b = nil
-				return n, err
-			}
+		b, err := s.from(at + int64(n))
+		if err != nil {
+			return n, err
 		}
-		m := copy(p[n:], k.b[min(in, int64(len(k.b))):])
+		m := copy(p[n:], b)
 		if m == 0 {
 			return n, io.EOF
 		}
 		n += m
 	}
 	return n, nil
+}
+
+// from returns what a block has from a place in the file on, until the next read.
+func (s *blocks) from(at int64) ([]byte, error) {
+	in := at % blockSize
+	start := at - in
+	k := &s.kept[start/blockSize%blocksKept]
+	if k.b == nil || k.at != start {
+		if k.b == nil {
+			k.b = make([]byte, blockSize)
+		}
+		m, err := s.file.ReadAt(k.b[:blockSize], start)
+		k.b, k.at = k.b[:m], start
+		if err != nil && !errors.Is(err, io.EOF) {
+			k.b = nil
+			return nil, err
+		}
+	}
+	return k.b[min(in, int64(len(k.b))):], nil
 }

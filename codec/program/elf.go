@@ -18,6 +18,7 @@ import (
 // object is one ELF file that processes map, by the addresses that it was linked for.
 type object struct {
 	file  io.ReaderAt
+	code  *blocks // the file, for instructions
 	size  int64
 	loads []elf.ProgHeader // PT_LOAD, by address
 
@@ -35,7 +36,7 @@ type object struct {
 	read     bool              // these two
 	glibc    bool              // by them
 	unwind   *unwind
-	code     [16]byte // an instruction has 15 at most
+	last     [15]byte // an instruction, which has no more
 }
 
 // dynamic is what DT_* of the dynamic section say; addresses as linked.
@@ -61,13 +62,13 @@ var errMachine = errors.New("not for x86-64")
 
 // readObject reads the headers of an ELF file. What the file has of tables is read when
 // it is asked for. The error says why it is no program or library for x86-64.
-func readObject(file io.ReaderAt, size int64) (o *object, err error) {
+func readObject(r io.ReaderAt, size int64) (o *object, err error) {
 	defer func() {
 		if r := recover(); r != nil { // debug/elf makes no promise on hostile input
 			o, err = nil, fmt.Errorf("not readable as ELF: %v", r)
 		}
 	}()
-	file = &blocks{file: file}
+	file := &blocks{file: r}
 	f, err := elf.NewFile(io.NewSectionReader(file, 0, size))
 	if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func readObject(file io.ReaderAt, size int64) (o *object, err error) {
 	if f.Machine != elf.EM_X86_64 || f.Class != elf.ELFCLASS64 || f.Data != elf.ELFDATA2LSB {
 		return nil, errMachine
 	}
-	o = &object{file: file, size: size, entry: f.Entry, pie: f.Type == elf.ET_DYN}
+	o = &object{file: file, code: file, size: size, entry: f.Entry, pie: f.Type == elf.ET_DYN}
 	var dynamicSegment, notes []elf.ProgHeader
 	for _, p := range f.Progs[:min(len(f.Progs), maxPhdrs)] {
 		if p.Off > uint64(size) || p.Vaddr+p.Memsz < p.Vaddr {
@@ -217,18 +218,29 @@ func (o *object) readAt(p []byte, addr uint64) (n int) {
 	return n
 }
 
-func (o *object) segment(addr uint64) (elf.ProgHeader, bool) {
-	for _, seg := range o.loads {
-		if addr >= seg.Vaddr && addr-seg.Vaddr < seg.Memsz {
+func (o *object) segment(addr uint64) (*elf.ProgHeader, bool) {
+	for i := range o.loads {
+		if seg := &o.loads[i]; addr-seg.Vaddr < seg.Memsz {
 			return seg, true
 		}
 	}
-	return elf.ProgHeader{}, false
+	return nil, false
 }
 
 // decode decodes the instruction at an address as linked.
-func (o *object) decode(addr uint64) (isa.Inst, bool) {
-	return isa.Decode(o.code[:o.readAt(o.code[:], addr)])
+func (o *object) decode(addr uint64) (isa.Inst, bool) { return isa.Decode(o.inst(addr)) }
+
+// inst returns the bytes of the instruction at an address as linked, until the next read;
+// fewer where there are no more.
+func (o *object) inst(addr uint64) []byte {
+	if seg, ok := o.segment(addr); ok && addr-seg.Vaddr < seg.Filesz {
+		in := addr - seg.Vaddr
+		b, _ := o.code.from(int64(seg.Off + in))
+		if min(uint64(len(b)), seg.Filesz-in) >= uint64(len(o.last)) {
+			return b[:len(o.last)]
+		}
+	}
+	return o.last[:o.readAt(o.last[:], addr)]
 }
 
 // executable reports whether the address lies in code.

@@ -20,7 +20,7 @@ type emulator struct {
 	cpuid func(leaf, subleaf uint32) (cpuid.Regs, bool)
 
 	// decoded are instructions by their addresses, of a process that does not change.
-	decoded map[uint64]isa.Inst
+	decoded map[uint64]*isa.Inst
 
 	reg   [16]uint64
 	stack [stackSize]struct { // below stackTop
@@ -73,13 +73,13 @@ func (e *resolverError) Error() string {
 // run calls the function at an address, and returns what it returns.
 func (e *emulator) run(entry uint64) (uint64, error) {
 	e.reg = [16]uint64{rsp: stackTop}
-	e.written = map[uint64]byte{}
+	e.written = nil
 	clear(e.stack[:])
 	if e.fetch == nil {
 		e.fetch = e.load
 	}
 	if e.decoded == nil {
-		e.decoded = map[uint64]isa.Inst{}
+		e.decoded = map[uint64]*isa.Inst{}
 	}
 	if err := e.push(returnTo); err != nil {
 		return 0, err
@@ -90,20 +90,22 @@ func (e *emulator) run(entry uint64) (uint64, error) {
 		if ip == returnTo {
 			return e.reg[rax], nil
 		}
-		i, ok := e.decoded[ip]
-		if !ok {
+		i := e.decoded[ip]
+		if i == nil {
 			n, err := e.fetch(b[:], ip)
 			if n == 0 {
 				return 0, err
 			}
-			if i, ok = isa.Decode(b[:n]); !ok {
+			decoded, ok := isa.Decode(b[:n])
+			if !ok {
 				return 0, &resolverError{ip, b[:n], "an unknown instruction"}
 			}
+			i = &decoded
 			if len(e.decoded) < maxDecoded {
 				e.decoded[ip] = i
 			}
 		}
-		next, err := e.step(&i, ip)
+		next, err := e.step(i, ip)
 		if err == errUnsupported {
 			e.fetch(b[:], ip)
 			err = &resolverError{ip, b[:i.Len], "an instruction that no resolver is known to have"}
@@ -360,6 +362,9 @@ func (e *emulator) write(at uint64, v byte) {
 	if from := at - (stackTop - stackSize); from < stackSize {
 		e.stack[from].b, e.stack[from].written = v, true
 	} else {
+		if e.written == nil {
+			e.written = map[uint64]byte{}
+		}
 		e.written[at] = v
 	}
 }

@@ -65,7 +65,8 @@ type file struct {
 	obj    *object // nil unless fact says OK
 	closer *os.File
 
-	exports *exports // nil before they are asked for
+	exports *exports       // nil before they are asked for
+	saves   []SaveFunction // the same
 	reaches map[uint64]reach
 	walked  int // instructions
 	swept   bool
@@ -104,7 +105,7 @@ func (l *Looker) open(pid int) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{mem: mem, Process: &facts.Process{PID: pid, Rooted: l.roots != nil}, spots: map[uint64]*spot{}, decoded: map[uint64]isa.Inst{}}
+	p := &process{mem: mem, Process: &facts.Process{PID: pid, Rooted: l.roots != nil}, spots: map[uint64]*spot{}, decoded: map[uint64]*isa.Inst{}}
 	p.mapModules(l)
 	p.findSource()
 	return p, nil
@@ -138,8 +139,8 @@ type process struct {
 	modules []*module // by address
 	ranges  []mapped  // that map them, by address
 	pages   *pages
-	spots   map[uint64]*spot    // by address
-	decoded map[uint64]isa.Inst // of resolvers
+	spots   map[uint64]*spot     // by address
+	decoded map[uint64]*isa.Inst // of resolvers
 	vdso    [2]uint64
 	record  *record // the cpu_features; nil if not found
 	records int     // places that look like it

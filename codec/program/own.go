@@ -142,22 +142,24 @@ func (s *sweeper) code(b []byte, known bool) {
 	var run isa.Features
 	n, vectors := 0, 0
 	for len(b) > 0 {
-		i, ok := isa.Decode(b)
-		if !ok {
-			b, n, vectors, run = b[1:], 0, 0, isa.Features{}
-			continue
+		if size, _ := isa.Skip(b); size > 0 {
+			b = b[size:]
+		} else {
+			i, ok := isa.Decode(b)
+			if !ok {
+				b, n, vectors, run = b[1:], 0, 0, isa.Features{}
+				continue
+			}
+			b = b[i.Len:]
+			s.cpuid = s.cpuid || i.Map == isa.Map0F && i.Op == 0xa2
+			if known {
+				s.features = s.features.Or(i.Faults())
+			} else if i.Map >= isa.VEX1 {
+				vectors++
+				run = run.Or(i.Faults())
+			}
 		}
-		b = b[i.Len:]
-		s.cpuid = s.cpuid || i.Map == isa.Map0F && i.Op == 0xa2
-		if known {
-			s.features = s.features.Or(i.Faults())
-			continue
-		}
-		if i.Map >= isa.VEX1 {
-			vectors++
-			run = run.Or(i.Faults())
-		}
-		if n++; n == window {
+		if n++; n == window && !known {
 			if vectors >= dense {
 				s.features = s.features.Or(run)
 			}

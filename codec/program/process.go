@@ -262,17 +262,10 @@ func (p *Process) runsOf(resolver uint64, record *record) *trace {
 func (p *Process) Choose(resolver uint64, f *Features) (uint64, error) {
 	own, start := f.bytes()
 	known := p.runsOf(resolver, &f.record)
-	for t := known; t != nil; { // the same bytes lead to the same function
+	for t := known; t != nil; t = p.follow(t, own) { // the same bytes lead to the same function
 		if t.ends {
 			return t.chosen, nil
 		}
-		var b [1]byte
-		if t.own {
-			b[0] = own[t.at]
-		} else if n, _ := p.p.read(b[:], t.at); n == 0 {
-			break
-		}
-		t = t.find(b[0])
 	}
 	if p.runs++; p.runs > maxRuns {
 		return 0, errRuns
@@ -302,6 +295,65 @@ func (p *Process) Choose(resolver uint64, f *Features) (uint64, error) {
 	return chosen, err
 }
 
+// ChooseOf lists the functions that a resolver chooses with any of several cpu_features of
+// the process: those that [Process.Choose] returns without an error.
+func (p *Process) ChooseOf(resolver uint64, list []*Features) (chosen []uint64) {
+	add := func(to uint64) {
+		if !slices.Contains(chosen, to) {
+			chosen = append(chosen, to)
+		}
+	}
+	type part struct {
+		*trace
+		list []int // of those with which runs come there
+	}
+	all := make([]int, len(list))
+	for i := range all {
+		all[i] = i
+	}
+	todo := []part{{p.runsOf(resolver, &list[0].record), all}}
+	for len(todo) > 0 {
+		t := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if t.ends {
+			add(t.chosen)
+			continue
+		}
+		first := list[t.list[0]]
+		own, _ := first.bytes()
+		next, same := p.follow(t.trace, own), 1
+		if next == nil { // no run came there
+			if to, err := p.Choose(resolver, first); err == nil {
+				add(to)
+			}
+		} else {
+			for i, n := range t.list[1:] {
+				if b, _ := list[n].bytes(); !t.own || b[t.at] == own[t.at] {
+					t.list[i+1], t.list[same] = t.list[same], n
+					same++
+				}
+			}
+			todo = append(todo, part{next, t.list[:same]})
+		}
+		if same < len(t.list) {
+			todo = append(todo, part{t.trace, t.list[same:]})
+		}
+	}
+	return chosen
+}
+
+// follow returns where a run goes on that came to t, with these bytes of the record; nil
+// if none was seen that did.
+func (p *Process) follow(t *trace, own []byte) *trace {
+	var b [1]byte
+	if t.own {
+		b[0] = own[t.at]
+	} else if n, _ := p.p.read(b[:], t.at); n == 0 {
+		return nil
+	}
+	return t.find(b[0])
+}
+
 // Slot is a word that the loader has filled in with a function that a resolver chose, or
 // could have: its symbol is an IFUNC in some object.
 type Slot struct {
@@ -312,10 +364,11 @@ type Slot struct {
 	Name    string // of the symbol; "" of IRELATIVE
 	// Resolvers are those that may have chosen it: of that name, and the version asked for.
 	Resolvers []uint64
-	// Plain tells that the value is a function of that name that is no IFUNC: another
-	// version of it, or what came before it in the order of the objects.
-	Plain bool
 }
+
+// Plain reports whether a slot holds a function of its name that is no IFUNC: another
+// version of it, or what came before it in the order of the objects.
+func (p *Process) Plain(s *Slot) bool { return s.Name != "" && p.p.defines(s.Name, s.Value) }
 
 // Slots yields those that hold something: not what waits for lazy binding, and not what
 // holds a function of the vDSO, which the kernel of another machine replaces.
@@ -340,7 +393,6 @@ func (p *Process) Slots() iter.Seq[Slot] {
 				if slot.Resolvers == nil {
 					continue
 				}
-				slot.Plain = p.p.defines(slot.Name, s.value)
 			}
 			if !yield(slot) {
 				return
@@ -351,45 +403,58 @@ func (p *Process) Slots() iter.Seq[Slot] {
 
 // SaveFunctions lists the functions of the loader that save registers, by address. A
 // static program that describes no functions has none that can be found.
-func (p *Process) SaveFunctions() []SaveFunction {
+func (p *Process) SaveFunctions() (list []SaveFunction) {
 	m := p.p.loader()
 	if m == nil || m.obj == nil {
 		return nil
 	}
-	var list []SaveFunction
-	functions := m.obj.functions().list
-	if functions == nil {
-		functions = m.obj.functions().all()
-	}
-	for _, fn := range functions {
-		if f, ok := m.saves(fn); ok {
-			list = append(list, f)
+	for _, f := range m.saveFunctions() {
+		f.Address, f.End, f.Sizes = f.Address+m.bias, f.End+m.bias, slices.Clone(f.Sizes)
+		for i := range f.Sizes {
+			f.Sizes[i] += m.bias
 		}
+		list = append(list, f)
 	}
-	slices.SortFunc(list, func(a, b SaveFunction) int { return cmp.Compare(a.Address, b.Address) })
 	return list
+}
+
+// saveFunctions lists those of a file, as linked; a file is asked once.
+func (f *file) saveFunctions() []SaveFunction {
+	if f.saves == nil {
+		f.saves = []SaveFunction{}
+		functions := f.obj.functions().list
+		if functions == nil {
+			functions = f.obj.functions().all()
+		}
+		for _, fn := range functions {
+			if s, ok := f.obj.saves(fn); ok {
+				f.saves = append(f.saves, s)
+			}
+		}
+		slices.SortFunc(f.saves, func(a, b SaveFunction) int { return cmp.Compare(a.Address, b.Address) })
+	}
+	return f.saves
 }
 
 // saves reports whether a function saves the registers of its caller and restores them,
 // as _dl_runtime_resolve and _dl_tlsdesc_dynamic do
 // (glibc, sysdeps/x86_64/dl-trampoline.h and dl-tlsdesc-dynamic.h).
-func (m *module) saves(fn function) (f SaveFunction, ok bool) {
+func (o *object) saves(fn function) (f SaveFunction, ok bool) {
 	const most = 1 << 11 // bytes: _dl_runtime_profile_avx has 1141
 	if fn.end-fn.start > most {
 		return f, false
 	}
 	restores, arguments := false, uint8(0)
 	f.TLS = true
-	var b [16]byte
 	for at := fn.start; at < fn.end; {
-		i, ok := isa.Decode(b[:m.obj.readAt(b[:], at)])
+		i, ok := o.decode(at)
 		if !ok {
 			return f, false
 		}
 		next := at + uint64(i.Len)
 		switch memory := i.Prefix&isa.HasModRM != 0 && i.ModRM < 0xc0; {
 		case i.Map == isa.OneByte && i.Op == 0x2b && i.REX&8 != 0 && i.ModRM == 0x25: // sub size(%rip), %rsp
-			f.Sizes = append(f.Sizes, m.bias+next+uint64(int64(i.Disp)))
+			f.Sizes = append(f.Sizes, next+uint64(int64(i.Disp)))
 		case i.Map == isa.Map0F && i.Op == 0xae && memory:
 			switch i.ModRM >> 3 & 7 {
 			case 0:
@@ -414,7 +479,7 @@ func (m *module) saves(fn function) (f SaveFunction, ok bool) {
 		at = next
 	}
 	// An index may have the padding before a function in it.
-	f.Address, f.End = m.bias+(fn.start+15)&^15, m.bias+fn.end
+	f.Address, f.End = (fn.start+15)&^15, fn.end
 	if arguments == 8 {
 		f.Profile = true
 		return f, true
@@ -477,7 +542,7 @@ func (p *Process) Besides(entries []uint64) []string {
 		if reached[fn] || fn.end-fn.start > maxTable {
 			continue
 		}
-		if _, ok := m.saves(fn); ok {
+		if _, ok := m.obj.saves(fn); ok {
 			continue
 		}
 		from := max(fn.start, done) // hostile ones lie one over the other

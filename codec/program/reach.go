@@ -64,7 +64,15 @@ func (f *file) walk(entry uint64, needs func(*isa.Inst) isa.Features, visit func
 				fn, known = f.obj.functions().find(at)
 				gap = !known
 			}
-			i, ok = f.obj.decode(at)
+			code := f.obj.inst(at)
+			if n, next := isa.Skip(code); next && !gap {
+				if visit != nil {
+					visit(at)
+				}
+				at += uint64(n)
+				continue
+			}
+			i, ok = isa.Decode(code)
 			if !ok {
 				incomplete(at, "an unknown instruction")
 				break
@@ -165,12 +173,17 @@ func (f *file) next(at uint64) (features isa.Features) {
 // decoded.
 func (f *file) linear(fn function) (list []uint64) {
 	for at := fn.start; at < fn.end && len(list) < maxReach; {
-		i, ok := f.obj.decode(at)
-		if !ok {
+		code := f.obj.inst(at)
+		n, _ := isa.Skip(code)
+		if n == 0 {
+			i, _ := isa.Decode(code)
+			n = i.Len
+		}
+		if n == 0 {
 			break
 		}
 		list = append(list, at)
-		at += uint64(i.Len)
+		at += uint64(n)
 	}
 	return list
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/memory"
+	"github.com/fpuimg/fpuimg/codec/program"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -28,21 +29,23 @@ func (t *task) union() {
 		}
 	}
 	preferences := t.had.Preferences()
+	var any []*program.Features
 	for _, v := range variants() {
 		on, preferred := t.had.With(v.flags), preferences
 		if v.more {
 			preferred = preferences[:3]
 		}
 		for _, bits := range preferred {
-			f := on.Preferring(bits)
-			for _, c := range t.choices {
-				if c.err != nil {
-					continue
-				}
-				to, err := t.Choose(c.Address, f)
-				if err == nil && !own[to] && !slices.Contains(chose[to], c) {
-					chose[to] = append(chose[to], c)
-				}
+			any = append(any, on.Preferring(bits))
+		}
+	}
+	for _, c := range t.choices {
+		if c.err != nil {
+			continue
+		}
+		for _, to := range t.ChooseOf(c.Address, any) {
+			if !own[to] {
+				chose[to] = append(chose[to], c)
 			}
 		}
 	}

@@ -331,7 +331,7 @@ func (t *task) slots() {
 			}
 		}
 		switch {
-		case len(chose) == 0 && (s.Plain || t.early(&s)):
+		case len(chose) == 0 && (t.Plain(&s) || t.early(&s)):
 		case len(chose) == 0 && failed != nil:
 			t.refuse(ResolverUnknown, s.Object, "%s at %#x: %v", name, s.Address, failed)
 		case len(chose) == 0:
