@@ -3,6 +3,7 @@ package codec_test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -265,6 +266,34 @@ func TestBitFlips(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDecoder: one decoder, and one core image used again, give of many images, sound and
+// damaged in turns, what ParseCore gives of each.
+func TestDecoder(t *testing.T) {
+	d, got := codec.NewDecoder(), new(codec.Core)
+	compare := func(name string, b []byte) {
+		want, wantErr := codec.ParseCore(name, b)
+		err := d.Decode(got, name, b)
+		if fmt.Sprint(err) != fmt.Sprint(wantErr) {
+			t.Fatalf("%s: %v, want %v", name, err, wantErr)
+		}
+		if err == nil && !(reflect.DeepEqual(got.State, want.State) && reflect.DeepEqual(got.GPRegs, want.GPRegs) && got.Comm == want.Comm &&
+			got.Leader == want.Leader && got.Dead == want.Dead && got.Trailing == want.Trailing && got.Split == want.Split) {
+			t.Fatalf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+	images := append(testimg.Glob(t, "*/core-*.img"), testimg.Glob(t, "bad/*.img")...)
+	for i, path := range images {
+		name := testimg.Name(t, path)
+		b := testimg.Read(t, name)
+		for at := i % 97; at < len(b); at += 97 {
+			compare(name, b)
+			b[at] ^= 1 << (at % 8)
+			compare(name, b)
+			b[at] ^= 1 << (at % 8)
+		}
 	}
 }
 

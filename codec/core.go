@@ -119,19 +119,27 @@ type Core struct {
 // state says so.
 func ParseCore(path string, b []byte) (*Core, error) {
 	c := new(Core)
-	if err := c.Parse(path, b); err != nil {
+	if err := new(Decoder).Decode(c, path, b); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// Parse is [ParseCore] into a core image whose memory is used again: the state that it
+// Decoder decodes core images one after the other. The zero value remembers nothing of
+// them.
+type Decoder struct{ known [][]byte }
+
+// NewDecoder returns a decoder that does not look twice at what many images have in common.
+func NewDecoder() *Decoder { return &Decoder{make([][]byte, len(messageTypes()))} }
+
+// Decode is [ParseCore] into a core image whose memory is used again: the state that it
 // had, and all that was taken from it, are no longer valid.
-func (c *Core) Parse(path string, b []byte) error {
+func (d *Decoder) Decode(c *Core, path string, b []byte) error {
 	img, e, err := newEntry(path, b, magicCore)
 	if err != nil {
 		return err
 	}
+	img.known = d.known
 	begin := func() {
 		*c = Core{Path: path, Trailing: len(b) - img.at, img: img, entry: e, arena: c.arena[:0]}
 	}
@@ -141,7 +149,7 @@ func (c *Core) Parse(path string, b []byte) error {
 			return err
 		}
 	}
-	c.img.sound, c.img.met = true, nil
+	c.img.sound, c.img.met, c.img.known = true, nil, nil
 	return nil
 }
 

@@ -46,9 +46,15 @@ type image struct {
 	// met is the required fields of each type of message, as bits, where a walk asks
 	// for them only at its end, over all messages of the type together; else nil.
 	met map[*messageType]uint64
+	// known is a message of each type, by its number, that conformed; nil keeps none. Limits
+	// on resources and the like are the same in most images.
+	known [][]byte
 	// sound: the entry was walked whole, and a walk need not look everywhere again.
 	sound bool
 }
+
+// maxKnown bounds, in bytes, the messages that are kept.
+const maxKnown = 4 << 10
 
 // entry is one protobuf message in an image.
 type entry struct {

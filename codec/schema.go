@@ -96,7 +96,8 @@ cpu_s390    - hwcap*
 // messageType is one message of the schema.
 type messageType struct {
 	name     string
-	words    string // of the schema
+	number   int    // of the messages of the schema
+	words    string // of it
 	parse    sync.Once
 	fields   []fieldType // by number
 	required uint64      // the numbers of the required ones, as bits
@@ -130,7 +131,7 @@ var messageTypes = sync.OnceValue(func() map[string]*fieldType {
 	types := map[string]*fieldType{}
 	for line := range strings.Lines(schema) {
 		name, words, _ := strings.Cut(line, " ")
-		types[name] = &fieldType{message: &messageType{name: name, words: words}}
+		types[name] = &fieldType{message: &messageType{name: name, number: len(types), words: words}}
 	}
 	return types
 })

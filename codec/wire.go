@@ -124,7 +124,7 @@ func (m *message) lookInside() {
 	switch {
 	case m.img.sound:
 	case m.field.message != nil:
-		if m.img.met != nil || !m.field.message.conforms(m.val()) {
+		if m.img.met != nil || !m.img.conforms(m.field.message, m.val()) {
 			sub := m.sub()
 			for sub.next() {
 			}
@@ -143,6 +143,22 @@ func (m *message) lookInside() {
 			b = b[n:]
 		}
 	}
+}
+
+// conforms is that of the type, which is not asked about what conformed in an image before.
+func (m *image) conforms(t *messageType, b []byte) bool {
+	if m.known == nil {
+		return t.conforms(b)
+	}
+	known := &m.known[t.number]
+	if *known != nil && bytes.Equal(b, *known) {
+		return true
+	}
+	ok := t.conforms(b)
+	if ok && len(b) <= maxKnown {
+		*known = append((*known)[:0], b...)
+	}
+	return ok
 }
 
 // conforms reports whether b is such a message to CRIU's parser, where that is plain
@@ -365,6 +381,7 @@ func (m *message) array(dst []byte, width, room int) (out []byte, over int, wide
 // returns how much of dst and b that is, and all bits of the values.
 func consumeRun(dst, b []byte, tag byte, width int) (filled, used int, all uint64) {
 	zeros := uint64(tag) * 0x0100_0100_0100_0100 // four elements, the tag after each
+	five := uint64(tag)<<40 | 0x80808080         // the bits that tell a varint of five bytes and the tag
 	mask := uint64(1)<<(8*width) - 1
 	for len(b)-used > 10 && len(dst)-filled >= 8 {
 		v := binary.LittleEndian.Uint64(b[used:])
@@ -376,19 +393,28 @@ func consumeRun(dst, b []byte, tag byte, width int) (filled, used int, all uint6
 			used += 8
 			continue
 		}
-		v, n := joinVarint(v)
-		if n > 8 {
-			if v |= uint64(b[used+8]&0x7f) << 56; b[used+8] >= 0x80 {
-				v |= uint64(b[used+9]) << 63
-				n = 10 + int(b[used+9]>>7)
+		if v&0xff8080808080 == five {
+			v = v&0x7f | v>>1&(0x7f<<7) | v>>2&(0x7f<<14) | v>>3&(0x7f<<21) | v>>4&(0x7f<<28)
+			used += 6
+		} else {
+			var n int
+			if v, n = joinVarint(v); n > 8 {
+				v |= uint64(b[used+8]&0x7f) << 56
+				if b[used+8] >= 0x80 {
+					if b[used+9] >= 0x80 {
+						break
+					}
+					v |= uint64(b[used+9]) << 63
+					n = 10
+				}
 			}
-		}
-		if n > 10 || b[used+n] != tag {
-			break
+			if b[used+n] != tag {
+				break
+			}
+			used += n + 1
 		}
 		binary.LittleEndian.PutUint64(dst[filled:], v&mask)
 		filled += width
-		used += n + 1
 		all |= v
 	}
 	return filled, used, all

@@ -202,7 +202,7 @@ func (c *Checkpoint) walk(rooms chan *room) iter.Seq2[codec.Thread, error] {
 				return
 			}
 		}
-		w := walk{c: c, yield: yield, cores: coreReader{files: c.Files}}
+		w := walk{c: c, yield: yield, cores: coreReader{files: c.Files, decoder: codec.NewDecoder()}}
 		dir, ok := c.Files.(codec.Dir)
 		n := ahead.Workers(readers, batchSize)
 		if !ok || n == 1 || c.images() < 2*batchSize {
@@ -216,7 +216,7 @@ func (c *Checkpoint) walk(rooms chan *room) iter.Seq2[codec.Thread, error] {
 		held := dir.Hold()
 		defer held.Close()
 		reader := func() func([]place) batch {
-			cores := coreReader{files: c.Files, held: held}
+			cores := coreReader{files: c.Files, held: held, decoder: codec.NewDecoder()}
 			return func(places []place) batch {
 				b := batch{places, nil}
 				if rooms != nil {
@@ -368,6 +368,7 @@ func (w *walk) step(p *place) bool {
 type coreReader struct {
 	files   codec.Files
 	held    *codec.HeldDir // files, where they are read ahead
+	decoder *codec.Decoder
 	missing int
 	there   map[string]bool
 }
@@ -392,7 +393,7 @@ func (r *coreReader) mayBe(name string) bool { return r.there == nil || r.there[
 func (r *coreReader) parse(core *codec.Core, path string, b []byte, err error) error {
 	switch {
 	case err == nil:
-		return core.Parse(path, b)
+		return r.decoder.Decode(core, path, b)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
