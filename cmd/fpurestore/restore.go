@@ -23,9 +23,11 @@ type machine struct {
 	tasks  func(pid int) ([]int, error)
 	status func(pid, tid int) (ptrace.Status, error)
 	open   func(pids ...int) (tracer, error)
+	// alone calls work on an OS thread that ends with its goroutine.
+	alone func(work func())
 	// catch keeps signals from stopping or ending the program; the context ends with
 	// the first that was to end it. hold tells whether threads are held.
-	catch func() (ctx context.Context, hold func(bool), release func())
+	catch func() (ctx context.Context, hold func(bool), release func(), err error)
 }
 
 // tracer is what a restore needs of threads: a [ptrace.Tracer], which documents it.
@@ -80,7 +82,10 @@ func (j *job) run() (err error) {
 	if j.o.dryRun {
 		return j.look()
 	}
-	ctx, hold, release := j.catch()
+	ctx, hold, release, err := j.catch()
+	if err != nil {
+		return err
+	}
 	defer release()
 	work := func() error {
 		hold(true)
@@ -125,16 +130,13 @@ func (j *job) look() error {
 // thread of its own, which traces: at its end the kernel lets go of what this program
 // could not.
 func (j *job) hold(ctx context.Context) (err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	j.alone(func() {
 		var t tracer
 		if t, err = j.stop(ctx); err == nil {
 			defer j.letGo(t)
 			err = j.work(ctx, t)
 		}
-	}()
-	<-done
+	})
 	return err
 }
 

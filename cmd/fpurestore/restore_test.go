@@ -73,10 +73,11 @@ func (f *fake) machine() machine {
 			}
 			return ptrace.Status{PID: pid, TID: tid, PPID: 1, Comm: "fake", State: 'S', NSpid: []int{tid}}, nil
 		},
-		open: func(pids ...int) (tracer, error) { return &fakeTracer{f, pids}, f.call("open", "") },
-		catch: func() (ctx context.Context, hold func(bool), release func()) {
+		open:  func(pids ...int) (tracer, error) { return &fakeTracer{f, pids}, f.call("open", "") },
+		alone: func(work func()) { work() },
+		catch: func() (ctx context.Context, hold func(bool), release func(), err error) {
 			ctx, f.cancel = context.WithCancelCause(f.t.Context())
-			return ctx, func(held bool) { f.call("hold", held) }, func() { f.call("release") }
+			return ctx, func(held bool) { f.call("hold", held) }, func() { f.call("release") }, nil
 		},
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -21,10 +23,31 @@ var (
 		unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS}
 )
 
+// What the handler of a signal reads. raised are those that the CPU raises for errors of a
+// program, as bits.
+var (
+	noted     int32  // where to write the number
+	goHandler uint64 // Go's
+	raised    uint64 = 1<<unix.SIGILL | 1<<unix.SIGTRAP | 1<<unix.SIGBUS | 1<<unix.SIGFPE | 1<<unix.SIGSEGV | 1<<unix.SIGSYS
+)
+
+// noteSignalPC returns the address of the handler.
+func noteSignalPC() uint64
+
+// signalPipe returns where the numbers of signals are read. It is never closed: a handler
+// may still be about to write.
+var signalPipe = sync.OnceValues(func() (*os.File, error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	noted = int32(p[1])
+	return os.NewFile(uintptr(p[0]), "signals"), nil
+})
+
 // caught are the signals of a run. While it holds threads none takes effect: the
 // threads would stand still with it, or be left with half of them changed.
 type caught struct {
-	ch   chan os.Signal
 	done chan struct{}
 	held atomic.Bool    // threads are held
 	stop syscall.Signal // the last that was to stop the program, 0 if none was
@@ -34,57 +57,71 @@ type caught struct {
 // catch catches signals. The context ends with the first that is to end the program;
 // a second one does so where no thread is held, which hold tells. release gives the
 // signals back their effect.
-func catch() (ctx context.Context, hold func(bool), release func()) {
+//
+// Package os/signal would switch between threads of this program for each signal that is
+// caught and given back, which takes as long as a small restore.
+func catch() (ctx context.Context, hold func(bool), release func(), err error) {
+	pipe, err := signalPipe()
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c := &caught{ch: make(chan os.Signal, 8), done: make(chan struct{}), old: map[syscall.Signal]*action{}}
-	for _, s := range ending {
-		if !signal.Ignored(s) { // nohup
-			signal.Notify(c.ch, s)
+	c := &caught{done: make(chan struct{}), old: map[syscall.Signal]*action{}}
+	replace := func(s syscall.Signal, f func(old *action) *action) {
+		if old := sigaction(s, nil); old.handler != ignored { // nohup
+			c.old[s] = old
+			sigaction(s, f(old))
 		}
 	}
-	for _, s := range stopping {
-		if old := sigaction(s, nil); old.handler != ignored {
-			c.old[s] = old
-			signal.Notify(c.ch, s)
-		}
+	ofGo := sigaction(unix.SIGURG, nil) // which preempts goroutines
+	goHandler = ofGo.handler
+	note := *ofGo
+	note.handler = noteSignalPC()
+	for _, s := range slices.Concat(ending, stopping) {
+		replace(s, func(*action) *action { return &note })
 	}
 	// Each thread that stops would run Go's handler while all of them wait.
-	if old := sigaction(unix.SIGCHLD, nil); old.handler != ignored {
-		c.old[unix.SIGCHLD] = old
+	replace(unix.SIGCHLD, func(old *action) *action {
 		quiet := *old
 		quiet.flags |= noChildStop
-		sigaction(unix.SIGCHLD, &quiet)
-	}
+		return &quiet
+	})
 	// A write to a closed pipe is an error, and not the end.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	signal.Ignore(unix.SIGPIPE)
 	go func() {
 		defer close(c.done)
-		for s := range c.ch {
-			switch s := s.(syscall.Signal); {
+		for b := [1]byte{}; ; {
+			if n, err := pipe.Read(b[:]); n == 0 || err != nil || b[0] == 0 {
+				return
+			}
+			switch s := syscall.Signal(b[0]); {
 			case slices.Contains(stopping, s):
 				c.stop = s
 			case ctx.Err() == nil:
 				cancel(errors.New(s.String() + " signal received"))
 			case !c.held.Load():
-				signal.Reset(s)
+				sigaction(s, c.old[s])
 				unix.Kill(os.Getpid(), s)
 			}
 		}
 	}()
-	return ctx, c.held.Store, c.release
+	return ctx, c.held.Store, c.release, nil
 }
 
 // release gives the signals back their effect. What was to stop the program does so
 // now.
 func (c *caught) release() {
-	signal.Stop(c.ch)
-	close(c.ch)
-	<-c.done
-	for s, old := range c.old { // of those that stop, Go leaves its handler, and drops them
+	for s, old := range c.old {
 		sigaction(s, old)
 	}
+	for n := 0; n < 1; { // behind those that were caught, once there is room
+		n, _ = unix.Write(int(noted), []byte{0})
+	}
+	<-c.done
 	if c.stop != 0 {
-		unix.Kill(os.Getpid(), c.stop)
+		runtime.LockOSThread() // which stops at once, and not when another thread gets to it
+		defer runtime.UnlockOSThread()
+		unix.Tgkill(unix.Getpid(), unix.Gettid(), c.stop)
 	}
 }
 
