@@ -8,8 +8,6 @@ import (
 	"math"
 	"slices"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -264,13 +262,13 @@ func (c *CPUInfo) rewriteX86(m message, to *CPUInfo) []byte {
 // rewriteWords replaces the elements of one run of the capability array, keeping
 // its form, packed or not.
 func (c *CPUInfo) rewriteWords(m *message, words *[]uint32) []byte {
-	packed := m.typ == protowire.BytesType
+	packed := m.typ == bytesType
 	old, _, _ := m.array(nil, 4, math.MaxInt)
 	n := min(len(old)/4, len(*words))
 	var out, elems []byte
 	for _, w := range (*words)[:n] {
 		if packed {
-			elems = protowire.AppendVarint(elems, uint64(w))
+			elems = binary.AppendUvarint(elems, uint64(w))
 		} else {
 			out = appendUint(out, cpuCapability, uint64(w))
 		}
