@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/fpuimg/fpuimg/codec/xstate"
 )
 
@@ -262,13 +264,13 @@ func (c *CPUInfo) rewriteX86(m message, to *CPUInfo) []byte {
 // rewriteWords replaces the elements of one run of the capability array, keeping
 // its form, packed or not.
 func (c *CPUInfo) rewriteWords(m *message, words *[]uint32) []byte {
-	packed := m.typ == bytesType
+	packed := m.typ == protowire.BytesType
 	old, _, _ := m.array(nil, 4, math.MaxInt)
 	n := min(len(old)/4, len(*words))
 	var out, elems []byte
 	for _, w := range (*words)[:n] {
 		if packed {
-			elems = binary.AppendUvarint(elems, uint64(w))
+			elems = protowire.AppendVarint(elems, uint64(w))
 		} else {
 			out = appendUint(out, cpuCapability, uint64(w))
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Magic numbers of criu/include/magic.h.
@@ -146,7 +148,7 @@ func ParseInventory(path string, b []byte) (Inventory, error) {
 	m := img.message(e, "inventory")
 	for m.next() {
 		if m.num == inventoryCompress {
-			inv.Compressed = m.typ != varintType || m.u != 0
+			inv.Compressed = m.typ != protowire.VarintType || m.u != 0
 		}
 	}
 	return inv, img.err

@@ -2,6 +2,8 @@ package codec
 
 import (
 	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Task is one process of pstree.img.
@@ -65,7 +67,7 @@ func ParsePstree(path string, b []byte) ([]Task, error) {
 			switch {
 			case m.num == pstreePID:
 				t.PID, pidAt = int(uint32(m.u)), m.start
-			case m.num == pstreeThreads && m.typ == bytesType: // packed
+			case m.num == pstreeThreads && m.typ == protowire.BytesType: // packed
 				for b := m.val(); len(b) > 0 && img.err == nil; {
 					v, n := consumeVarint(b)
 					if n < 0 {

@@ -3,6 +3,8 @@ package codec
 import (
 	"strings"
 	"sync"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // schema is what CRIU 4.2 says of the messages that are read here and of all below
@@ -107,27 +109,14 @@ type fieldType struct {
 	message *messageType // of a field that holds messages
 }
 
-// wireType is how a field's value is written (protobuf's encoding, "Message Structure").
-// Package protowire has the same numbers, and hashes the program when that starts.
-type wireType uint8
-
-const (
-	varintType wireType = iota
-	fixed64Type
-	bytesType
-	startGroupType
-	endGroupType
-	fixed32Type
-)
-
 // wireTypes is a set of wire types.
 type wireTypes uint8
 
 const (
-	varints  wireTypes = 1 << varintType
-	payloads wireTypes = 1 << bytesType
+	varints  wireTypes = 1 << protowire.VarintType
+	payloads wireTypes = 1 << protowire.BytesType
 	packable           = varints | payloads
-	anything           = packable | 1<<fixed32Type | 1<<fixed64Type
+	anything           = packable | 1<<protowire.Fixed32Type | 1<<protowire.Fixed64Type
 )
 
 // unknownField is the type of a field that the schema does not name.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // message walks the fields of one protobuf message, knowing where in the file
@@ -30,7 +32,7 @@ type message struct {
 	// The current field.
 	start   int // offset in b of its tag
 	num     uint32
-	typ     wireType
+	typ     protowire.Type
 	field   *fieldType // what the schema says of it
 	payload int        // offset in b of its value
 	u       uint64     // the value of a varint
@@ -111,7 +113,7 @@ func (m *message) next() bool {
 		m.fail(m.start, where, fmt.Errorf("wire type %d, want %d", typ, bits.TrailingZeros8(uint8(f.types))))
 		return false
 	}
-	m.open = typ == bytesType && (f.message != nil || f.types == packable)
+	m.open = typ == protowire.BytesType && (f.message != nil || f.types == packable)
 	return true
 }
 
@@ -167,7 +169,7 @@ func (t *messageType) conforms(b []byte) bool {
 	for at := 0; at < len(b); {
 		num, typ, payload, end, _ := consumeField(b, at)
 		f := t.field(num)
-		if payload < 0 || end < 0 || f.types&(1<<typ) == 0 || typ != varintType && (typ != bytesType || f.types == packable) {
+		if payload < 0 || end < 0 || f.types&(1<<typ) == 0 || typ != protowire.VarintType && (typ != protowire.BytesType || f.types == packable) {
 			return false
 		}
 		if f.message != nil && !f.message.conforms(b[payload:end]) {
@@ -222,31 +224,31 @@ func (m *message) sub() message {
 // consumeField reads the field at an offset of b: its number and wire type, where its
 // payload begins and ends, and the value of a varint. A fault of the tag stands in the
 // place of payload, one of the rest in that of end.
-func consumeField(b []byte, at int) (num uint32, typ wireType, payload, end int, u uint64) {
+func consumeField(b []byte, at int) (num uint32, typ protowire.Type, payload, end int, u uint64) {
 	n := 1
 	if c := b[at]; c >= 8 && c < 0x80 { // as nearly all are, without a call
-		num, typ = uint32(c>>3), wireType(c&7)
+		num, typ = uint32(c>>3), protowire.Type(c&7)
 	} else if num, typ, n = consumeTag(b[at:]); n < 0 {
 		return 0, 0, n, 0, 0
 	}
 	payload = at + n
 	rest := b[payload:]
 	switch typ {
-	case varintType:
+	case protowire.VarintType:
 		if len(rest) > 0 && rest[0] < 0x80 {
 			return num, typ, payload, payload + 1, uint64(rest[0])
 		}
 		u, n = consumeVarint(rest)
-	case fixed32Type:
+	case protowire.Fixed32Type:
 		n = 4
-	case fixed64Type:
+	case protowire.Fixed64Type:
 		n = 8
-	case bytesType:
+	case protowire.BytesType:
 		var size int
 		if size, n = consumeLength(rest); n > 0 {
 			return num, typ, payload + n, payload + n + size, 0
 		}
-	case startGroupType, endGroupType:
+	case protowire.StartGroupType, protowire.EndGroupType:
 		n = badGroup
 	default:
 		n = badType
@@ -263,11 +265,11 @@ func consumeField(b []byte, at int) (num uint32, typ wireType, payload, end int,
 // consumeTag reads a field's number and wire type (protobuf-c,
 // parse_tag_and_wiretype): five bytes at most, of which 32 bits are the number. The
 // number 0 is one if it is spelled in more than one byte.
-func consumeTag(b []byte) (num uint32, typ wireType, n int) {
+func consumeTag(b []byte) (num uint32, typ protowire.Type, n int) {
 	if b[0]&0xf8 == 0 {
 		return 0, 0, badTag
 	}
-	num, typ = uint32(b[0]&0x7f)>>3, wireType(b[0]&7)
+	num, typ = uint32(b[0]&0x7f)>>3, protowire.Type(b[0]&7)
 	for n = 1; b[n-1] >= 0x80; n++ {
 		if n == 5 || n == len(b) {
 			return 0, 0, badTag
@@ -278,7 +280,7 @@ func consumeTag(b []byte) (num uint32, typ wireType, n int) {
 }
 
 // consumeVarint reads a varint of ten bytes at most. What is in them beyond 64 bits,
-// which other parsers refuse, does not count.
+// which protowire refuses, does not count.
 func consumeVarint(b []byte) (v uint64, n int) {
 	if len(b) > 0 && b[0] < 0x80 {
 		return uint64(b[0]), 1
@@ -339,7 +341,7 @@ func consumeLength(b []byte) (size, n int) {
 func (m *message) array(dst []byte, width, room int) (out []byte, over int, wide bool) {
 	m.open = false
 	var all uint64
-	run, tag, at, b := m.typ == varintType, m.b[m.start], m.payload, m.b
+	run, tag, at, b := m.typ == protowire.VarintType, m.b[m.start], m.payload, m.b
 	if !run {
 		b = b[:m.at]
 	}
@@ -440,13 +442,12 @@ func (m *message) replace(body []byte) []byte {
 
 // appendSub appends a submessage field.
 func appendSub(b []byte, num uint32, sub []byte) []byte {
-	b = binary.AppendUvarint(b, uint64(num)<<3|uint64(bytesType))
-	return append(binary.AppendUvarint(b, uint64(len(sub))), sub...)
+	return protowire.AppendBytes(protowire.AppendTag(b, protowire.Number(num), protowire.BytesType), sub)
 }
 
 // appendUint appends a varint field.
 func appendUint(b []byte, num uint32, v uint64) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(num)<<3|uint64(varintType)), v)
+	return protowire.AppendVarint(protowire.AppendTag(b, protowire.Number(num), protowire.VarintType), v)
 }
 
 // appendArray appends little-endian words of width bytes as CRIU writes arrays,

@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"github.com/fpuimg/fpuimg/codec"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Field numbers of a marker (criu-image-streamer, proto/image.proto). The bytes of the
@@ -32,25 +33,32 @@ type marker struct {
 // parseMarker returns ok false for what is no marker.
 func parseMarker(b []byte) (m marker, ok bool) {
 	for len(b) > 0 {
-		tag, n := binary.Uvarint(b)
-		if n <= 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
 			return m, false
 		}
-		v, k := binary.Uvarint(b[n:]) // of a name the length
-		if k <= 0 {
+		b = b[n:]
+		switch {
+		case num == markerFilename && typ == protowire.BytesType:
+			name, n := protowire.ConsumeString(b)
+			if n < 0 {
+				return m, false
+			}
+			m.name, b = name, b[n:]
+		case num >= 1 && num <= markerImageEOF && typ == protowire.VarintType:
+			v, n := protowire.ConsumeVarint(b)
+			if n < 0 {
+				return m, false
+			}
+			switch num {
+			case markerFileData:
+				m.data = v
+			case markerImageEOF:
+				m.end = v != 0
+			}
+			b = b[n:]
+		default:
 			return m, false
-		}
-		b = b[n+k:]
-		const varint, bytes = 0, 2 // wire types
-		switch num, typ := tag>>3, tag&7; {
-		case num == markerFilename && typ == bytes && v <= uint64(len(b)):
-			m.name, b = string(b[:v]), b[v:]
-		case num < 1 || num > markerImageEOF || typ != varint:
-			return m, false
-		case num == markerFileData:
-			m.data = v
-		case num == markerImageEOF:
-			m.end = v != 0
 		}
 	}
 	return m, true
