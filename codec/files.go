@@ -231,11 +231,11 @@ func (h *HeldDir) Label(name string) string { return h.prefix + name }
 
 // Begin appends an image of at most so many bytes to b if the kernel has it in memory. If
 // not, the kernel is asked to read it, and what is returned appends it once that is done.
-// The errors are those of [ReadImage].
-func (h *HeldDir) Begin(b []byte, name string, limit int64) ([]byte, *Begun, error) {
-	path := h.Label(name)
-	if h.fd == unix.AT_FDCWD {
-		name = path
+// The path is its label. The errors are those of [ReadImage].
+func (h *HeldDir) Begin(b []byte, path string, limit int64) ([]byte, *Begun, error) {
+	name := path
+	if h.fd != unix.AT_FDCWD {
+		name = strings.TrimPrefix(path, h.prefix)
 	}
 	f, err := openBare(h.fd, name, path)
 	if err != nil {
@@ -258,6 +258,9 @@ func (h *HeldDir) Begin(b []byte, name string, limit int64) ([]byte, *Begun, err
 // Begun is an image that the kernel was asked to read. It is open until Append.
 type Begun struct{ file bare }
 
+// Path is the label of the image.
+func (f *Begun) Path() string { return f.file.path }
+
 // Append appends the image to b.
 func (f *Begun) Append(b []byte) ([]byte, error) { return f.file.appendWhole(b, f.file.size) }
 
@@ -276,4 +279,7 @@ func CoreTID(name string) (int, bool) {
 }
 
 // CoreName is the name of a thread's core image.
-func CoreName(tid int) string { return "core-" + strconv.Itoa(tid) + ".img" }
+func CoreName(tid int) string {
+	b := append(make([]byte, 0, 32), "core-"...)
+	return string(append(strconv.AppendInt(b, int64(tid), 10), ".img"...))
+}

@@ -42,7 +42,7 @@ func TestBegin(t *testing.T) {
 				if cold {
 					drop(t, filepath.Join(path, name))
 				}
-				got, begun, err := held.Begin([]byte("before"), name, limit)
+				got, begun, err := held.Begin([]byte("before"), held.Label(name), limit)
 				if begun != nil {
 					got, err = begun.Append(append(got, " more"...))
 					want = append([]byte(" more"), want...)

@@ -293,13 +293,15 @@ func (o *checkOptions) check(ckpt *checkpoint.Checkpoint, judges []*compat.Cache
 	for _, err := range ckpt.Problems {
 		damage(err)
 	}
+	var likeness []byte
 	judge := func(th codec.Thread) {
-		subject := convert.Subject(ckpt, th).Alike()
+		var subject compat.Thread
+		subject, likeness = convert.Subject(ckpt, th).Alike(likeness)
 		for _, r := range img.results {
 			r.Thread(subject)
 		}
 	}
-	look := !o.noMemory && (o.code.roots != nil || len(memoryOf(ckpt)) > 0)
+	look := !o.noMemory && (o.code.roots != nil || hasMemory(ckpt))
 	if !look {
 		img.taken(source)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -146,6 +147,23 @@ func (o *codeOptions) unread(err error) string {
 		return "its memory is in an archive that is compressed or comes by once, and --spool keeps nothing; unpack the archive"
 	}
 	return err.Error()
+}
+
+// fewTasks is how many images are looked for by their names: it takes less time than to
+// list a directory.
+const fewTasks = 8
+
+// hasMemory reports whether a checkpoint has an image of the memory of a task.
+func hasMemory(ckpt *checkpoint.Checkpoint) bool {
+	dir, ok := ckpt.Files.(codec.Dir)
+	pids := ckpt.Tasks()
+	if !ok || len(pids) == 0 || len(pids) > fewTasks {
+		return len(memoryOf(ckpt)) > 0
+	}
+	return slices.ContainsFunc(pids, func(pid int) bool {
+		_, err := os.Lstat(dir.Label(fmt.Sprintf("mm-%d.img", pid)))
+		return err == nil
+	})
 }
 
 // memoryOf lists the tasks that a checkpoint has images of the memory of.

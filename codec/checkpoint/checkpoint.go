@@ -180,6 +180,17 @@ func (c *Checkpoint) readPstree() error {
 	return nil
 }
 
+// Tasks are the numbers of the processes that pstree.img names, nil if nothing can be read
+// of it.
+func (c *Checkpoint) Tasks() (pids []int) {
+	if !c.orphans {
+		for i := range c.tasks {
+			pids = append(pids, c.tasks[i].PID)
+		}
+	}
+	return pids
+}
+
 // Threads decodes the core images one after the other, in the order of pstree.img,
 // each task's leader first, unless it has ended before its process. An image that cannot
 // be read gives an error in its place, a [*codec.FormatError], a [*codec.MissingError] or
@@ -415,8 +426,8 @@ func (r *coreReader) readAhead(b batch) {
 	if b.room != nil {
 		raw = b.room.raw[:0]
 	}
-	finish := func(p *place, have int, err error) {
-		p.err = r.parse(p.core, r.held.Label(codec.CoreName(p.tid())), raw[have:len(raw):len(raw)], err)
+	finish := func(p *place, path string, have int, err error) {
+		p.err = r.parse(p.core, path, raw[have:len(raw):len(raw)], err)
 		p.read = !errors.Is(p.err, codec.ErrTooLarge)
 		if b.room == nil {
 			raw = nil // the core image keeps it
@@ -430,11 +441,12 @@ func (r *coreReader) readAhead(b batch) {
 			p.core = new(codec.Core)
 		}
 		name, have, err := codec.CoreName(p.tid()), len(raw), fs.ErrNotExist
+		path := r.held.Label(name)
 		if r.mayBe(name) {
-			raw, p.begun, err = r.held.Begin(raw, name, small)
+			raw, p.begun, err = r.held.Begin(raw, path, small)
 		}
 		if p.begun == nil {
-			finish(p, have, err)
+			finish(p, path, have, err)
 		}
 	}
 	for i := range b.places {
@@ -442,7 +454,7 @@ func (r *coreReader) readAhead(b batch) {
 			have := len(raw)
 			var err error
 			raw, err = p.begun.Append(raw)
-			finish(p, have, err)
+			finish(p, p.begun.Path(), have, err)
 		}
 	}
 	if b.room != nil {

@@ -51,11 +51,10 @@ func (c *Cache) Judge() *Judgement { return &Judgement{Findings: []Finding{}, ca
 // decide decides of a thread. What is known of its code, if anything is, is of that
 // thread alone.
 func (c *Cache) decide(th Thread, foreign, code bool, known *facts.Thread) *decided {
-	k := kind{th.likeness, foreign, code}
-	if k.likeness == "" {
-		k.likeness = likeness(th.State)
+	if th.likeness == nil {
+		th.likeness = appendLikeness(nil, th.State)
 	}
-	if d := c.decided[k]; known == nil && d != nil {
+	if d := c.decided[kind{string(th.likeness), foreign, code}]; known == nil && d != nil {
 		return d
 	}
 	scopes := []scope{record, fit}
@@ -68,7 +67,7 @@ func (c *Cache) decide(th Thread, foreign, code bool, known *facts.Thread) *deci
 		d.seen = c.predictor.see(th.State)
 	}
 	if known == nil && len(c.decided) < maxDecided {
-		c.decided[k] = d
+		c.decided[kind{string(th.likeness), foreign, code}] = d
 	}
 	return d
 }
@@ -86,10 +85,9 @@ func (c *Cache) machines(source *xstate.CPU, tasks []*facts.Process, foreign boo
 	return found
 }
 
-// likeness spells all that a judgement reads of a state. States of the same likeness
+// appendLikeness spells all that a judgement reads of a state. States of the same likeness
 // differ in the values of registers alone, and of these in none that is named below.
-func likeness(s *xstate.State) string {
-	b := make([]byte, 0, 128)
+func appendLikeness(b []byte, s *xstate.State) []byte {
 	word := func(v uint64) { b = binary.AppendUvarint(b, v) }
 	flag := func(set bool) {
 		if set {
@@ -125,7 +123,7 @@ func likeness(s *xstate.State) string {
 			b = s.AppendUsed(b, f)
 		}
 	}
-	return string(b)
+	return b
 }
 
 // revise returns a report after a change to its remedies, the same for one that threads

@@ -18,14 +18,14 @@ type Thread struct {
 	Unparseable bool
 	State       *xstate.State
 
-	likeness string // of State
+	likeness []byte // of State
 }
 
 // Alike returns the thread with what its judgement depends on worked out, for those that
-// judge it for several targets.
-func (th Thread) Alike() Thread {
-	th.likeness = likeness(th.State)
-	return th
+// judge it for several targets, in the memory that the last such call returned.
+func (th Thread) Alike(b []byte) (Thread, []byte) {
+	th.likeness = appendLikeness(b[:0], th.State)
+	return th, th.likeness
 }
 
 // Judged is a thread and what the policy says of it.
