@@ -7,9 +7,11 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -162,7 +164,7 @@ func listImports(t *testing.T) map[string][]string {
 
 // TestSerial holds the Makefile to its word on what it tests without the race detector: a
 // package that starts goroutines, itself or by internal/ahead, has tests TestConcurrent,
-// which the Makefile runs with it.
+// which the Makefile runs with it; and no other package leaves out cases for its sake.
 func TestSerial(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
 	if err != nil {
@@ -180,7 +182,8 @@ func TestSerial(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, fset := 0, token.NewFileSet()
-	for dir := range strings.FieldsSeq(string(out)) {
+	serial := strings.Fields(string(out))
+	for _, dir := range serial {
 		paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)
@@ -216,5 +219,23 @@ func TestSerial(t *testing.T) {
 	}
 	if files < 20 {
 		t.Errorf("%d files", files)
+	}
+	sampled := regexp.MustCompile(`testcmd\.(Step|Cases|Rows)\b`)
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") || slices.Contains(serial, filepath.Dir(path)) {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if sampled.Match(b) {
+			t.Errorf("%s leaves out cases, and the Makefile never tests it without the race detector", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -115,7 +115,7 @@ func TestAnnotationsNearer(t *testing.T) {
 // checkpoint is there all the same.
 func TestAnnotationsHostile(t *testing.T) {
 	many := map[string]string{"org.criu.checkpoint." + strings.Repeat("x", 2000): "name", "org.criu.checkpoint.a": strings.Repeat("v", 2000)}
-	for i := range 20_000 {
+	for i := range 2_000 {
 		many[fmt.Sprintf("org.criu.checkpoint.%05d", i)] = "v"
 	}
 	text, err := json.Marshal(many)

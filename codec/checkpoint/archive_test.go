@@ -349,7 +349,8 @@ func TestArchiveTruncated(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "x.tar")
-	for n := 0; n < len(b); n += 512 * testcmd.Step {
+	for block := range testcmd.Cases(len(b)/512, 0) {
+		n := block * 512
 		for _, cut := range []int{n, n + 100} {
 			if err := os.WriteFile(path, b[:min(cut, len(b))], 0o600); err != nil {
 				t.Fatal(err)
@@ -371,12 +372,13 @@ func TestArchiveTruncated(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"p-gzip", "p-zstd"} {
+	for turn, name := range []string{"p-gzip", "p-zstd"} {
 		b, err := os.ReadFile(archivePath(t, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for n := 0; n < len(b)-100; n += 512 {
+		for block := range testcmd.Cases((len(b)-100+511)/512, turn) {
+			n := block * 512
 			c, err := found(checkpoint.ReadAll(name, bytes.NewReader(b[:n]), checkpoint.Options{}))
 			if err == nil && len(c[0].Problems) == 0 {
 				// The walk may end before the cut.
@@ -388,25 +390,31 @@ func TestArchiveTruncated(t *testing.T) {
 	}
 }
 
-// TestArchiveBomb skips a member of 100 GB of zeros: by seeking in a plain archive,
-// within bounds in a compressed one.
-func TestArchiveBomb(t *testing.T) {
-	const size int64 = 100e9
+// bombSize is that of the member whose header bombHeader returns.
+const bombSize int64 = 100e9
+
+func bombHeader(t *testing.T) []byte {
+	t.Helper()
 	var head bytes.Buffer
 	w := tar.NewWriter(&head)
-	if err := w.WriteHeader(&tar.Header{Name: "checkpoint/pages-1.img", Typeflag: tar.TypeReg, Size: size, Format: tar.FormatGNU}); err != nil {
+	if err := w.WriteHeader(&tar.Header{Name: "checkpoint/pages-1.img", Typeflag: tar.TypeReg, Size: bombSize, Format: tar.FormatGNU}); err != nil {
 		t.Fatal(err)
 	}
+	return head.Bytes()[:512]
+}
+
+// TestArchiveBomb skips a member of 100 GB of zeros by seeking.
+func TestArchiveBomb(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "bomb.tar")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.Write(head.Bytes()[:512]); err != nil {
+	if _, err := f.Write(bombHeader(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteAt(imagesTar(t, "checkpoint/"), 512+(size+511)/512*512); err != nil {
+	if _, err := f.WriteAt(imagesTar(t, "checkpoint/"), 512+(bombSize+511)/512*512); err != nil {
 		t.Skip("the file system has no sparse files of this size: ", err)
 	}
 	c, err := checkpoint.Open(path)
@@ -415,29 +423,6 @@ func TestArchiveBomb(t *testing.T) {
 	}
 	if n := countThreads(t, c); n != 8 {
 		t.Errorf("%d threads behind the zeros, want 8", n)
-	}
-
-	if testing.Short() {
-		return
-	}
-	// The same through zstd, which makes next to nothing of zeros.
-	r, pw := io.Pipe()
-	go func() {
-		z, _ := zstd.NewWriter(pw, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
-		z.Write(head.Bytes()[:512])
-		zeros := make([]byte, 1<<20)
-		for range size >> 20 {
-			if _, err := z.Write(zeros); err != nil {
-				return
-			}
-		}
-		z.Close()
-		pw.Close()
-	}()
-	_, err = found(checkpoint.ReadAll("bomb", r, checkpoint.Options{}))
-	r.Close()
-	if err == nil || !strings.Contains(err.Error(), "bomb") {
-		t.Errorf("error %v, want that it is a decompression bomb", err)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
@@ -28,14 +30,36 @@ func TestArchiveSparseBomb(t *testing.T) {
 	}
 }
 
+// zstdBomb returns zstd frames of some bytes and 1200 MiB of zeros.
+func zstdBomb(head []byte) []byte {
+	z, _ := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	return append(z.EncodeAll(head, nil), bytes.Repeat(z.EncodeAll(make([]byte, 8<<20), nil), 150)...)
+}
+
+// TestPackedBomb skips a member of 100 GB of zeros within bounds.
+func TestPackedBomb(t *testing.T) {
+	_, err := found(checkpoint.ReadAll("bomb", bytes.NewReader(zstdBomb(bombHeader(t))), checkpoint.Options{}))
+	if err == nil || !strings.Contains(err.Error(), "bomb") {
+		t.Errorf("error %v, want that it is a decompression bomb", err)
+	}
+}
+
 // TestNestedBomb has a compressed file in a compressed archive expand: what it was given
 // counts only as the file has it.
 func TestNestedBomb(t *testing.T) {
-	block := append([]byte("\x28\xb5\x2f\xfd\x00\x58"), bytes.Repeat([]byte{2, 0, 0x10, 0}, 8*1200)...) // 1200 MiB of zeros
-	bomb := gz(makeTar(t, member{name: "x.tar.zst", data: append(block, 1, 0, 0)}))
+	bomb := gz(makeTar(t, member{name: "x.tar.zst", data: zstdBomb(nil)}))
 	_, err := checkpoint.ReadAll("-", bytes.NewReader(bomb), checkpoint.Options{})
 	if err == nil || !strings.Contains(err.Error(), "bomb") {
 		t.Errorf("error %v, want that it is a bomb", err)
+	}
+}
+
+// TestPackedLargeImage opens a directory with an image that expands to more than any has.
+func TestPackedLargeImage(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "core-1.img.gz", gz(make([]byte, 65<<20)))
+	if _, err := checkpoint.Open(dir); err == nil {
+		t.Error("an image of 65 MiB is read")
 	}
 }
 

@@ -77,11 +77,6 @@ func TestPackedImages(t *testing.T) {
 			t.Errorf("%q plain: %v", plain, err)
 		}
 	}
-	dir := t.TempDir()
-	write(t, dir, "core-1.img.gz", gz(make([]byte, 65<<20)))
-	if _, err := checkpoint.Open(dir); err == nil {
-		t.Error("an image of 65 MiB is read")
-	}
 }
 
 // TestCores opens the ELF cores of a directory.

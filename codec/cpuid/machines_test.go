@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // named is what the manuals, and the tables of compilers, say of the machines by name.
@@ -346,11 +347,14 @@ func TestModify(t *testing.T) {
 	}
 }
 
-// TestModifyEach: each flag can come and go, and what is left is a machine.
+// TestModifyEach: each flag, or every [testcmd.Step]th, can come and go, and what is left is
+// a machine.
 func TestModifyEach(t *testing.T) {
-	for _, name := range []string{"x86-64-v3", "nehalem", "sapphirerapids", "bdver4", "znver2"} {
+	flags := slices.Collect(xstate.AllFlags())
+	for turn, name := range []string{"x86-64-v3", "nehalem", "sapphirerapids", "bdver4", "znver2"} {
 		c, _ := ByName(name)
-		for f := range xstate.AllFlags() {
+		for i := range testcmd.Cases(len(flags), turn) {
+			f := flags[i]
 			for _, tt := range []struct {
 				add, drop []string
 				want      bool

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"testing"
 
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
 )
 
@@ -15,7 +16,7 @@ var otherLibc = regexp.MustCompile(`musl|^(inlm|sighm|spinm|go)-`)
 // All pages of a checkpoint hold one record where its program is of glibc, and none
 // where it is of musl or Go.
 func TestFindFeatures(t *testing.T) {
-	for _, name := range corpus.Names(t) {
+	for _, name := range testcmd.Rows(corpus.Names(t)) {
 		truth := corpus.Load(t, name)
 		var found []record
 		dirs := []string{corpus.Images(t, name)}

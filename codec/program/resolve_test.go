@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
 )
 
 // Every resolver chooses what the slot that it filled holds.
 func TestResolve(t *testing.T) {
-	for _, name := range corpus.Names(t) {
+	for _, name := range testcmd.Rows(corpus.Names(t)) {
 		truth := corpus.Load(t, name)
 		for _, proc := range truth.Processes {
 			p := lookAt(t, name, proc.PID)

@@ -17,6 +17,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/memory"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testglibc "github.com/fpuimg/fpuimg/internal/test/glibc"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
@@ -77,8 +78,8 @@ func smallThread(ip, sp uint64) codec.Thread {
 }
 
 // TestCPUFeatures finds the record of every release of glibc in the data of a process,
-// wherever pieces of it that are searched at once meet; and none where one thing is not
-// as it must be.
+// wherever pieces of it that are searched at once meet, or at every [testcmd.Step]th such
+// place; and none where one thing is not as it must be.
 func TestCPUFeatures(t *testing.T) {
 	search := func(at int, records ...[]byte) *facts.Process {
 		t.Helper()
@@ -97,9 +98,10 @@ func TestCPUFeatures(t *testing.T) {
 		}
 		return p
 	}
-	for _, layout := range testglibc.Layouts {
+	for turn, layout := range testglibc.Layouts {
 		b := layout.Record(1, 0x806f8, 6, 0x8f, 8)
-		for at := 64<<10 - 700; at <= 64<<10+200; at += 12 {
+		for i := range testcmd.Cases(76, turn) {
+			at := 64<<10 - 700 + 12*i
 			p := search(at, b)
 			src := p.Source
 			if src == nil || p.Libc != "glibc" {

@@ -18,6 +18,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/facts"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
 )
 
@@ -117,7 +118,7 @@ func TestTruth(t *testing.T) {
 	}
 	var sum counts
 	table := []string{"entry: slots as they were (no file), as dlsym gave (not named); threads done, live, running; frames live, stale"}
-	for _, name := range corpus.Names(t) {
+	for _, name := range testcmd.Rows(corpus.Names(t)) {
 		t.Run(name, func(t *testing.T) {
 			all := corpus.Load(t, name)
 			for _, proc := range all.Processes {
@@ -444,8 +445,8 @@ func TestLibcUnproven(t *testing.T) {
 	}
 }
 
-// A slot that holds another function than was chosen, or none, is told: every byte of one
-// is changed in turn.
+// A slot that holds another function than was chosen, or none, is told: every byte of one,
+// or every [testcmd.Step]th, is changed in turn.
 func TestSlotChanged(t *testing.T) {
 	for _, name := range []string{"lp-1", "lpst-1", "gh-lp1"} {
 		proc := corpus.Load(t, name).Processes[0]
@@ -467,7 +468,7 @@ func TestSlotChanged(t *testing.T) {
 		}
 		slots, _ := p.slots()
 		kinds := map[elf.R_X86_64]int{}
-		for _, s := range slots {
+		for turn, s := range slots {
 			if kinds[s.kind]++; kinds[s.kind] > 2 {
 				continue
 			}
@@ -476,7 +477,7 @@ func TestSlotChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			at := bytes.Index(pages, page) + int(s.addr%codec.PageSize)
-			for i := range 8 {
+			for i := range testcmd.Cases(8, turn) {
 				changed := slices.Clone(pages)
 				changed[at+i] ^= 0x40
 				if err := os.WriteFile(paths[0], changed, 0o600); err != nil {

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // float80 reads 20 hex digits, most significant first.
@@ -182,10 +184,11 @@ func shortest(m uint64, e int) (string, int) {
 }
 
 // TestFloat80Shortest compares the digits of many numbers, most of which words of fixed
-// size hold, with those that integers of any size give.
+// size hold, with those that integers of any size give: 20,000, or one in [testcmd.Step] of so
+// many.
 func TestFloat80Shortest(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(80, 10))
-	for i := range 20000 {
+	for i := range 20000 / testcmd.Step {
 		exponent, significand := 16383-160+rnd.IntN(380), rnd.Uint64()|1<<63
 		switch i % 5 {
 		case 0: // few bits

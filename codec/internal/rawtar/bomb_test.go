@@ -9,12 +9,15 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // TestBudget decompresses files that share a budget: none of them is a bomb, and
 // together they are one.
 func TestBudget(t *testing.T) {
-	small, b := zeros(400), new(Budget)
+	z, _ := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	small, b := bytes.Repeat(z.EncodeAll(make([]byte, 8<<20), nil), 50), new(Budget) // 400 MiB of zeros
 	var total int64
 	var err error
 	for i := 0; i < 4 && err == nil; i++ {

@@ -22,7 +22,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// TestZstdRuns decodes runs of every short period and of lengths around those at which
+// TestZstdRuns decodes runs of every short period, or every [testcmd.Step]th, and of lengths around those at which
 // the decoder's ways of copying a match that overlaps itself begin.
 func TestZstdRuns(t *testing.T) {
 	rng := rand.NewChaCha8([32]byte{})
@@ -32,7 +32,8 @@ func TestZstdRuns(t *testing.T) {
 		return b
 	}
 	var want []byte
-	for period := 1; period <= 40; period += testcmd.Step {
+	for i := range testcmd.Cases(40, 0) {
+		period := 1 + i
 		for n := 1; n <= 130; n++ {
 			want = append(append(want, noise(3+n%5)...), run(noise(period), n)...)
 		}
@@ -245,16 +246,6 @@ func FuzzDecoder(f *testing.F) {
 		defer d.Close()
 		io.CopyN(io.Discard, d, 16<<20)
 	})
-}
-
-// zeros is a zstd file of so many MiB of zeros: blocks of one repeated byte (RFC 8878,
-// 3.1.1.2.2).
-func zeros(mib int) []byte {
-	b := []byte("\x28\xb5\x2f\xfd\x00\x58") // a window of 2 MiB
-	for range mib * 8 {
-		b = append(b, 0x02, 0x00, 0x10, 0) // 128 KiB
-	}
-	return append(b, 0x01, 0, 0) // the last block, empty
 }
 
 // TestManyMembers decompresses files of many small parts: the memory for one of them
