@@ -57,7 +57,7 @@ type Job struct {
 	// be static, or get by with the libraries of criu.
 	Files map[string]string
 
-	// Memory is MiB of it, 1024 if zero. The files take part of it twice at boot.
+	// Memory is MiB of it, 1024 if zero; it is more if the files need that.
 	Memory int
 
 	// Steps run in order.
@@ -218,8 +218,14 @@ func (im *Image) Run(ctx context.Context, dir string, job Job) (*Result, error) 
 		if err := im.writeInitrd(ctx, initrd, parts); err != nil {
 			return nil, err
 		}
+		fi, err := os.Stat(initrd)
+		if err != nil {
+			return nil, err
+		}
+		// The root file system takes half of it at most, and has the results too.
+		memory := max(cmp.Or(job.Memory, 1024), 512+3*int(fi.Size()>>20))
 		r.Command = []string{
-			im.qemu, "-nodefaults", "-no-reboot", "-accel", "tcg", "-cpu", job.CPU, "-smp", "1", "-m", strconv.Itoa(cmp.Or(job.Memory, 1024)),
+			im.qemu, "-nodefaults", "-no-reboot", "-accel", "tcg", "-cpu", job.CPU, "-smp", "1", "-m", strconv.Itoa(memory),
 			"-kernel", im.kernel, "-initrd", initrd,
 			"-append", strings.TrimSpace(kernelArgs + " " + job.KernelArgs),
 			"-serial", "stdio", "-display", "none",

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fpuimg/fpuimg/vmtest/guest"
 )
 
@@ -100,8 +102,16 @@ func TestHostCPUVM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	open, err := os.Create(filepath.Join(t.TempDir(), "inherited"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	if _, err := unix.FcntlInt(open.Fd(), unix.F_SETFD, 0); err != nil {
+		t.Fatal(err)
+	}
 	r, err := im.Run(t.Context(), filepath.Join(t.TempDir(), "run"), guest.Job{CPU: guest.HostCPU, Steps: []guest.Step{
-		{Name: "apart", Script: "ls -d /proc/[0-9]* | wc -l; ls / /dev; cat /proc/net/dev; ls /job/step"},
+		{Name: "apart", Script: "ls -d /proc/[0-9]* | wc -l; ls / /dev; cat /proc/net/dev; ls -l /proc/self/fd"},
 		{Name: "leaves", Script: "sleep 100000 &\necho $! >$OUT/pid; exit 3"},
 		{Name: "left", Script: "kill $(cat /job/step/leaves/out/pid)"},
 		{Name: "setting", Script: "! echo 1 >" + setting},
@@ -115,7 +125,7 @@ func TestHostCPUVM(t *testing.T) {
 		t.Errorf("got %s", explain(s))
 	}
 	s := r.Step("apart")
-	for _, word := range []string{"vda", "sda", "nvme", "kmsg", "eth0", "home"} {
+	for _, word := range []string{"vda", "sda", "nvme", "kmsg", "eth0", "home", "/disk", "inherited"} {
 		if strings.Contains(s.Stdout, word) {
 			t.Errorf("the machine's %s is there: %s", word, explain(s))
 		}

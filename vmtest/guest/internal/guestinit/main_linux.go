@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -28,6 +29,13 @@ var here = strings.Join(os.Args[1:], " ")
 const disk = 3 // descriptor
 
 func main() {
+	if here != "" {
+		// Or the steps' programs had open what whoever runs this has.
+		if err := unix.CloseRange(disk, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+			fmt.Println("guest: error:", err)
+			os.Exit(1)
+		}
+	}
 	if os.Getpid() != 1 {
 		if err := runJob(); err != nil {
 			fmt.Println("guest: error:", err)
