@@ -135,6 +135,7 @@ func NewDecoder() *Decoder { return &Decoder{make([][]byte, len(messageTypes()))
 // Decode is [ParseCore] into a core image whose memory is used again: the state that it
 // had, and all that was taken from it, are no longer valid.
 func (d *Decoder) Decode(c *Core, path string, b []byte) error {
+	c.Path = path // before anything of c is read, which would fault twice where its memory is new
 	img, e, err := newEntry(path, b, magicCore)
 	if err != nil {
 		return err

@@ -100,7 +100,7 @@ func addRaw(th codec.Thread) error {
 // decision is what an image means on this machine, whichever thread gets it.
 type decision struct {
 	*compat.Report
-	state *xstate.State // the state to put in
+	state *xstate.State // the state to put in, the image's if nothing of it changes
 	built []byte        // its area for this machine, without the live thread's part
 	err   error         // why none could be built
 }
@@ -128,7 +128,10 @@ func decide(images []imageThread, host *xstate.CPU, o *options) {
 
 func (t *imageThread) decide(host *xstate.CPU, o *options) {
 	r := compat.Decide(t.state, compat.Target{Host: host}, compat.Policy{Force: o.force})
-	t.decision = &decision{Report: r, state: r.Apply(t.state)}
+	t.decision = &decision{Report: r, state: t.state}
+	if r.Changed {
+		t.decision.state = r.Apply(t.state)
+	}
 	if *host.XSave && !r.Refused {
 		t.decision.build(host.Layout, int(*host.XSaveSize))
 	}
@@ -139,11 +142,8 @@ func (t *imageThread) decide(host *xstate.CPU, o *options) {
 func (d *decision) build(layout xstate.Layout, size int) {
 	s := d.state
 	if s.Format == xstate.FormatFXSave {
+		s = new(*s)
 		s.Format, s.BV = xstate.FormatXSave, xstate.Legacy
-	}
-	// Data without its bit is INIT, and needs no place.
-	for f := range (s.Recorded() &^ s.BV).All() {
-		s.SetData(f, nil)
 	}
 	d.built, d.err = s.MarshalArea(layout, size)
 }

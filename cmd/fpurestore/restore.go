@@ -32,6 +32,7 @@ type machine struct {
 
 // tracer is what a restore needs of threads: a [ptrace.Tracer], which documents it.
 type tracer interface {
+	Reserve(n int)
 	Stop(ctx context.Context, known ...ptrace.Thread) error
 	Threads() []ptrace.Thread
 	Compat(tid int) (bool, error)
@@ -204,6 +205,9 @@ func (j *job) stopAll(ctx context.Context, t tracer, pids []int) error {
 	known := make([]ptrace.Thread, len(j.threads))
 	for i, l := range j.threads {
 		known[i] = ptrace.Thread{PID: l.pid, TID: l.tid}
+	}
+	if *j.cpu.XSave {
+		t.Reserve(len(known) * int(*j.cpu.XSaveSize))
 	}
 	j.stopped = time.Now()
 	if err := t.Stop(ctx, known...); err != nil {

@@ -87,6 +87,8 @@ type fakeTracer struct {
 	pids []int
 }
 
+func (f *fakeTracer) Reserve(int) {}
+
 func (f *fakeTracer) Stop(ctx context.Context, _ ...ptrace.Thread) error {
 	f.held = true
 	if err := f.call("stop"); err != nil {

@@ -199,9 +199,26 @@ func (t *Tracer) current(th *thread) (Area, error) {
 		if err != nil {
 			return Area{}, err
 		}
-		th.known = slices.Clone(b)
+		th.known = t.keep(b)
 	}
 	return Area{XState, th.known}, nil
+}
+
+// Reserve makes memory ready for n bytes of what Read and Swap keep, so that no thread
+// waits for the kernel to find it.
+func (t *Tracer) Reserve(n int) {
+	t.reserved = make([]byte, n)
+	unix.Madvise(t.reserved, unix.MADV_POPULATE_WRITE) // it may fail, as before Linux 5.14
+}
+
+// keep returns a copy.
+func (t *Tracer) keep(b []byte) []byte {
+	if len(b) > len(t.reserved) {
+		return slices.Clone(b)
+	}
+	out := t.reserved[:len(b):len(b)]
+	t.reserved = t.reserved[copy(out, b):]
+	return out
 }
 
 // read gives a register set in t.scratch.

@@ -136,6 +136,7 @@ func restore(b Backend, patience time.Duration, tids []int, pids ...int) (swappe
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	t.Reserve(4 << 10) // for some of the threads
 	if err := t.Stop(ctx); err != nil {
 		return false, err
 	}

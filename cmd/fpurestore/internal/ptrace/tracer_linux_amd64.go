@@ -21,17 +21,18 @@ import (
 // Tracer stops the threads of some processes and works on their registers. Its
 // methods must be called from the goroutine that called [Open].
 type Tracer struct {
-	b       Backend
-	now     func() time.Time
-	layout  func() xstate.Layout
-	osTID   int // the OS thread that traces
-	pids    []int
-	threads map[int]*thread
-	stray   []int // processes attached because a thread created them by clone
-	scratch []byte
-	partial bool // Stop has not succeeded: there may be tracees not in threads
-	left    bool // something may still be attached that is not in threads
-	closed  bool
+	b        Backend
+	now      func() time.Time
+	layout   func() xstate.Layout
+	osTID    int // the OS thread that traces
+	pids     []int
+	threads  map[int]*thread
+	stray    []int // processes attached because a thread created them by clone
+	scratch  []byte
+	reserved []byte // see Reserve
+	partial  bool   // Stop has not succeeded: there may be tracees not in threads
+	left     bool   // something may still be attached that is not in threads
+	closed   bool
 }
 
 // thread is one that is, or may be, attached.
