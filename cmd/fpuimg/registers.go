@@ -128,23 +128,24 @@ func (o *showOptions) registers(s *cli.IO, t *codec.Thread) {
 
 // vectors returns the vector registers, as wide as the selected components go.
 func (o *showOptions) vectors(st *xstate.State) []xstate.Vector {
-	var out []xstate.Vector
-	for i, v := range st.Vectors() {
-		width, prefix := 0, ""
+	all := st.Vectors()
+	out := all[:0]
+	for i, v := range all {
+		width := 0
 		switch {
 		case i >= 16 && o.features.Has(xstate.Hi16ZMM), i < 16 && o.features.Has(xstate.ZMMHi256):
-			width, prefix = 64, "zmm"
+			width = 64
 		case i >= 16:
 		case o.features.Has(xstate.AVX):
-			width, prefix = 32, "ymm"
+			width = 32
 		case o.features.Has(xstate.SSE):
-			width, prefix = 16, "xmm"
+			width = 16
 		}
 		switch {
 		case width == 0:
 			continue
 		case width < len(v.Bytes):
-			v = xstate.Vector{Name: prefix + strconv.Itoa(i), Bytes: v.Bytes[:width]}
+			v = xstate.Vector{Name: xstate.VectorName(i, width), Bytes: v.Bytes[:width]}
 		}
 		out = append(out, v)
 	}
@@ -278,19 +279,24 @@ func tag(fx *xstate.FXArea, i int) string {
 // printVectors prints vector registers in groups of 64 bits or, with --as, in
 // lanes.
 func (o *showOptions) printVectors(p *printer, vs []xstate.Vector) {
-	var rows []row
-	for _, v := range vs {
-		words := quads(v.Hex())
-		if o.lanes.kind != 0 {
-			words = o.lanes.lanes(v.Bytes)
+	rows := make([]row, len(vs))
+	for i, v := range vs {
+		rows[i] = newRow(v.Name, nil, v.Bytes)
+	}
+	for i, v := range vs {
+		switch {
+		case rows[i].zero && (i > 0 && rows[i-1].zero || i+1 < len(rows) && rows[i+1].zero): // one of a run
+		case o.lanes.kind != 0:
+			rows[i].words = o.lanes.lanes(v.Bytes)
+		default:
+			rows[i].words = quads(v.Hex())
 		}
-		rows = append(rows, newRow(v.Name, words, v.Bytes))
 	}
 	p.rows(rows)
 }
 
 func newRow(name string, words []string, b []byte) row {
-	return row{name, words, len(bytes.TrimLeft(b, "\x00")) == 0}
+	return row{name, words, bytes.Count(b, []byte{0}) == len(b)}
 }
 
 // printExtended prints what is neither x87 nor part of a vector register.

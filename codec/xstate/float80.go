@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // Float80 is an x87 register: the 10 bytes of a double extended-precision value,
@@ -170,8 +171,28 @@ type scaled [36]byte
 
 // bigScale returns what returns (m + quarters/4) * 2^e * 10^k, cut, for one k.
 func bigScale(k int) func(m uint64, quarters int64, e, _ int) scaled {
-	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(k, -k))), nil)
+	power := power10(max(k, -k))
 	return func(m uint64, quarters int64, e, _ int) scaled { return scaleBig(m, quarters, e, k, power) }
+}
+
+// powers are powers of ten that were asked for: registers hold the same few numbers.
+var powers [64]atomic.Pointer[struct {
+	k     int
+	power *big.Int
+}]
+
+// power10 returns 10^k, which is shared.
+func power10(k int) *big.Int {
+	kept := &powers[k%len(powers)]
+	if p := kept.Load(); p != nil && p.k == k {
+		return p.power
+	}
+	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(k)), nil)
+	kept.Store(&struct {
+		k     int
+		power *big.Int
+	}{k, power})
+	return power
 }
 
 func scaleBig(m uint64, quarters int64, e, k int, power *big.Int) (out scaled) {
