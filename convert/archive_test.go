@@ -192,22 +192,25 @@ func membersOf(t testing.TB, b []byte) (out []blocks, tail []byte) {
 	}
 }
 
-// TestArchiveBytes converts archives of every format and compression. Every member
-// that is not converted must keep its blocks, in their order; of a converted one
-// only size and checksum may differ, and its content must be what converting the
-// unpacked directory gives. Unpacking the result must give that directory.
+// TestArchiveBytes converts archives of every format and compression, or of every
+// [testcmd.Step]th. Every member that is not converted must keep its blocks, in their
+// order; of a converted one only size and checksum may differ, and its content must be what
+// converting the unpacked directory gives. Unpacking the result must give that directory.
 func TestArchiveBytes(t *testing.T) {
 	dir := pod(t, "h-threads8")
 	wantDir := convertDir(t, filepath.Join(dir, "checkpoint"), forced(xstate.FormatFXSave))
 	want := contents(t, wantDir)
 	formats := map[string][]string{"gnu": {"--format=gnu"}, "pax": {"--format=posix"}, "pax, sparse": {"--format=posix", "-S"},
 		"gnu, sparse": {"--format=gnu", "-S"}, "xattrs": {"--format=posix", "--xattrs", "--pax-option=comment:=x"}}
-	for name, args := range formats {
-		for _, names := range [][]string{{"."}, {"checkpoint", "config.dump", "ctr.log", "rootfs-diff.tar", "same.log"}} {
+	compressions := []string{"none", "gzip", "zstd"}
+	for i, name := range slices.Sorted(maps.Keys(formats)) {
+		args := formats[name]
+		for j, names := range [][]string{{"."}, {"checkpoint", "config.dump", "ctr.log", "rootfs-diff.tar", "same.log"}} {
 			// The images themselves must not be sparse; their file system may make
 			// them so.
 			plain := tarOf(t, dir, append(args, names...)...)
-			for _, c := range []string{"none", "gzip", "zstd"} {
+			for k := range testcmd.Cases(len(compressions), 2*i+j) {
+				c := compressions[k]
 				t.Run(name+"/"+names[0]+"/"+c, func(t *testing.T) {
 					path := writeTemp(t, "a.tar", compress(t, plain, c))
 					out := convertArchive(t, path, forced(xstate.FormatFXSave), convert.ArchiveOptions{})

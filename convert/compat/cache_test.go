@@ -8,6 +8,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // near returns a state that differs a little from one, or in nothing but values.
@@ -41,7 +42,8 @@ func near(r *rand.Rand, s *xstate.State) *xstate.State {
 }
 
 // TestCache holds what a cache says of threads, each like one before or nearly so,
-// against what is decided of each by itself.
+// against what is decided of each by itself, for 40 targets or one in [testcmd.Step] of so
+// many.
 func TestCache(t *testing.T) {
 	var memory []byte
 	alike := func(s *xstate.State) (th compat.Thread) {
@@ -49,8 +51,8 @@ func TestCache(t *testing.T) {
 		return th
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	shared := 0
-	for range 40 {
+	targets, shared := 40/testcmd.Step, 0
+	for range targets {
 		target := randomTarget(r)
 		for _, policy := range []compat.Policy{{}, {Force: true}} {
 			cache := compat.NewCache(target, policy)
@@ -77,7 +79,7 @@ func TestCache(t *testing.T) {
 			}
 		}
 	}
-	if shared < 1000 {
+	if shared < 25*targets {
 		t.Errorf("%d reports were of a thread before", shared)
 	}
 }

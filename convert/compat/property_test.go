@@ -14,6 +14,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
@@ -265,13 +266,14 @@ func checkRoundTrips(t *testing.T, s *xstate.State) {
 	}
 }
 
-// TestProperties checks decisions about random states. The seed is logged.
+// TestProperties checks decisions about 5000 random states, or one in [testcmd.Step] of so
+// many. The seed is logged.
 func TestProperties(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	damaged, lossy := 0, 0
-	const n = 5000
+	n := 5000 / testcmd.Step
 	for range n {
 		s, target, force := randomState(r), randomTarget(r), r.IntN(2) == 0
 		checkDecision(t, s, target, force)

@@ -15,6 +15,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/level"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
 )
 
@@ -78,7 +79,7 @@ func refusals(p *level.Plan) []level.Name {
 // reasons of those that would have died.
 func TestCorpus(t *testing.T) {
 	type words = map[level.What]int
-	for _, tt := range []struct {
+	for _, tt := range testcmd.Rows([]struct {
 		name, cpu string
 		words     words
 		refused   []level.Name
@@ -102,7 +103,7 @@ func TestCorpus(t *testing.T) {
 		{"go-1", "Haswell", nil, []level.Name{level.OwnDispatch}},
 		{"spin-ymm", "Nehalem", nil, []level.Name{level.CompiledISA, level.StateLive, level.ThreadInCode}},
 		{"java-1", "Haswell", nil, []level.Name{level.JITCode, level.ObjectMissing}},
-	} {
+	}) {
 		p := plan(t, corpus.Images(t, tt.name), options(t, tt.name, machine(t, tt.cpu)))
 		if got := refusals(p); !slices.Equal(got, tt.refused) {
 			t.Errorf("%s for %s: refused for %v, want %v: %v", tt.name, tt.cpu, got, tt.refused, p.Refusals)
@@ -187,16 +188,16 @@ func levels(t *testing.T, from string, o level.Options) (p *level.Plan, out stri
 }
 
 func TestProperties(t *testing.T) {
-	for _, tt := range []struct{ name, cpu string }{
+	for _, tt := range testcmd.Rows([]struct{ name, cpu string }{
 		{"lp-1", "Nehalem"}, {"lp-bullseye-1", "Haswell"}, {"lp-trixie-1", "qemu64_-xsave"}, {"lpst-1", "Nehalem"}, {"nginx-1", "Haswell"}, {"esc-1", "Nehalem"}, {"lp-1-cap", "Haswell"},
-	} {
+	}) {
 		levels(t, corpus.Images(t, tt.name), options(t, tt.name, machine(t, tt.cpu)))
 	}
 }
 
 // A level of the psABI is a host too: what it does not name, it has not.
 func TestNamedLevels(t *testing.T) {
-	for _, name := range xstate.LevelNames() {
+	for _, name := range testcmd.Rows(xstate.LevelNames()) {
 		host, _ := xstate.ByName(name)
 		p := plan(t, corpus.Images(t, "lp-1"), options(t, "lp-1", host))
 		if err := p.WriteDir(filepath.Join(t.TempDir(), "out"), convert.DirOptions{}); err != nil || p.Refused() {
@@ -209,10 +210,10 @@ func TestNamedLevels(t *testing.T) {
 // by the checkpoint's own cpuinfo.img.
 func TestOwnCPU(t *testing.T) {
 	host := machine(t, "host")
-	for _, tt := range []struct {
+	for _, tt := range testcmd.Rows([]struct {
 		name string
 		own  bool
-	}{{"lp-1", false}, {"py-1", false}, {"lp-6-xsave", false}, {"lp-1-cap", false}, {"lp-1-cap", true}, {"blk-9-cap", true}} {
+	}{{"lp-1", false}, {"py-1", false}, {"lp-6-xsave", false}, {"lp-1-cap", false}, {"lp-1-cap", true}, {"blk-9-cap", true}}) {
 		o := options(t, tt.name, host)
 		if tt.own {
 			c, err := checkpoint.Open(corpus.Images(t, tt.name))

@@ -17,6 +17,7 @@ import (
 	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert"
 	"github.com/fpuimg/fpuimg/convert/level"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 	"github.com/fpuimg/fpuimg/internal/test/corpus"
 )
 
@@ -210,7 +211,7 @@ func TestSmallFrame(t *testing.T) {
 // A program whose functions were chosen by a record that is not found is refused, a static
 // one too, whatever is accepted.
 func TestNoRecord(t *testing.T) {
-	for _, name := range []string{"lp-1", "lpst-1", "lpstpie-1"} {
+	for _, name := range testcmd.Rows([]string{"lp-1", "lpst-1", "lpstpie-1"}) {
 		o := options(t, name, machine(t, "Haswell"))
 		o.Accept = []level.Exception{{Name: level.OwnDispatch}, {Name: level.CompiledISA}}
 		dir := copied(t, name)
@@ -274,11 +275,11 @@ func TestKeptChoice(t *testing.T) {
 			break
 		}
 	}
-	for _, tt := range []struct {
+	for _, tt := range testcmd.Rows([]struct {
 		name        string
 		addr, value uint64
 		refused     bool
-	}{{"function on the heap", heap, function, true}, {"table on the heap", heap, table, true}, {"inside of a function", heap, function + 1, false}, {"function on a stack", stack - 64, function, false}} {
+	}{{"function on the heap", heap, function, true}, {"table on the heap", heap, table, true}, {"inside of a function", heap, function + 1, false}, {"function on a stack", stack - 64, function, false}}) {
 		dir := copied(t, name)
 		write(t, dir, p.Memory(), tt.addr, word(tt.value))
 		if got := refusals(plan(t, dir, o)); slices.Contains(got, level.OwnDispatch) != tt.refused {
@@ -290,10 +291,10 @@ func TestKeptChoice(t *testing.T) {
 // The size of the buffer of lazy binding grows where the host writes more than the source
 // did, and is never less than it was.
 func TestSaveSize(t *testing.T) {
-	for _, tt := range []struct {
+	for _, tt := range testcmd.Rows([]struct {
 		name, cpu string
 		from, to  uint64
-	}{{"gh-lp1", "host", 896, 2752}, {"gh-lp1", "max", 896, 1088}, {"gh-lp1", "Haswell", 896, 896}, {"lp-1", "Haswell", 2496, 2496}, {"lp-1", "Nehalem", 2496, 0}} {
+	}{{"gh-lp1", "host", 896, 2752}, {"gh-lp1", "max", 896, 1088}, {"gh-lp1", "Haswell", 896, 896}, {"lp-1", "Haswell", 2496, 2496}, {"lp-1", "Nehalem", 2496, 0}}) {
 		o := options(t, tt.name, machine(t, tt.cpu))
 		p := plan(t, corpus.Images(t, tt.name), o)
 		if p.Refused() {
