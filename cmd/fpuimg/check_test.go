@@ -300,13 +300,14 @@ func TestOtherJSON(t *testing.T) {
 	strict[convertContract](t, []byte(out))
 }
 
-// TestAgree holds check against convert, for every image and every machine: the
-// verdict is the same, and what would be lost; convert refuses what is not
-// compatible and nothing else; what it forced fits.
+// TestAgree holds check against convert, for every image and every machine, or every
+// [testcmd.Step]th: the verdict is the same, and what would be lost; convert refuses what
+// is not compatible and nothing else; what it forced fits.
 func TestAgree(t *testing.T) {
 	t.Parallel()
-	images := checkpoints(t)
-	for _, machine := range machines(t) {
+	images, hosts := checkpoints(t), machines(t)
+	for i := range testcmd.Cases(len(hosts), 3) {
+		machine := hosts[i]
 		t.Run(filepath.Base(machine), func(t *testing.T) {
 			_, out, _ := fpuimg(t, append([]string{"check", "--json", "--host=" + machine}, images...)...)
 			check := strict[checkContract](t, []byte(out))
@@ -388,8 +389,8 @@ func TestForcedFits(t *testing.T) {
 	}
 }
 
-// TestCommonFits: an image made for what several machines share is compatible with
-// each of them.
+// TestCommonFits: an image made for what several machines share, all pairs of them or every
+// [testcmd.Step]th, is compatible with each of them.
 func TestCommonFits(t *testing.T) {
 	t.Parallel()
 	var hosts []*xstate.CPU
@@ -427,9 +428,9 @@ func TestCommonFits(t *testing.T) {
 		}
 	}
 	for i, a := range hosts {
-		for j, b := range hosts[:i+1] {
-			fits(a, b)
-			fits(a, b, hosts[(3*i+5*j+7)%len(hosts)])
+		for j := range testcmd.Cases(i+1, i) {
+			fits(a, hosts[j])
+			fits(a, hosts[j], hosts[(3*i+5*j+7)%len(hosts)])
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -460,16 +461,19 @@ var swaps = []struct {
 	{[]string{"profile", "-o", "ckpt/x"}, []string{"ckpt", "ckpt/x"}},
 }
 
-// TestSwaps has another user give a name to something else before each change of the
-// file system, by a link, and lets every second change fail: what the link leads to
-// stays as it is.
+// TestSwaps has another user give a name to something else before those changes of the
+// file system that [testcmd.Points] picks, by a link, and lets every second of them fail:
+// what the link leads to stays as it is.
 func TestSwaps(t *testing.T) {
-	for _, s := range swaps {
-		for _, name := range s.names {
+	for i, s := range swaps {
+		for j, name := range s.names {
 			t.Run(strings.Join(s.args, " ")+" "+name, func(t *testing.T) {
 				t.Parallel()
-				for n, more := 1, true; more; n++ {
-					more = swap(t, s.args, name, n, [2]syscall.Errno{unix.ENOSPC, 0}[n%2])
+				errno, other := unix.ENOSPC, unix.Errno(0)
+				for n := range testcmd.Points(math.MaxInt32, i+j) {
+					if errno, other = other, errno; !swap(t, s.args, name, n, errno) {
+						break
+					}
 				}
 			})
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/fpuimg/fpuimg/cmd/fpurestore/internal/ptrace"
 	"github.com/fpuimg/fpuimg/cmd/internal/cli"
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // meddler counts the system calls of a restore, and may do something before any of
@@ -159,8 +160,8 @@ func TestFailingCalls(t *testing.T) {
 	}
 }
 
-// TestTreeKilled kills one process of a tree in the middle of a restore, at every
-// call in turn: every other thread has its old state then, or all of them the new.
+// TestTreeKilled kills one process of a tree in the middle of a restore, at every second
+// call or at those of them that [testcmd.Points] picks: every other thread has its old state then, or all of them the new.
 func TestTreeKilled(t *testing.T) {
 	const processes, threads = 3, 2
 	start := func() (*target, []*xstate.State, []string) {
@@ -176,10 +177,12 @@ func TestTreeKilled(t *testing.T) {
 	g.untraced()
 	g.expect(want)
 	g.End()
-	codes := map[int]int{}
-	for call := 1; call <= m.calls; call += 2 {
+	codes, tried := map[int]int{}, 0
+	for i := range testcmd.Points((m.calls+1)/2, 0) {
+		call := 2*i - 1
 		g, want, args := start()
-		victim := g.tid((1 + call/2%(processes-1)) * threads)
+		victim := g.tid((1 + tried%(processes-1)) * threads)
+		tried++
 		where := ""
 		f := &meddler{before: func(n int, name string, _ int) error {
 			if n == call {
@@ -253,9 +256,9 @@ func asProgram(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestKilled kills fpurestore itself at 100 points of a restore of 200 threads: the
-// target lives, nobody traces it, and each thread has either its old or its new
-// state.
+// TestKilled kills fpurestore itself at points of a restore of 200 threads, those of 100
+// that [testcmd.Points] picks: the target lives, nobody traces it, and each thread has
+// either its old or its new state.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	const threads, points = 200, 100
@@ -268,8 +271,8 @@ func TestKilled(t *testing.T) {
 	}
 	g.load(g.states)
 	var none, some, all int
-	for point := range points {
-		call := 1 + point*(m.calls-1)/(points-1)
+	for point := range testcmd.Points(points, 0) {
+		call := 1 + (point-1)*(m.calls-1)/(points-1)
 		out, err := meddled(strconv.Itoa(call), syscall.SIGKILL, args...).CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
@@ -300,7 +303,7 @@ func TestKilled(t *testing.T) {
 			t.FailNow()
 		}
 	}
-	t.Logf("killed at %d points of %d calls: new state in no thread %d, in some %d, in all %d times", points, m.calls, none, some, all)
+	t.Logf("killed at points of %d calls: new state in no thread %d, in some %d, in all %d times", m.calls, none, some, all)
 	if none == 0 || some == 0 || all == 0 {
 		t.Error("the points are not spread over the restore")
 	}

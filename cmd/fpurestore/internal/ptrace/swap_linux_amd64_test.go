@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fpuimg/fpuimg/codec/xstate"
+	testcmd "github.com/fpuimg/fpuimg/internal/test/cmd"
 )
 
 // faulty makes chosen calls fail, and can do something before one.
@@ -154,9 +155,9 @@ func restore(b Backend, patience time.Duration, tids []int, pids ...int) (swappe
 	return true, t.detach()
 }
 
-// TestFaults fails every call in turn. Afterwards, whatever the error was,
-// every thread has its old state, or every one its new state if Swap had
-// succeeded, and nothing is attached.
+// TestFaults fails the calls that [testcmd.Points] picks, another quarter with each error.
+// Afterwards, whatever the error was, every thread has its old state, or every one its new
+// state if Swap had succeeded, and nothing is attached.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	g := start(t, config{threads: 5, mode: "yield", full: true})
@@ -173,9 +174,9 @@ func TestFaults(t *testing.T) {
 		want[tid] = flip(want[tid])
 	}
 	g.expect(want)
-	for _, errno := range []unix.Errno{unix.EIO, unix.ESRCH, unix.EPERM, unix.ECHILD} {
+	for turn, errno := range []unix.Errno{unix.EIO, unix.ESRCH, unix.EPERM, unix.ECHILD} {
 		failed := make(map[string]int)
-		for at := 1; at <= probe.calls; at++ {
+		for at := range testcmd.Points(probe.calls, turn) {
 			f := &faulty{Backend: NewSystem()}
 			var name string
 			f.fail = func(call int, n string) error {

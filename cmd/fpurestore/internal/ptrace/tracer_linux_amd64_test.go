@@ -396,14 +396,14 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// TestChurnFaults has Stop fail at every point with a process that creates
-// threads or processes all the time: nothing may stay attached.
+// TestChurnFaults has Stop fail at the points that [testcmd.Points] picks, with a process
+// that creates threads or processes all the time: nothing may stay attached.
 func TestChurnFaults(t *testing.T) {
 	t.Parallel()
-	for _, flags := range []uint64{threadFlags, processFlags} {
+	for turn, flags := range []uint64{threadFlags, processFlags} {
 		t.Run(fmt.Sprintf("%#x", flags), func(t *testing.T) {
 			g := start(t, config{threads: 2, mode: "yield", churn: 24, churnFlags: flags})
-			for at := 1; at <= 150; at++ {
+			for at := range testcmd.Points(150, turn) {
 				f := &faulty{Backend: NewSystem()}
 				var osTID int
 				var err error
@@ -1049,16 +1049,12 @@ func TestWrongThread(t *testing.T) {
 	}
 }
 
-// TestTracerKilled kills the tracer at points spread over a restore, between
-// its system calls and at any time: the target lives on, untraced, and each
-// thread has its old or its new state.
+// TestTracerKilled kills the tracer at points spread over a restore, those of 100 that
+// [testcmd.Points] picks, between its system calls and at any time: the target lives on,
+// untraced, and each thread has its old or its new state.
 func TestTracerKilled(t *testing.T) {
 	t.Parallel()
-	const n = 200
-	points := 100
-	if testing.Short() {
-		points = 10
-	}
+	const n, points = 200, 100
 	g := start(t, config{threads: n, mode: "futex", full: true})
 	tr := open(t, NewSystem(), g.PID)
 	state := readAll(t, tr, g.tids())
@@ -1123,16 +1119,16 @@ func TestTracerKilled(t *testing.T) {
 	if check(); all != 1 || calls == 0 {
 		t.Fatalf("an undisturbed restore: %d calls, all %d", calls, all)
 	}
-	for i := range points {
-		run(1+i*calls/points, 0)
+	for i := range testcmd.Points(points, 0) {
+		run(1+(i-1)*calls/points, 0)
 		check()
 	}
 	if none == 0 || some == 0 || all == 1 {
 		t.Errorf("killed before any write %d times, in the middle %d, after all %d", none, some, all)
 	}
 	// The time of one run only spreads the points.
-	for i := range points {
-		run(0, 1+span*time.Duration(i)/time.Duration(points))
+	for i := range testcmd.Points(points, 1) {
+		run(0, 1+span*time.Duration(i-1)/points)
 		check()
 	}
 	t.Logf("%d system calls; killed before any write %d times, in the middle %d, after all %d", calls, none, some, all)
