@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/bits"
 	"runtime"
 	"slices"
@@ -191,25 +192,39 @@ func (p *pattern) find(b []byte, n int, start uint64, kept bool) (list []candida
 			}
 		}
 	}
+	var own, spread uint64 // the sizes of both ranges
+	if kept {
+		own = p.to - p.from
+	}
+	if p.guarded {
+		spread = min(p.hi-p.lo, math.MaxUint64-1) + 1
+	}
+	if own == 0 && spread == 0 {
+		return list
+	}
+	far := func(w uint64) bool {
+		return w-p.from >= own && bits.RotateLeft64(w, -guardShift)^p.key-p.lo >= spread
+	}
+	var mangled []candidate
 	words := b[:min(len(b), (n+7)&^7)]
-	if span := p.to - p.from; kept && span > 0 {
-		for w := words; len(w) >= 8; w = w[8:] {
-			if v := le.Uint64(w); v-p.from < span {
-				list = append(list, candidate{kept: true, addr: start + uint64(len(words)-len(w)), word: v})
+	for w := words; len(w) >= 8; w = w[8:] {
+		for len(w) >= 32 && far(le.Uint64(w)) && far(le.Uint64(w[8:])) && far(le.Uint64(w[16:])) && far(le.Uint64(w[24:])) {
+			w = w[32:]
+		}
+		if len(w) < 8 {
+			break
+		}
+		v, addr := le.Uint64(w), start+uint64(len(words)-len(w))
+		if v-p.from < own {
+			list = append(list, candidate{kept: true, addr: addr, word: v})
+		}
+		if from := bits.RotateLeft64(v, -guardShift) ^ p.key; from-p.lo < spread {
+			if _, ok := p.matches[from]; ok {
+				mangled = append(mangled, candidate{mangled: true, addr: addr, word: v})
 			}
 		}
 	}
-	if span := p.hi - p.lo; p.guarded {
-		for w := words; len(w) >= 8; w = w[8:] {
-			v := le.Uint64(w)
-			if from := bits.RotateLeft64(v, -guardShift) ^ p.key; from-p.lo <= span {
-				if _, ok := p.matches[from]; ok {
-					list = append(list, candidate{mangled: true, addr: start + uint64(len(words)-len(w)), word: v})
-				}
-			}
-		}
-	}
-	return list
+	return append(list, mangled...)
 }
 
 func (p *pattern) add(list []candidate, addr, value uint64) []candidate {
