@@ -161,14 +161,24 @@ func clone(dst, src *os.File) error {
 		if _, err := dst.Seek(data, io.SeekStart); err != nil {
 			return err
 		}
-		// io.CopyN on two files is copy_file_range.
-		if _, err := io.CopyN(dst, src, end-data); err != nil {
-			return &fs.PathError{Op: "copy", Path: src.Name(), Err: err}
+		for at = data; at < end; {
+			// io.CopyN on two files is copy_file_range.
+			n, err := io.CopyN(dst, src, min(end-at, writeAhead))
+			if err != nil {
+				return &fs.PathError{Op: "copy", Path: src.Name(), Err: err}
+			}
+			if n == writeAhead { // the disk begins before all is copied
+				unix.SyncFileRange(int(dst.Fd()), at, n, unix.SYNC_FILE_RANGE_WRITE)
+			}
+			at += n
 		}
-		at = end
 	}
 	return nil
 }
+
+// writeAhead is how much of a large file is copied, in bytes, before the disk is told to
+// write it.
+const writeAhead = 32 << 20
 
 // Extended attributes that decide who may do what. An access list narrows or widens
 // what the mode says.
