@@ -118,7 +118,7 @@ func ReadImage(files Files, name string) ([]byte, error) {
 
 // ReadFile is [ReadImage] for a path.
 func ReadFile(path string) ([]byte, error) {
-	f, err := openBare(unix.AT_FDCWD, path, path)
+	f, err := openBare(path)
 	if err != nil {
 		return nil, err
 	}
@@ -146,34 +146,48 @@ type bare struct {
 	size int64
 }
 
-// openBare is openRegular for a file that is read at once. Its name is one in the directory
-// at, which may be unix.AT_FDCWD; the path is for messages.
-func openBare(at int, name, path string) (bare, error) {
+// openBare is openRegular for a file that is read at once, by its path.
+func openBare(path string) (bare, error) {
+	f, err := openAny(unix.AT_FDCWD, path, path)
+	if err == nil {
+		err = f.stat()
+	}
+	return f, err
+}
+
+// openAny opens what may be no regular file. Its name is one in the directory at, which may
+// be unix.AT_FDCWD; the path is for messages.
+func openAny(at int, name, path string) (bare, error) {
 	f := bare{path: path}
-	var err error
 	for {
+		var err error
 		f.fd, err = unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err != unix.EINTR {
-			break
+		switch err {
+		case nil:
+			return f, nil
+		case unix.EINTR:
+		case unix.ELOOP:
+			return f, &FormatError{path, 0, "file", ErrIrregular}
+		default:
+			return f, f.fault("open", err)
 		}
 	}
-	switch {
-	case err == unix.ELOOP:
-		return f, &FormatError{path, 0, "file", ErrIrregular}
-	case err != nil:
-		return f, f.fault("open", err)
-	}
+}
+
+// stat learns the size. It closes what is no regular file.
+func (f *bare) stat() error {
 	var st unix.Stat_t
-	if err = unix.Fstat(f.fd, &st); err != nil {
+	err := unix.Fstat(f.fd, &st)
+	if err != nil {
 		err = f.fault("stat", err)
 	} else if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = &FormatError{path, 0, "file", ErrIrregular}
+		err = &FormatError{f.path, 0, "file", ErrIrregular}
 	}
 	if err != nil {
 		f.close()
 	}
 	f.size = st.Size
-	return f, err
+	return err
 }
 
 func (f bare) fault(op string, err error) error { return &os.PathError{Op: op, Path: f.path, Err: err} }
@@ -237,23 +251,36 @@ func (h *HeldDir) Begin(b []byte, path string, limit int64) ([]byte, *Begun, err
 	if h.fd != unix.AT_FDCWD {
 		name = strings.TrimPrefix(path, h.prefix)
 	}
-	f, err := openBare(h.fd, name, path)
+	f, err := openAny(h.fd, name, path)
 	if err != nil {
 		return b, nil, err
 	}
-	if f.size > limit {
+	have := len(b)
+	b = slices.Grow(b, likely)
+	n, err := readNow(f.fd, b[have:have+likely])
+	// Of a part of a file, whose end is not in memory, the kernel gives whole pages, and of a
+	// block device whole sectors. What gives fewer bytes than are asked for, and another
+	// number of them, is a regular file to its end.
+	if err == nil && n%sector != 0 && int64(n) <= limit {
+		f.close()
+		return b[:have+n], nil, nil
+	}
+	b = b[:have]
+	switch err := f.stat(); {
+	case err != nil:
+		return b, nil, err
+	case f.size > limit:
 		b, err = f.appendWhole(b, limit)
 		return b, nil, err
 	}
-	have := len(b)
-	b = slices.Grow(b, int(f.size))[:have+int(f.size)]
-	if n, err := readNow(f.fd, b[have:]); err == nil && n == int(f.size) {
-		f.close()
-		return b, nil, nil
-	}
 	willNeed(f.fd, f.size)
-	return b[:have], &Begun{f}, nil
+	return b, &Begun{f}, nil
 }
+
+const (
+	likely = 8 << 10 // bytes that few images have
+	sector = 512
+)
 
 // Begun is an image that the kernel was asked to read. It is open until Append.
 type Begun struct{ file bare }

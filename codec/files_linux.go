@@ -3,7 +3,8 @@ package codec
 import "golang.org/x/sys/unix"
 
 // readNow reads from the start of a file what the kernel has in memory. It waits for
-// nothing, but the kernel may begin to read the rest.
+// nothing, but the kernel may begin to read the rest. FIFOs and terminals have no start, and
+// of devices the kernel reads those alone whose drivers never wait: disks, zero and random.
 func readNow(fd int, b []byte) (int, error) {
 	return unix.Preadv2(fd, [][]byte{b}, 0, unix.RWF_NOWAIT)
 }

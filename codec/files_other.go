@@ -4,7 +4,7 @@ package codec
 
 import "golang.org/x/sys/unix"
 
-// readNow reads from the start of a file.
-func readNow(fd int, b []byte) (int, error) { return unix.Pread(fd, b, 0) }
+// readNow would read what the kernel has in memory, and wait for nothing.
+func readNow(int, []byte) (int, error) { return 0, unix.ENOSYS }
 
 func willNeed(int, int64) {}

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -380,6 +381,7 @@ type coreReader struct {
 	files   codec.Files
 	held    *codec.HeldDir // files, where they are read ahead
 	decoder *codec.Decoder
+	raw     []byte // room for one image
 	missing int
 	there   map[string]bool
 }
@@ -422,16 +424,17 @@ func (r *coreReader) parse(core *codec.Core, path string, b []byte, err error) e
 // readAhead reads the images of a batch, but for large ones. What the kernel has to read
 // it reads at once, while those that it has are decoded.
 func (r *coreReader) readAhead(b batch) {
-	var raw []byte
+	raw := r.raw[:0]
 	if b.room != nil {
 		raw = b.room.raw[:0]
 	}
 	finish := func(p *place, path string, have int, err error) {
-		p.err = r.parse(p.core, path, raw[have:len(raw):len(raw)], err)
-		p.read = !errors.Is(p.err, codec.ErrTooLarge)
-		if b.room == nil {
-			raw = nil // the core image keeps it
+		image := raw[have:len(raw):len(raw)]
+		if b.room == nil { // the core image keeps it
+			image, raw = bytes.Clone(image), raw[:have]
 		}
+		p.err = r.parse(p.core, path, image, err)
+		p.read = !errors.Is(p.err, codec.ErrTooLarge)
 	}
 	for i := range b.places {
 		p := &b.places[i]
@@ -457,7 +460,9 @@ func (r *coreReader) readAhead(b batch) {
 			finish(p, p.begun.Path(), have, err)
 		}
 	}
-	if b.room != nil {
+	if b.room == nil {
+		r.raw = raw
+	} else {
 		b.room.raw = raw
 	}
 }
