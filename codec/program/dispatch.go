@@ -40,13 +40,7 @@ func (p *Process) Dispatch(o *facts.Object, lacks isa.Features) *Dispatch {
 		if fn.end-fn.start > maxTable || !obj.executable(fn.start) {
 			continue
 		}
-		code := obj.table(fn.start, fn.end-fn.start)
-		for at := fn.start; len(code) > 0; {
-			i, ok := isa.Decode(code)
-			if !ok {
-				code, at = code[1:], at+1
-				continue
-			}
+		for at, i := range instructions(obj.table(fn.start, fn.end-fn.start), fn.start) {
 			if i.Faults().And(lacks) != (isa.Features{}) {
 				d.unfit[fn.start] = true
 			}
@@ -56,7 +50,6 @@ func (p *Process) Dispatch(o *facts.Object, lacks isa.Features) *Dispatch {
 					targets[fn.start] = append(targets[fn.start], to)
 				}
 			}
-			code, at = code[i.Len:], at+uint64(i.Len)
 		}
 	}
 	for start, list := range targets {

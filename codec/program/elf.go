@@ -44,6 +44,7 @@ type dynamic struct {
 	soname                  uint64
 	symtab, strtab, strsz   uint64
 	rela, relasz, relacount uint64
+	relr, relrsz            uint64
 	jmprel, pltrelsz        uint64
 	pltgot                  uint64
 	versym, verdef, verneed uint64
@@ -143,6 +144,12 @@ func buildID(b []byte, align uint64) []byte {
 	return nil
 }
 
+// Of the gABI; debug/elf lacks them.
+const (
+	dtRELRSZ elf.DynTag = 35
+	dtRELR   elf.DynTag = 36
+)
+
 func (d *dynamic) read(b []byte) {
 	d.dynamic = true
 	for ; len(b) >= 16; b = b[16:] {
@@ -164,6 +171,10 @@ func (d *dynamic) read(b []byte) {
 			d.relasz = v
 		case elf.DT_RELACOUNT:
 			d.relacount = v
+		case dtRELR:
+			d.relr = v
+		case dtRELRSZ:
+			d.relrsz = v
 		case elf.DT_JMPREL:
 			d.jmprel = v
 		case elf.DT_PLTRELSZ:
@@ -406,7 +417,7 @@ func (o *object) relocations(yield func(relocation) bool) {
 }
 
 // pointers are the words that hold an address of the object itself from the start, by
-// where they are: what RELATIVE relocations say.
+// where they are: what RELATIVE relocations say, packed or not.
 func (o *object) pointers() map[uint64]uint64 {
 	list := map[uint64]uint64{}
 	d := &o.dynamic
@@ -414,6 +425,29 @@ func (o *object) pointers() map[uint64]uint64 {
 		if elf.R_X86_64(elf.R_TYPE64(le64(b[8:]))) == elf.R_X86_64_RELATIVE {
 			list[le64(b)] = le64(b[16:])
 		}
+	}
+	left := o.size / 8 // words of the file
+	packed := func(at uint64) {
+		var b [8]byte
+		seg, ok := o.segment(at)
+		if left--; ok && at-seg.Vaddr < seg.Filesz && left >= 0 && o.readAt(b[:], at) == len(b) {
+			list[at] = le64(b[:])
+		}
+	}
+	next := uint64(0)
+	for b := o.table(d.relr, d.relrsz); len(b) >= 8 && left > 0; b = b[8:] { // gABI, "Relative Relocation Table"
+		entry := le64(b)
+		if entry&1 == 0 {
+			packed(entry)
+			next = entry + 8
+			continue
+		}
+		for i := range uint64(63) {
+			if entry>>(i+1)&1 != 0 {
+				packed(next + 8*i)
+			}
+		}
+		next += 8 * 63
 	}
 	return list
 }

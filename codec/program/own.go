@@ -54,7 +54,7 @@ func (f *file) sweep() {
 		wait sync.WaitGroup
 		free = make(chan struct{}, runtime.GOMAXPROCS(0))
 	)
-	functions := f.obj.functions().all()
+	functions, choices := f.obj.functions().all(), f.choices()
 	described := len(functions) > 0
 	for _, sec := range f.obj.codeSections() {
 		i, _ := slices.BinarySearchFunc(functions, sec.Addr, func(fn function, addr uint64) int { return cmp.Compare(fn.start, addr) })
@@ -71,7 +71,7 @@ func (f *file) sweep() {
 			code, from, in := f.obj.table(at, to-at), at, functions[first:i]
 			free <- struct{}{}
 			wait.Go(func() {
-				var s sweeper
+				s := sweeper{choices: choices}
 				s.part(code, from, in, described)
 				mu.Lock()
 				all.features, all.cpuid = all.features.Or(s.features), all.cpuid || s.cpuid
@@ -101,7 +101,10 @@ func (s *sweeper) part(code []byte, at uint64, functions []function, described b
 			at = fn.start
 		}
 		if to := min(fn.end, end); to > at {
-			s.code(code[at-from:to-from], true)
+			before := s.features
+			if s.code(code[at-from:to-from], true); s.choices[fn.start] {
+				s.features = before
+			}
 			at = to
 		}
 	}
@@ -132,6 +135,7 @@ func (o *object) codeSections() (list []elf.SectionHeader) {
 }
 
 type sweeper struct {
+	choices  map[uint64]bool // functions whose features do not count
 	features isa.Features
 	cpuid    bool
 }

@@ -131,6 +131,95 @@ func TestResolverAsks(t *testing.T) {
 	}
 }
 
+// A library that asks CPUID in the resolvers of its IFUNCs, as libatomic does, has chosen
+// nothing but what these choose, which level has them do anew. Where something else leads to
+// its functions, they may run all the same.
+func TestChoosingLibrary(t *testing.T) {
+	const resolver, wide, plain, more = 0x1000, 0x1050, 0x1060, 0x1070
+	at := func(from, to int) string { return string(binary.LittleEndian.AppendUint32(nil, uint32(to-from))) }
+	choice := "\xb8\x07\x00\x00\x00\x31\xc9\x0f\xa2" + // mov $7,%eax; xor %ecx,%ecx; cpuid
+		"\x48\x8d\x15" + at(resolver+16, wide) + // lea wide(%rip),%rdx
+		"\x48\x8d\x05" + at(resolver+23, plain) + // lea plain(%rip),%rax
+		"\xf7\xc3\x00\x00\x01\x00\x48\x0f\x45\xc2" + ret // test $avx512f,%ebx; cmovne %rdx,%rax
+	call := func(from, to int) string { return "\xe8" + at(from+5, to) }
+	leads := func(from, to int) string { return "\x48\x8d\x05" + at(from+7, to) } // lea to(%rip),%rax
+	for _, tt := range []struct {
+		about   string
+		refused bool
+		change  func(*testglibc.Object)
+	}{
+		{about: "IFUNCs alone", change: func(*testglibc.Object) {}},
+		{about: "no IFUNC", refused: true, change: func(l *testglibc.Object) {
+			l.Functions = append(l.Functions, testelf.Function{At: more, Code: zmm + ret})
+		}},
+		{about: "a function that its choice calls", change: func(l *testglibc.Object) {
+			l.Functions[1].Code = zmm + call(wide+6, more) + ret
+			l.Functions = append(l.Functions, testelf.Function{At: more, Code: zmm + ret})
+		}},
+		{about: "one that the other choice calls", refused: true, change: func(l *testglibc.Object) {
+			l.Functions[2].Code = call(plain, more) + ret
+			l.Functions = append(l.Functions, testelf.Function{At: more, Code: zmm + ret})
+		}},
+		{about: "one that it takes the address of", refused: true, change: func(l *testglibc.Object) {
+			l.Functions[1].Code = zmm + leads(wide+6, more) + ret
+			l.Functions = append(l.Functions, testelf.Function{At: more, Code: zmm + ret})
+		}},
+		{about: "a call of the choice", refused: true, change: func(l *testglibc.Object) {
+			l.Functions = append(l.Functions, testelf.Function{At: more, Code: call(more, wide) + ret})
+			l.Symbols = append(l.Symbols, testelf.Symbol{Name: "more", At: more})
+		}},
+		{about: "a call that nothing leads to", refused: true, change: func(l *testglibc.Object) {
+			l.Functions = append(l.Functions, testelf.Function{At: more, Code: call(more, wide) + ret})
+		}},
+		{about: "its address in a function", refused: true, change: func(l *testglibc.Object) {
+			l.Functions = append(l.Functions, testelf.Function{At: more, Code: leads(more, wide) + ret})
+			l.Symbols = append(l.Symbols, testelf.Symbol{Name: "more", At: more})
+		}},
+		{about: "its address in the data", refused: true, change: func(l *testglibc.Object) {
+			l.Relocations = append([]testelf.Relocation{{At: 0x2100, Kind: elf.R_X86_64_RELATIVE, Addend: wide}}, l.Relocations...)
+		}},
+		{about: "its address in the data, of a packed table", refused: true, change: func(l *testglibc.Object) {
+			l.Packed = []testelf.Relocation{{At: 0x2100, Addend: wide}}
+		}},
+		{about: "the same, further on", refused: true, change: func(l *testglibc.Object) {
+			l.Packed = []testelf.Relocation{{At: 0x2100, Addend: plain}, {At: 0x2100 + 8*63, Addend: wide}}
+		}},
+		{about: "its name", refused: true, change: func(l *testglibc.Object) {
+			l.Symbols = append(l.Symbols, testelf.Symbol{Name: "wide", At: wide})
+		}},
+		{about: "a call in code that no frame describes", refused: true, change: func(l *testglibc.Object) {
+			l.Functions = append(l.Functions, testelf.Function{At: more, Code: call(more, wide) + ret, NoFDE: true})
+		}},
+		{about: "such code that goes on there", refused: true, change: func(l *testglibc.Object) {
+			l.Functions = append(l.Functions, testelf.Function{At: wide - 3, Code: "\x90\x31\xc0", NoFDE: true}) // nop; xor %eax,%eax
+		}},
+		{about: "NOPs before it", change: func(l *testglibc.Object) {
+			l.Functions = append(l.Functions, testelf.Function{At: wide - 3, Code: "\x90\x90\x90", NoFDE: true})
+		}},
+		{about: "a function that goes on there", refused: true, change: func(l *testglibc.Object) {
+			l.Functions = append(l.Functions, testelf.Function{At: wide - 2, Code: "\x31\xc0"})
+			l.Symbols = append(l.Symbols, testelf.Symbol{Name: "before", At: wide - 2})
+		}},
+	} {
+		made := testglibc.New()
+		made.Objects = append(made.Objects, lib("/usr/lib64/libchoice.so", choice))
+		l := made.Objects[3]
+		l.Functions = append(l.Functions, testelf.Function{At: wide, Code: zmm + ret}, testelf.Function{At: plain, Code: ret})
+		l.Symbols = []testelf.Symbol{{Name: "choice", At: resolver, IFunc: true}}
+		l.Relocations = []testelf.Relocation{{At: 0x2008, Kind: elf.R_X86_64_IRELATIVE, Addend: resolver}}
+		tt.change(l)
+		made.Word(l.Base+0x2008, l.Base+wide)
+		dir, _, o := small(t, made, named(t, "x86-64-v3"))
+		p := plan(t, dir, o)
+		if want := map[bool][]level.Name{true: {level.OwnDispatch}}[tt.refused]; !slices.Equal(refusals(p), want) {
+			t.Errorf("%s: refused for %v, want %v", tt.about, p.Refusals, want)
+		}
+		if !tt.refused && counts(p)[level.IRelative] != 2 {
+			t.Errorf("%s: changes %v", tt.about, counts(p))
+		}
+	}
+}
+
 // What the loader leaves between segments of a library maps the file, too, where nobody can
 // read it: that is no other library.
 func TestHole(t *testing.T) {

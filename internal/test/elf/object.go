@@ -20,13 +20,15 @@ type Object struct {
 	Functions   []Function
 	Symbols     []Symbol
 	Relocations []Relocation
-	GotPLT      uint64 // DT_PLTGOT
+	Packed      []Relocation // RELATIVE, of one word and the 63 behind it
+	GotPLT      uint64       // DT_PLTGOT
 }
 
-// Function is code with an FDE of its own.
+// Function is code with an FDE of its own, or without one.
 type Function struct {
-	At   uint64
-	Code string
+	At    uint64
+	Code  string
+	NoFDE bool
 }
 
 // Symbol is one of the dynamic symbols: a function here, or of another object where At
@@ -131,6 +133,15 @@ func (o *Object) Bytes() []byte {
 		}
 		rela = le.AppendUint64(le.AppendUint64(le.AppendUint64(rela, r.At), info), r.Addend)
 	}
+	var relr []byte
+	for i, r := range o.Packed {
+		le.PutUint64(b[r.At:], r.Addend)
+		if i == 0 {
+			relr = le.AppendUint64(le.AppendUint64(nil, r.At), 1)
+		} else {
+			le.PutUint64(relr[8:], le.Uint64(relr[8:])|1<<((r.At-o.Packed[0].At)/8))
+		}
+	}
 	var dynamic []byte
 	tag := func(t elf.DynTag, v uint64) { dynamic = le.AppendUint64(le.AppendUint64(dynamic, uint64(t)), v) }
 	if o.Soname != "" {
@@ -155,6 +166,8 @@ func (o *Object) Bytes() []byte {
 	tag(elf.DT_STRSZ, uint64(len(names)))
 	tag(elf.DT_RELA, place(rela))
 	tag(elf.DT_RELASZ, uint64(len(rela)))
+	tag(36, place(relr)) // DT_RELR, DT_RELRSZ
+	tag(35, uint64(len(relr)))
 	dynamic = append(dynamic, make([]byte, 16)...)
 	dynamicAt := place(dynamic)
 	frames := o.frames(at)
@@ -193,7 +206,8 @@ func (o *Object) Bytes() []byte {
 // is rounded up to 8.
 func (o *Object) frames(at int) []byte {
 	at = (at + 7) &^ 7
-	functions := slices.SortedFunc(slices.Values(o.Functions), func(a, b Function) int { return int(a.At) - int(b.At) })
+	functions := slices.DeleteFunc(slices.Clone(o.Functions), func(f Function) bool { return f.NoFDE })
+	slices.SortFunc(functions, func(a, b Function) int { return int(a.At) - int(b.At) })
 	header := 12 + 8*len(functions)
 	b := make([]byte, header)
 	copy(b, "\x01\x1b\x03\x3b") // pointers of 32 bits, relative to where they are, and of the table to the header
