@@ -18,6 +18,9 @@ type Backend interface {
 	Alive(pid int) error
 	// Tasks lists the threads of a pinned process.
 	Tasks(pid int) ([]int, error)
+	// Only tells whether a pinned process has these threads and no others. It may say
+	// no without knowing.
+	Only(pid int, tids []int) bool
 	// Status reads about one thread of a pinned process; ErrNotFound if it is
 	// not one of them.
 	Status(pid, tid int) (Status, error)
@@ -144,6 +147,21 @@ func (s *system) Tasks(pid int) ([]int, error) {
 		return nil, ErrNotFound
 	}
 	return listTasks(p.task)
+}
+
+func (s *system) Only(pid int, tids []int) bool {
+	var st unix.Stat_t
+	p := s.pinned[pid]
+	if p == nil || unix.Fstat(p.task, &st) != nil || int(st.Nlink) != len(tids)+2 { // see listTasks
+		return false
+	}
+	for _, tid := range tids {
+		// No signal is sent, only the process looked at (kernel/signal.c: do_send_specific).
+		if _, _, errno := unix.RawSyscall(unix.SYS_TGKILL, uintptr(pid), uintptr(tid), 0); errno != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *system) Status(pid, tid int) (Status, error) {

@@ -60,6 +60,10 @@ func (f *faulty) Tasks(pid int) ([]int, error) {
 	return f.Backend.Tasks(pid)
 }
 
+func (f *faulty) Only(pid int, tids []int) bool {
+	return f.call("Only") == nil && f.Backend.Only(pid, tids)
+}
+
 func (f *faulty) Status(pid, tid int) (Status, error) {
 	if err := f.call("Status"); err != nil {
 		return Status{}, err

@@ -165,9 +165,15 @@ func (t *Tracer) Stop(ctx context.Context, known ...Thread) (err error) {
 	// pass meets only threads that stand still, which cannot create others.
 	zombies := make(map[int]bool)
 	for listed := len(known) == 0; ; listed = true {
-		list := t.b.Tasks
-		if !listed {
-			list = func(pid int) ([]int, error) { return seen[pid], nil }
+		list := func(pid int) ([]int, error) { return seen[pid], nil }
+		if listed {
+			still := t.still()
+			list = func(pid int) ([]int, error) {
+				if tids := still[pid]; tids != nil && t.b.Only(pid, tids) { // in a fifth of the time
+					return tids, nil
+				}
+				return t.b.Tasks(pid)
+			}
 		}
 		p, err := t.pass(ctx, list, zombies)
 		if err != nil {
@@ -183,6 +189,17 @@ func (t *Tracer) Stop(ctx context.Context, known ...Thread) (err error) {
 			return err
 		}
 	}
+}
+
+// still gives the threads of each process that stand still.
+func (t *Tracer) still() map[int][]int {
+	tids := make(map[int][]int, len(t.pids))
+	for tid, th := range t.threads {
+		if th.stopped {
+			tids[th.pid] = append(tids[th.pid], tid)
+		}
+	}
+	return tids
 }
 
 // pass is what was met when the threads were listed once.

@@ -951,6 +951,33 @@ func TestKnown(t *testing.T) {
 	}
 }
 
+// TestOnly: neither fewer threads nor as many that include one of another process.
+func TestOnly(t *testing.T) {
+	g, stranger := start(t, config{threads: 3}), start(t, config{threads: 3})
+	s := NewSystem()
+	defer s.Close()
+	if _, err := s.Open(g.PID); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Tasks(g.PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := append(slices.Clone(all[1:]), stranger.tids()[1])
+	for _, tt := range []struct {
+		pid  int
+		tids []int
+		want bool
+	}{
+		{g.PID, all, true}, {g.PID, all[1:], false}, {g.PID, foreign, false}, {g.PID, nil, false},
+		{stranger.PID, stranger.tids(), false}, // not pinned
+	} {
+		if got := s.Only(tt.pid, tt.tids); got != tt.want {
+			t.Errorf("process %d has only %v: %t", tt.pid, tt.tids, got)
+		}
+	}
+}
+
 func TestCompat(t *testing.T) {
 	g, err := testtarget.Start32(testcmd.Build(t, "./testdata/target32", "386"))
 	if errors.Is(err, unix.ENOEXEC) {
