@@ -99,28 +99,28 @@ func parseCPUInfo(r io.Reader) ([]string, bool) {
 	return nil, false
 }
 
-// kernelFlags merges the flags by CPUID with those that the kernel prints.
+// kernelFlags merges the flags by CPUID, which are sorted, with those that the kernel prints.
 func kernelFlags(flags, printed []string) []string {
+	prints := make(map[string]bool, len(printed))
+	for _, name := range printed {
+		prints[name] = true
+	}
+	// What hangs off a cleared flag is gone too, where the kernel says nothing.
+	cleared := func(name string) bool {
+		f, _ := xstate.LookupFlag(name)
+		return !f.Hidden() && !prints[name]
+	}
 	out := make([]string, 0, len(flags))
-	var off []string
 	for f := range xstate.AllFlags() {
-		switch {
-		case !f.Hidden():
-			if slices.Contains(printed, f.Name) {
-				out = append(out, f.Name)
-			} else {
-				off = append(off, f.Name)
-			}
-		case slices.Contains(flags, f.Name):
+		has := prints[f.Name]
+		if f.Hidden() {
+			_, has = slices.BinarySearch(flags, f.Name)
+			has = has && !slices.ContainsFunc(xstate.DependenciesOf(f.Name), cleared)
+		}
+		if has {
 			out = append(out, f.Name)
 		}
 	}
-	// What hangs off a cleared flag is gone too, where the kernel says nothing.
-	gone := xstate.DependentsOf(off...)
-	out = slices.DeleteFunc(out, func(name string) bool {
-		f, _ := xstate.LookupFlag(name)
-		return f.Hidden() && slices.Contains(gone, name)
-	})
 	slices.Sort(out)
 	return out
 }
