@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -158,12 +159,19 @@ func TestSparse(t *testing.T) {
 		"pages-3.img": {0, 2 << 20},
 		"pages-4.img": {2 << 20}, // only a hole
 		"pages-5.img": {0},       // empty
+		"pages-6.img": {0, 36 << 20},
 	}
+	noise := make([]byte, 33<<20) // more than is copied at once
+	rand.NewChaCha8([32]byte{}).Read(noise)
 	for name, at := range files {
 		f, err := os.Create(filepath.Join(dir, name))
 		must(t, err)
 		for _, off := range at[:len(at)-1] {
 			_, err = f.WriteAt(bytes.Repeat([]byte{0xa5}, 4096), off)
+			must(t, err)
+		}
+		if name == "pages-6.img" {
+			_, err = f.WriteAt(noise, 2<<20)
 			must(t, err)
 		}
 		must(t, f.Truncate(at[len(at)-1]))
