@@ -92,6 +92,10 @@ var Storable = xstate.CRIUFields()
 
 // Core is one decoded core image: the FPU state of one thread.
 type Core struct {
+	// arena serves all components of their proper length. It is read first, and stands
+	// where Go has written: memory that is new and read first is mapped twice.
+	arena []byte
+
 	Path     string
 	State    xstate.State
 	GPRegs   *[27]uint64 // as in [Thread]; nil if the task is dead
@@ -106,8 +110,7 @@ type Core struct {
 	gpregs [27]uint64
 	img    image
 	entry  entry
-	infoAt int    // the offset of the thread_info that counts
-	arena  []byte // serves all components of their proper length
+	infoAt int // the offset of the thread_info that counts
 }
 
 // ParseCore decodes a core image. The path serves the errors. A core image keeps
@@ -135,7 +138,6 @@ func NewDecoder() *Decoder { return &Decoder{make([][]byte, len(messageTypes()))
 // Decode is [ParseCore] into a core image whose memory is used again: the state that it
 // had, and all that was taken from it, are no longer valid.
 func (d *Decoder) Decode(c *Core, path string, b []byte) error {
-	c.Path = path // before anything of c is read, which would fault twice where its memory is new
 	img, e, err := newEntry(path, b, magicCore)
 	if err != nil {
 		return err
