@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/fpuimg/fpuimg/cmd/internal/view"
-	"github.com/fpuimg/fpuimg/codec/xstate"
 	"github.com/fpuimg/fpuimg/convert/compat"
 )
 
@@ -17,7 +16,6 @@ type imageThread struct {
 	pid, tid int // pid 0: unknown
 	comm     string
 	named    bool // by the user, not found in a directory
-	state    *xstate.State
 	decision *decision
 }
 

@@ -1,14 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"sync"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
@@ -22,10 +20,9 @@ type loadError []error
 func (e loadError) Error() string   { return errors.Join(e...).Error() }
 func (e loadError) Unwrap() []error { return e }
 
-// loadImages reads the threads of the checkpoint or of the named core images. The
-// error is a loadError.
-func loadImages(o *options) ([]imageThread, error) {
-	var out []imageThread
+// loadImages reads the threads of the checkpoint or of the named core images, and gives
+// each to take with its state, which take does not keep. The error is a loadError.
+func loadImages(o *options, take func(imageThread, *xstate.State)) error {
 	var errs loadError
 	load := func(path string) {
 		info, statErr := os.Stat(path)
@@ -35,7 +32,7 @@ func loadImages(o *options) ([]imageThread, error) {
 			return
 		}
 		errs = codec.AppendFault(errs, ckpt.Problems...)
-		for th, err := range ckpt.Threads() {
+		for th, err := range ckpt.Scan() {
 			if err == nil {
 				err = addRaw(th)
 			}
@@ -43,8 +40,7 @@ func loadImages(o *options) ([]imageThread, error) {
 				errs = codec.AppendFault(errs, err)
 				continue
 			}
-			out = append(out, imageThread{pid: th.PID, tid: th.TID, comm: th.Comm,
-				named: statErr == nil && !info.IsDir(), state: th.State})
+			take(imageThread{pid: th.PID, tid: th.TID, comm: th.Comm, named: statErr == nil && !info.IsDir()}, th.State)
 		}
 	}
 	if len(o.files) == 0 {
@@ -54,9 +50,9 @@ func loadImages(o *options) ([]imageThread, error) {
 		load(f)
 	}
 	if errs != nil {
-		return nil, errs
+		return errs
 	}
-	return out, nil
+	return nil
 }
 
 func rawName(tid int) string { return fmt.Sprintf("xstate-%d.bin", tid) }
@@ -100,52 +96,36 @@ func addRaw(th codec.Thread) error {
 // decision is what an image means on this machine, whichever thread gets it.
 type decision struct {
 	*compat.Report
-	state *xstate.State // the state to put in, the image's if nothing of it changes
-	built []byte        // its area for this machine, without the live thread's part
-	err   error         // why none could be built
+	compat bool            // the image is of a 32-bit task
+	keep   xstate.Features // what the live thread keeps
+	built  []byte          // the area for this machine without that; without XSAVE the FXSAVE area
+	err    error           // why none could be built
 }
 
-// decide asks the policy what this machine means for each image, and builds all that
-// needs no live thread: no process has to wait for this. Many are shared out among the
-// CPUs.
-func decide(images []imageThread, host *xstate.CPU, o *options) {
-	const share = 64
-	var wg sync.WaitGroup
-	for some := range slices.Chunk(images, max(share, (len(images)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))) {
-		work := func() {
-			for i := range some {
-				some[i].decide(host, o)
-			}
-		}
-		if len(some) == len(images) {
-			work()
-		} else {
-			wg.Go(work)
-		}
+// decide asks the policy what this machine means for the state of an image, and builds
+// all that needs no live thread: no process has to wait for this. Components without a
+// value in the image become INIT, but for PKRU: INIT would open every key.
+func decide(s *xstate.State, host *xstate.CPU, o *options) *decision {
+	d := &decision{Report: compat.Decide(s, compat.Target{Host: host}, compat.Policy{Force: o.force}), compat: s.Compat}
+	if st := s.Status(xstate.PKRU); st == xstate.Absent || st == xstate.Unknown {
+		d.keep = xstate.PKRU.Mask()
 	}
-	wg.Wait()
-}
-
-func (t *imageThread) decide(host *xstate.CPU, o *options) {
-	r := compat.Decide(t.state, compat.Target{Host: host}, compat.Policy{Force: o.force})
-	t.decision = &decision{Report: r, state: t.state}
-	if r.Changed {
-		t.decision.state = r.Apply(t.state)
+	if d.Refused {
+		return d
 	}
-	if *host.XSave && !r.Refused {
-		t.decision.build(host.Layout, int(*host.XSaveSize))
+	if d.Changed {
+		s = d.Apply(s)
 	}
-}
-
-// build makes the NT_X86_XSTATE register set of size bytes, by this machine's
-// layout. Components without a value in the image become INIT.
-func (d *decision) build(layout xstate.Layout, size int) {
-	s := d.state
+	if !*host.XSave {
+		d.built = bytes.Clone(s.FX[:])
+		return d
+	}
 	if s.Format == xstate.FormatFXSave {
 		s = new(*s)
 		s.Format, s.BV = xstate.FormatXSave, xstate.Legacy
 	}
-	d.built, d.err = s.MarshalArea(layout, size)
+	d.built, d.err = s.MarshalArea(host.Layout, int(*host.XSaveSize))
+	return d
 }
 
 // planned is what one thread is to get.
@@ -172,24 +152,21 @@ func (p *planned) unbuilt() error {
 
 // area completes what was built with the live thread's part, from the register set
 // that it has now: the size, which is the kernel's, the mask of MXCSR, which is
-// the CPU's, and PKRU where the image has none, since INIT would open every key.
-// The error says what the kernel would not take, which it would tell by a bare
-// EINVAL.
+// the CPU's, and what is kept. The error says what the kernel would not take, which it
+// would tell by a bare EINVAL.
 func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
 	if len(old) < xstate.MinArea {
 		return nil, fmt.Errorf("thread %d: a register set of %d bytes", p.live.tid, len(old))
 	}
 	if len(old) != len(p.built) {
-		p.build(layout, len(old))
-		if err := p.unbuilt(); err != nil {
-			return nil, err
+		if end := layout.End(xstate.AreaBV(p.built)); end > len(old) {
+			return nil, fmt.Errorf("thread %d: image %d: it takes %d bytes, and the register set has %d", p.live.tid, p.image.tid, end, len(old))
 		}
+		built := make([]byte, len(old))
+		copy(built, p.built)
+		p.built = built
 	}
-	var keep xstate.Features
-	if st := p.image.state.Status(xstate.PKRU); st == xstate.Absent || st == xstate.Unknown {
-		keep = xstate.PKRU.Mask()
-	}
-	layout.Keep(p.built, old, keep)
+	layout.Keep(p.built, old, p.keep)
 	// The kernel takes tiles only for a thread that has used them: its buffer is
 	// enlarged at the first tile instruction (arch/x86/kernel/fpu/xstate.c,
 	// __xfd_enable_feature).
@@ -198,10 +175,4 @@ func (p *planned) area(old []byte, layout xstate.Layout) ([]byte, error) {
 			"the kernel takes tiles only for a thread that has executed a tile instruction", p.live.tid, p.image.tid)
 	}
 	return p.built, nil
-}
-
-// fxArea builds the FXSAVE area of a host without XSAVE.
-func (p *planned) fxArea() []byte {
-	fx := p.state.FX
-	return fx[:]
 }

@@ -55,9 +55,8 @@ func oldArea(t *testing.T, cpu *xstate.CPU, s *xstate.State) []byte {
 
 // plannedFor plans image 7 for thread 9.
 func plannedFor(cpu *xstate.CPU, image *xstate.State, force bool) *planned {
-	images := []imageThread{{tid: 7, state: image}}
-	decide(images, cpu, &options{force: force})
-	return &plan([]match{{images[0], liveThread{tid: 9}}})[0]
+	image7 := imageThread{tid: 7, decision: decide(image, cpu, &options{force: force})}
+	return &plan([]match{{image7, liveThread{tid: 9}}})[0]
 }
 
 // areaFor plans an image for a machine and builds what the live thread would get.
@@ -266,13 +265,15 @@ func TestSaveRaw(t *testing.T) {
 	if err := j.save(func() error { return nil }); err != nil || j.unsaved != nil {
 		t.Fatal(err, j.unsaved)
 	}
+	var loaded []*xstate.State
+	keep := func(_ imageThread, s *xstate.State) { loaded = append(loaded, s.Clone()) }
 	load := func() *xstate.State {
 		t.Helper()
-		images, err := loadImages(&options{dir: dir})
-		if err != nil || len(images) != 1 {
-			t.Fatal(images, err)
+		loaded = nil
+		if err := loadImages(&options{dir: dir}, keep); err != nil || len(loaded) != 1 {
+			t.Fatal(loaded, err)
 		}
-		return images[0].state
+		return loaded[0]
 	}
 	s := load()
 	for f := range set.All() {
@@ -291,7 +292,7 @@ func TestSaveRaw(t *testing.T) {
 			t.Fatal(err)
 		}
 		var format *codec.FormatError
-		if _, err := loadImages(&options{dir: dir}); !errors.As(err, &format) || format.Path != raw {
+		if err := loadImages(&options{dir: dir}, keep); !errors.As(err, &format) || format.Path != raw {
 			t.Errorf("damaged: %v", err)
 		}
 	}
@@ -345,10 +346,9 @@ func TestDamaged(t *testing.T) {
 	}{{[]*xstate.State{lost}, true}, {[]*xstate.State{lost, short}, false}, {[]*xstate.State{short, lost}, false}} {
 		j := &job{o: &options{restore: true}, cpu: cpu}
 		for i, s := range tt.states {
-			j.images = append(j.images, imageThread{tid: 7 + i, state: s})
+			j.images = append(j.images, imageThread{tid: 7 + i, decision: decide(s, cpu, j.o)})
 			j.threads = append(j.threads, liveThread{tid: 7 + i, nsTID: 7 + i})
 		}
-		decide(j.images, cpu, j.o)
 		err := j.match()
 		if damaged, ok := errors.AsType[*damagedError](err); exitCode(err) != cli.Damaged || !ok || damaged.force != tt.force {
 			t.Errorf("%d images: exit %d, %+v, want force %t", len(tt.states), exitCode(err), err, tt.force)

@@ -75,10 +75,13 @@ func (j *job) run() (err error) {
 	}
 	j.cpu.Name = "this machine"
 	if j.o.restore {
-		if j.images, err = loadImages(j.o); err != nil {
+		err = loadImages(j.o, func(t imageThread, s *xstate.State) {
+			t.decision = decide(s, j.cpu, j.o)
+			j.images = append(j.images, t)
+		})
+		if err != nil {
 			return err
 		}
-		decide(j.images, j.cpu, j.o)
 	}
 	if j.o.dryRun {
 		return j.look()
@@ -379,7 +382,7 @@ func (j *job) area(t tracer, p *planned) (a ptrace.Area, err error) {
 	if err != nil {
 		return a, err
 	}
-	if want := p.image.state.Compat; is32 != want {
+	if want := p.compat; is32 != want {
 		return a, fmt.Errorf("thread %d: the image is of a %s-bit task, the live thread is not", p.live.tid, map[bool]string{true: "32", false: "64"}[want])
 	}
 	if a, err = t.Read(p.live.tid); err != nil {
@@ -388,7 +391,7 @@ func (j *job) area(t tracer, p *planned) (a ptrace.Area, err error) {
 	if a.Set == ptrace.XState {
 		a.Data, err = p.area(a.Data, j.cpu.Layout)
 	} else {
-		a.Data = p.fxArea()
+		a.Data = p.built
 	}
 	return a, err
 }
