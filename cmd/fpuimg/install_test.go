@@ -20,6 +20,8 @@ func TestInstall(t *testing.T) {
 	dest := t.TempDir()
 	cmd := exec.Command(testcmd.Tool(t, "make"), "-C", filepath.Join("..", ".."), "install", "PREFIX=/usr", "DESTDIR="+dest,
 		"BIN="+dest+"/build")
+	goflags := "GOFLAGS=-ldflags=-w " + os.Getenv("GOFLAGS") // linking is most of it
+	cmd.Env = append(cmd.Environ(), goflags)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
@@ -27,7 +29,7 @@ func TestInstall(t *testing.T) {
 
 	// What the README says for programs alone gives the same ones.
 	install := exec.Command("go", "install", "../...")
-	install.Env = append(install.Environ(), "CGO_ENABLED=0", "GOBIN="+filepath.Join(dest, "gobin"))
+	install.Env = append(install.Environ(), goflags, "CGO_ENABLED=0", "GOBIN="+filepath.Join(dest, "gobin"))
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("go install: %v\n%s", err, out)
 	}

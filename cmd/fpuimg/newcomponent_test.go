@@ -46,7 +46,7 @@ func TestNewComponent(t *testing.T) {
 	}
 	write(filepath.Join(dir, "overlay.json"), overlay)
 	program := filepath.Join(dir, "fpuimg")
-	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".")
+	build := exec.Command("go", "build", "-ldflags=-w", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".")
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
