@@ -291,7 +291,7 @@ func TestDecoder(t *testing.T) {
 		}
 	}
 	images := append(testimg.Glob(t, "*/core-*.img"), testimg.Glob(t, "bad/*.img")...)
-	for i, path := range images {
+	for i, path := range testcmd.Rows(images) {
 		name := testimg.Name(t, path)
 		b := testimg.Read(t, name)
 		for at := i % 97; at < len(b); at += 97 {
