@@ -222,12 +222,13 @@ type HeldDir struct {
 	fd     int
 }
 
-// Hold opens the directory. If that cannot be, its images are opened by their paths, and
-// say why not.
+// Hold opens the directory that the labels are in. If that cannot be, its images are opened
+// by their paths, and say why not.
 func (d Dir) Hold() *HeldDir {
-	h := &HeldDir{prefix: strings.TrimSuffix(d.Label("x"), "x")}
+	label := d.Label("x")
+	h := &HeldDir{prefix: strings.TrimSuffix(label, "x")}
 	var err error
-	if h.fd, err = unix.Open(string(d), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if h.fd, err = unix.Open(filepath.Dir(label), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		h.fd = unix.AT_FDCWD
 	}
 	return h

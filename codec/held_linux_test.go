@@ -21,7 +21,7 @@ func TestBegin(t *testing.T) {
 		write(t, dir, name, []byte(strings.Repeat("content!", size/8+1)[:size]))
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
-	for _, err := range []error{os.Symlink("small", at("link")), unix.Mkfifo(at("fifo"), 0o600), os.Mkdir(at("dir"), 0o700)} {
+	for _, err := range []error{os.Symlink("small", at("link")), os.Symlink("/proc/self", at("away")), unix.Mkfifo(at("fifo"), 0o600), os.Mkdir(at("dir"), 0o700)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +34,7 @@ func TestBegin(t *testing.T) {
 		}
 	}
 	before := openFiles(t)
-	for _, path := range []string{dir, dir + "/", filepath.Join(dir, "gone"), at("small"), at("fifo")} {
+	for _, path := range []string{dir, dir + "/", dir + "/away/..", filepath.Join(dir, "gone"), at("small"), at("fifo")} {
 		for _, cold := range []int64{-1, 0, 4096} { // from there on
 			held := codec.Dir(path).Hold()
 			for _, name := range names {
