@@ -221,20 +221,22 @@ func TestTreeKilled(t *testing.T) {
 	}
 }
 
-// meddling tells fpurestore-meddled which signal to send itself before which call: the
-// call's number or name, and the signal's number.
+// meddling tells fpurestore-meddled which signals to send itself before which call: the
+// call's number or name, and the signals' numbers.
 const meddling = "FPURESTORE_TEST_MEDDLING"
 
 func init() {
 	commands["fpurestore-meddled"] = func() {
-		at, number, _ := strings.Cut(os.Getenv(meddling), " ")
-		sig, _ := strconv.Atoi(number)
+		words := strings.Fields(os.Getenv(meddling))
 		m := &meddler{}
 		m.before = func(n int, name string, _ int) error {
-			if at == name || at == strconv.Itoa(n) {
+			if words[0] == name || words[0] == strconv.Itoa(n) {
 				m.before = nil
-				unix.Kill(os.Getpid(), syscall.Signal(sig))
-				time.Sleep(50 * time.Millisecond) // until Go has delivered it
+				for _, number := range words[1:] {
+					sig, _ := strconv.Atoi(number)
+					unix.Kill(os.Getpid(), syscall.Signal(sig))
+					time.Sleep(50 * time.Millisecond) // until it is delivered
+				}
 			}
 			return nil
 		}

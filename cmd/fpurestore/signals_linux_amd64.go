@@ -16,11 +16,13 @@ import (
 )
 
 // Signals that stop the program, and those that end it. For some of the latter the Go
-// runtime prints first, which can block.
+// runtime prints first, which can block. Those of a C library end it where neither Go
+// nor a C library has a handler.
 var (
 	stopping = []syscall.Signal{unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
 	ending   = []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGABRT, unix.SIGILL,
 		unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS}
+	ofLibc = []syscall.Signal{32, 33, 34} // glibc has the first two, musl all
 )
 
 // What the handler of a signal reads. raised are those that the CPU raises for errors of a
@@ -50,7 +52,7 @@ var signalPipe = sync.OnceValues(func() (*os.File, error) {
 type caught struct {
 	done chan struct{}
 	held atomic.Bool    // threads are held
-	stop syscall.Signal // the last that was to stop the program, 0 if none was
+	stop syscall.Signal // the last that was to stop the program, 0 after SIGCONT or if none was
 	old  map[syscall.Signal]*action
 }
 
@@ -77,7 +79,10 @@ func catch() (ctx context.Context, hold func(bool), release func(), err error) {
 	goHandler = ofGo.handler
 	note := *ofGo
 	note.handler = noteSignalPC()
-	for _, s := range slices.Concat(ending, stopping) {
+	for _, s := range slices.Concat(ending, ofLibc, stopping, []syscall.Signal{unix.SIGCONT}) {
+		if slices.Contains(ofLibc, s) && sigaction(s, nil).handler != byDefault {
+			continue
+		}
 		replace(s, func(*action) *action { return &note })
 	}
 	// Each thread that stops would run Go's handler while all of them wait.
@@ -97,6 +102,8 @@ func catch() (ctx context.Context, hold func(bool), release func(), err error) {
 			switch s := syscall.Signal(b[0]); {
 			case slices.Contains(stopping, s):
 				c.stop = s
+			case s == unix.SIGCONT:
+				c.stop = 0
 			case ctx.Err() == nil:
 				cancel(errors.New(s.String() + " signal received"))
 			case !c.held.Load():
@@ -129,6 +136,7 @@ func (c *caught) release() {
 type action struct{ handler, flags, restorer, mask uint64 }
 
 const (
+	byDefault   = 0 // SIG_DFL
 	ignored     = 1 // SIG_IGN
 	noChildStop = 1 // SA_NOCLDSTOP
 )

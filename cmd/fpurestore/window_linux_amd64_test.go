@@ -145,10 +145,11 @@ func TestSignals(t *testing.T) {
 	kinds := map[syscall.Signal]string{
 		unix.SIGHUP: ends, unix.SIGINT: ends, unix.SIGQUIT: ends, unix.SIGILL: ends, unix.SIGTRAP: ends, unix.SIGABRT: ends, unix.SIGBUS: ends,
 		unix.SIGFPE: ends, unix.SIGSEGV: ends, unix.SIGTERM: ends, unix.SIGSTKFLT: ends, unix.SIGSYS: ends,
+		32: ends, 34: ends, // 33: Go has a handler, or a C library
 		unix.SIGTSTP: stops, unix.SIGTTIN: stops, unix.SIGTTOU: stops,
 		unix.SIGKILL: "", unix.SIGSTOP: "", // cannot be caught
 	}
-	for sig := syscall.Signal(1); sig < 32; sig++ {
+	for sig := syscall.Signal(1); sig <= 35; sig++ { // one of the real-time signals stands for all
 		kind, listed := kinds[sig]
 		if !listed || signal.Ignored(sig) { // as nohup(1) leaves SIGHUP
 			kind = nothing
@@ -193,6 +194,37 @@ func TestSignals(t *testing.T) {
 				g.load(g.states)
 			})
 		}
+	}
+}
+
+// TestGoesOn sends what stops the program and then SIGCONT while the threads are held:
+// it does not stop any more.
+func TestGoesOn(t *testing.T) {
+	t.Parallel()
+	g := startTarget(t, targetConfig{threads: 3})
+	want := g.others(1, everything)
+	images := g.images(want, same)
+	for _, sig := range []syscall.Signal{unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU} {
+		t.Run(unix.SignalName(sig), func(t *testing.T) {
+			g.tb = t
+			cmd := meddled("get", sig, "-t", fmt.Sprint(g.pid), "-D", images)
+			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=get %d %d", meddling, sig, unix.SIGCONT))
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // not orphaned, or it would not stop
+			must(t, cmd.Start())
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			eventually(t, "stopped or ended", func() bool {
+				st, err := ptrace.ReadStatus(cmd.Process.Pid, cmd.Process.Pid)
+				return len(ended) > 0 || err == nil && st.State == 'T'
+			})
+			if len(ended) == 0 {
+				t.Error("it stopped")
+				kill(t, cmd.Process.Pid, syscall.SIGCONT)
+			}
+			must(t, <-ended)
+			g.expect(want)
+			g.load(g.states)
+		})
 	}
 }
 
