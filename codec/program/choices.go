@@ -67,8 +67,11 @@ func (f *file) choices() map[uint64]bool {
 	}
 	functions := f.obj.functions().all()
 	var size uint64
-	for _, fn := range functions {
+	for i, fn := range functions {
 		if size += min(fn.end-fn.start, maxChoices+1); size > maxChoices {
+			return nil
+		}
+		if i > 0 && fn.start < functions[i-1].end { // an address would be of two
 			return nil
 		}
 	}
@@ -138,6 +141,11 @@ func (f *file) choices() map[uint64]bool {
 	for i := range f.obj.symbolCount() {
 		if s, _ := f.obj.symbol(i); s.index != elf.SHN_UNDEF {
 			root(s.value)
+		}
+	}
+	for r := range f.obj.relocations {
+		if s, _ := f.obj.symbol(r.symbol); s.index != elf.SHN_UNDEF {
+			root(s.value + r.addend)
 		}
 	}
 	for addr := range resolvers {

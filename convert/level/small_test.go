@@ -184,6 +184,15 @@ func TestChoosingLibrary(t *testing.T) {
 		{about: "the same, further on", refused: true, change: func(l *testglibc.Object) {
 			l.Packed = []testelf.Relocation{{At: 0x2100, Addend: plain}, {At: 0x2100 + 8*63, Addend: wide}}
 		}},
+		{about: "its address in the data, by the symbol of another", refused: true, change: func(l *testglibc.Object) {
+			l.Symbols = append(l.Symbols, testelf.Symbol{Name: "plain", At: plain})
+			l.Relocations = append(l.Relocations, testelf.Relocation{At: 0x2100, Kind: elf.R_X86_64_64, Symbol: 1, Addend: ^uint64(plain-wide) + 1})
+		}},
+		{about: "a call into its middle, where another frame lies over it", refused: true, change: func(l *testglibc.Object) {
+			l.Functions[1].Code = "\x31\xc0" + "\x90\x90" + zmm + ret // xor %eax,%eax
+			l.Functions = append(l.Functions, testelf.Function{At: wide + 2, Code: "\x90\x90"},
+				testelf.Function{At: more, Code: call(more, wide+4) + ret})
+		}},
 		{about: "its name", refused: true, change: func(l *testglibc.Object) {
 			l.Symbols = append(l.Symbols, testelf.Symbol{Name: "wide", At: wide})
 		}},
