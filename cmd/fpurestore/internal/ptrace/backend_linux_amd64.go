@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -88,7 +89,7 @@ func (s *system) Open(pid int) (st Status, err error) {
 	}
 	path := fmt.Sprintf("/proc/%d", pid)
 	if p.dir, err = openDir(unix.AT_FDCWD, path); err != nil {
-		if p.pidfd >= 0 && !exited(p.pidfd) {
+		if errors.Is(err, ErrNotFound) && p.pidfd >= 0 && !exited(p.pidfd) {
 			// It is there, but /proc does not show it: hidepid, proc(5).
 			return st, fmt.Errorf("%s: %w", path, unix.EPERM)
 		}

@@ -1206,3 +1206,37 @@ func TestParseStatus(t *testing.T) {
 		t.Error("accepted an empty status")
 	}
 }
+
+// TestDescriptors opens with ever more descriptors: what is short is named, and not taken
+// for what others forbid.
+func TestDescriptors(t *testing.T) {
+	g := start(t, config{threads: 1, mode: "futex"})
+	next, err := unix.Open("/dev/null", unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(next)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	for n := next; ; n++ {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(n), Max: was.Max}); err != nil {
+			t.Fatal(err)
+		}
+		tr, err := Open(g.PID)
+		if err == nil {
+			if err := tr.Close(); err != nil {
+				t.Error(err)
+			}
+			if n == next {
+				t.Error("no descriptor was short")
+			}
+			return
+		}
+		if !errors.Is(err, unix.EMFILE) {
+			t.Fatalf("limit %d: %v", n, err)
+		}
+	}
+}
