@@ -135,7 +135,11 @@ func (f *file) choices() map[uint64]bool {
 			at = next
 		}
 	}
-	for _, to := range f.obj.pointers() {
+	pointers := f.obj.pointers()
+	if len(pointers) >= maxPacked { // there may be more
+		return nil
+	}
+	for _, to := range pointers {
 		root(to)
 	}
 	for i := range f.obj.symbolCount() {

@@ -416,6 +416,10 @@ func (o *object) relocations(yield func(relocation) bool) {
 	}
 }
 
+// maxPacked bounds the pointers of a packed table: a sparse file has no end of them. Those
+// of a browser are a million.
+const maxPacked = 4 << 20
+
 // pointers are the words that hold an address of the object itself from the start, by
 // where they are: what RELATIVE relocations say, packed or not.
 func (o *object) pointers() map[uint64]uint64 {
@@ -426,7 +430,7 @@ func (o *object) pointers() map[uint64]uint64 {
 			list[le64(b)] = le64(b[16:])
 		}
 	}
-	left := o.size / 8 // words of the file
+	left := min(o.size/8, maxPacked) // words of the file
 	packed := func(at uint64) {
 		var b [8]byte
 		seg, ok := o.segment(at)
