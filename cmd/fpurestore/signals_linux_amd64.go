@@ -25,12 +25,11 @@ var (
 	ofLibc = []syscall.Signal{32, 33, 34} // glibc has the first two, musl all
 )
 
-// What the handler of a signal reads. raised are those that the CPU raises for errors of a
-// program, as bits.
+// What the handler of a signal reads.
 var (
-	noted     int32  // where to write the number
-	goHandler uint64 // Go's
-	raised    uint64 = 1<<unix.SIGILL | 1<<unix.SIGTRAP | 1<<unix.SIGBUS | 1<<unix.SIGFPE | 1<<unix.SIGSEGV | 1<<unix.SIGSYS
+	noted int32 // where to write the number
+	//lint:ignore U1000 the handler is no Go
+	goHandler uint64
 )
 
 // noteSignalPC returns the address of the handler.

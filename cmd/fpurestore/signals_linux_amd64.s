@@ -4,8 +4,8 @@
 // raised, an error of this program, it leaves to Go. The kernel calls it as C, on the stack
 // for signals, and gives all registers back.
 TEXT noteSignal<>(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
-	MOVQ ·raised(SB), AX
-	BTQ  DI, AX
+	MOVL $0x800009b0, AX // 1<<SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS
+	BTL  DI, AX
 	JCC  note
 	CMPL 8(SI), $0 // si_code: that of a signal from a process is not above 0
 	JGT  raised
