@@ -314,7 +314,7 @@ func (o *object) symbol(i uint32) (s symbol, ok bool) {
 
 func (o *object) symbolCount() uint32 {
 	o.readSymbols()
-	return uint32(min(len(o.symbols)/symSize, math.MaxUint32))
+	return uint32(min(uint64(len(o.symbols)/symSize), math.MaxUint32))
 }
 
 // maxName bounds the name of a symbol in a message.
