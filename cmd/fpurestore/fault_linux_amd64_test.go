@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +29,7 @@ type meddler struct {
 	ptrace.Backend
 	calls  int
 	before func(call int, name string, tid int) error
+	ctx    context.Context // of the restore
 }
 
 func (m *meddler) call(name string, tid int) error {
@@ -86,6 +89,11 @@ func (m *meddler) restore(stdout, stderr io.Writer, args ...string) int {
 	code, err := dispatch(s, args, func(s *cli.IO, o *options) (cli.Exit, error) {
 		through := linux
 		through.open = func(pids ...int) (tracer, error) { return ptrace.OpenBackend(m, pids...) }
+		through.catch = func() (ctx context.Context, hold func(bool), release func(), err error) {
+			ctx, hold, release, err = linux.catch()
+			m.ctx = ctx
+			return ctx, hold, release, err
+		}
 		return restoreOn(through, s, o)
 	})
 	return int(s.Finish(code, err))
@@ -233,9 +241,17 @@ func init() {
 			if words[0] == name || words[0] == strconv.Itoa(n) {
 				m.before = nil
 				for _, number := range words[1:] {
-					sig, _ := strconv.Atoi(number)
-					unix.Kill(os.Getpid(), syscall.Signal(sig))
-					time.Sleep(50 * time.Millisecond) // until it is delivered
+					n, _ := strconv.Atoi(number)
+					sig := syscall.Signal(n)
+					told := time.After(50 * time.Millisecond)
+					if sigaction(sig, nil).handler == noteSignalPC() && sig != unix.SIGCONT && !slices.Contains(stopping, sig) {
+						told = time.After(time.Minute) // it ends the restore, however busy the machine is
+					}
+					unix.Kill(os.Getpid(), sig)
+					select {
+					case <-m.ctx.Done():
+					case <-told:
+					}
 				}
 			}
 			return nil
