@@ -418,7 +418,7 @@ func (o *object) relocations(yield func(relocation) bool) {
 
 // maxPacked bounds the pointers of a packed table: a sparse file has no end of them. Those
 // of a browser are a million.
-const maxPacked = 4 << 20
+const maxPacked = 2 << 20
 
 // pointers are the words that hold an address of the object itself from the start, by
 // where they are: what RELATIVE relocations say, packed or not.
