@@ -279,7 +279,7 @@ func (h *HeldDir) Begin(b []byte, path string, limit int64) ([]byte, *Begun, err
 }
 
 const (
-	likely = 8 << 10 // bytes that few images have
+	likely = 8 << 10 // bytes, which are more than most images have
 	sector = 512
 )
 

@@ -130,8 +130,9 @@ var typesBySuffix = map[string]wireTypes{"": varints, "*": packable, "?": anythi
 var messageTypes = sync.OnceValue(func() map[string]*fieldType {
 	types := map[string]*fieldType{}
 	for line := range strings.Lines(schema) {
-		name, words, _ := strings.Cut(line, " ")
-		types[name] = &fieldType{message: &messageType{name: name, number: len(types), words: words}}
+		if name, words, ok := strings.Cut(line, " "); ok {
+			types[name] = &fieldType{message: &messageType{name: name, number: len(types), words: words}}
+		}
 	}
 	return types
 })

@@ -157,7 +157,7 @@ const fewTasks = 8
 func hasMemory(ckpt *checkpoint.Checkpoint) bool {
 	dir, ok := ckpt.Files.(codec.Dir)
 	pids := ckpt.Tasks()
-	if !ok || len(pids) == 0 || len(pids) > fewTasks {
+	if !ok || ckpt.Image != "" || len(pids) == 0 || len(pids) > fewTasks {
 		return len(memoryOf(ckpt)) > 0
 	}
 	return slices.ContainsFunc(pids, func(pid int) bool {

@@ -3,7 +3,6 @@ package checkpoint_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"testing"
 
@@ -11,20 +10,12 @@ import (
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
-	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // TestCold reads a checkpoint of many threads of which the kernel has every other image in
 // memory: the threads are the same.
 func TestCold(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "ckpt")
-	if err := os.CopyFS(dir, os.DirFS(testimg.Path(t, "h-threads200"))); err != nil {
-		t.Fatal(err)
-	}
-	images, err := filepath.Glob(filepath.Join(dir, "core-*.img"))
-	if err != nil || len(images) < 200 {
-		t.Fatal(images, err)
-	}
+	dir, images := manyThreads(t)
 	drop := func() {
 		for i, path := range images {
 			f, err := os.Open(path)

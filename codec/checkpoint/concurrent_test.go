@@ -3,13 +3,11 @@ package checkpoint_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec"
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
-	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // one hides that its files are a directory's, which are read ahead.
@@ -19,14 +17,7 @@ type one struct{ codec.Files }
 // threads and errors are the same. Some images are missing, damaged, or too large to be
 // read ahead.
 func TestConcurrent(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "ckpt")
-	if err := os.CopyFS(dir, os.DirFS(testimg.Path(t, "h-threads200"))); err != nil {
-		t.Fatal(err)
-	}
-	images, err := filepath.Glob(filepath.Join(dir, "core-*.img"))
-	if err != nil || len(images) < 200 {
-		t.Fatal(images, err)
-	}
+	dir, images := manyThreads(t)
 	for i, path := range images {
 		var err error
 		switch i % 50 {

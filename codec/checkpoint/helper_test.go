@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fpuimg/fpuimg/codec/checkpoint"
+	testimg "github.com/fpuimg/fpuimg/internal/test/img"
 )
 
 // found gives the checkpoints that were found, and joins what is wrong with others.
@@ -22,6 +23,20 @@ func found(all []checkpoint.Found, err error) ([]*checkpoint.Checkpoint, error) 
 		}
 	}
 	return out, err
+}
+
+// manyThreads copies a checkpoint of 200 threads, and gives the paths of their images.
+func manyThreads(t *testing.T) (dir string, images []string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "ckpt")
+	if err := os.CopyFS(dir, os.DirFS(testimg.Path(t, "h-threads200"))); err != nil {
+		t.Fatal(err)
+	}
+	images, err := filepath.Glob(filepath.Join(dir, "core-*.img"))
+	if err != nil || len(images) < 200 {
+		t.Fatal(images, err)
+	}
+	return dir, images
 }
 
 func write(t *testing.T, dir, name string, b []byte) {

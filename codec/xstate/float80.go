@@ -175,24 +175,24 @@ func bigScale(k int) func(m uint64, quarters int64, e, _ int) scaled {
 	return func(m uint64, quarters int64, e, _ int) scaled { return scaleBig(m, quarters, e, k, power) }
 }
 
-// powers are powers of ten that were asked for: registers hold the same few numbers.
-var powers [64]atomic.Pointer[struct {
+// powers are those of ten that were asked for: registers hold the same few numbers.
+var powers [64]atomic.Pointer[power]
+
+// power is 10^k.
+type power struct {
 	k     int
-	power *big.Int
-}]
+	value *big.Int
+}
 
 // power10 returns 10^k, which is shared.
 func power10(k int) *big.Int {
 	kept := &powers[k%len(powers)]
 	if p := kept.Load(); p != nil && p.k == k {
-		return p.power
+		return p.value
 	}
-	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(k)), nil)
-	kept.Store(&struct {
-		k     int
-		power *big.Int
-	}{k, power})
-	return power
+	p := &power{k, new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(k)), nil)}
+	kept.Store(p)
+	return p.value
 }
 
 func scaleBig(m uint64, quarters int64, e, k int, power *big.Int) (out scaled) {

@@ -30,21 +30,21 @@ func (t *task) union() {
 		}
 	}
 	preferences := t.had.Preferences()
-	var any []*program.Features
+	var records []*program.Features
 	for _, v := range variants() {
 		on, preferred := t.had.With(v.flags), preferences
 		if v.more {
 			preferred = preferences[:3]
 		}
 		for _, bits := range preferred {
-			any = append(any, on.Preferring(bits))
+			records = append(records, on.Preferring(bits))
 		}
 	}
 	for _, c := range t.choices {
 		if c.err != nil {
 			continue
 		}
-		for _, to := range t.ChooseOf(c.Address, any) {
+		for _, to := range t.ChooseOf(c.Address, records) {
 			if !own[to] {
 				chose[to] = append(chose[to], c)
 			}

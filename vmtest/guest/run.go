@@ -200,6 +200,9 @@ func (im *Image) Run(ctx context.Context, dir string, job Job) (*Result, error) 
 	r := &Result{Linux: im.Linux, Serial: filepath.Join(dir, "serial.log")}
 	proc := dieWithParent()
 	if job.CPU == HostCPU {
+		if os.Geteuid() != 0 {
+			return nil, errors.New("steps that have this machine's CPU take root, for their namespaces")
+		}
 		root := filepath.Join(dir, "root")
 		defer os.RemoveAll(root)
 		if err := im.writeRoot(ctx, root, parts); err != nil {
